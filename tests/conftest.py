@@ -25,7 +25,7 @@ from database_servers import (  # noqa: F401
     postgresql_server,
 )
 
-pytest.register_assert_rewrite("automate_kernel.testing", "suites")
+pytest.register_assert_rewrite("automate_testing", "suites")
 # A plugin that test_previous_plugin.py installs, and whose tests it runs.
 collect_ignore = ["previous"]
 
@@ -188,7 +188,7 @@ def always_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def clock() -> Any:
     """A clock that only the test moves."""
-    from automate_kernel.testing.clock import FakeClock
+    from automate_testing.clock import FakeClock
 
     return FakeClock()
 
@@ -217,9 +217,7 @@ def own_logging() -> Iterator[None]:
     }
     yield
     # pytest's own handlers come and go by themselves.
-    root.handlers[:] = [
-        one for one in root.handlers if "automate_kernel.cli" not in type(one).__module__
-    ]
+    root.handlers[:] = [one for one in root.handlers if "automate_cli" not in type(one).__module__]
     if root.level != level:
         root.setLevel(level)
     for name, before in levels.items():

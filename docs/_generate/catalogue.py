@@ -24,8 +24,8 @@ nothing is called."""
 
 def catalogue() -> str:
     """The page of all plugins that have a manifest."""
-    from automate_kernel.authoring.reference import errors_table, reference_page
     from automate_kernel.plugins.manifest import EXAMPLE_FILE, MANIFEST_FILE, Manifest
+    from automate_testing.authoring.reference import errors_table, reference_page
 
     manifests = sorted(_PLUGINS.glob(f"*/src/*/{MANIFEST_FILE}"))
     parts = [f"{NOTE}\n", f"# Catalogue\n\n{_INTRODUCTION}\n"]
@@ -48,7 +48,7 @@ its remedy."""
 
 def plugin_levels() -> str:
     """The page of the levels."""
-    from automate_kernel.authoring.levels import REQUIREMENTS, PluginLevel
+    from automate_testing.authoring.levels import REQUIREMENTS, PluginLevel
 
     parts = [NOTE, "# Levels of a plugin", _LEVELS]
     for level in PluginLevel:

@@ -14,7 +14,7 @@ def commands() -> list[tuple[str, Any]]:
     """Every command of `automate` that is not hidden: its full name, and click's object."""
     import typer
 
-    from automate_kernel.cli.app import app
+    from automate_cli.app import app
 
     def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, command
@@ -52,14 +52,14 @@ The same for every command of `automate` and of `manage.py`."""
 
 
 def _exit_codes() -> str:
-    from automate_kernel.cli.command import EXIT_CODES
+    from automate_cli.command import EXIT_CODES
 
     rows = ["| exit code | means |", "| --- | --- |"]
     return "\n".join([*rows, *(f"| {code} | {text} |" for code, text in EXIT_CODES.items())])
 
 
 def _settings() -> str:
-    from automate_kernel.cli.settings import SETTINGS
+    from automate_cli.settings import SETTINGS
 
     rows = ["| setting | variable | default | meaning |", "| --- | --- | --- | --- |"]
     for setting in SETTINGS.values():

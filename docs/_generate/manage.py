@@ -40,7 +40,7 @@ def _mounted() -> str:
     """The commands of `automate` that are mounted, each with a link to its page."""
     import typer
 
-    from automate_kernel.cli.app import hosted
+    from automate_cli.app import hosted
 
     group = typer.main.get_command(hosted)
     own = {"automate db": "`check` and `migrate`, which makes indexes anew"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automate_kernel import Call, Connector, Kernel, TriggerSpec
-from automate_kernel.webhooks import GitHubSignature, StripeSignature
+from automate_kernel.triggers.webhooks import GitHubSignature, StripeSignature
 
 NO_PAPER = Path(__file__).with_name("printer-has-no-paper")
 """While this file is there, no invoice is finished."""

@@ -17,7 +17,7 @@ from automate_django.models import AuditEntry, OutboxItem, WorkflowExecution
 from automate_django.outbox_counts import forget_counts
 from automate_django.tenants import OPERATE, tenant_for_request, tenant_key
 from automate_kernel.outbox import OutboxStore
-from automate_kernel.workflows.bulk_runner import KIND, BulkRequest, BulkRunner
+from automate_kernel.workflows.steer.bulk_runner import KIND, BulkRequest, BulkRunner
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

@@ -22,7 +22,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from automate_django import conf
 from automate_django.kernel import STORES, build_kernel, get_kernel
 from automate_django.storage import DjangoStorage
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.diagnosis import places_of_links
 from automate_kernel.secrets.redaction import redact_text

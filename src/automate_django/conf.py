@@ -100,7 +100,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.crypto import salted_hmac
 
-from automate_kernel.errors import ConfigError, nearest, type_name
+from automate_kernel.base.errors import ConfigError, nearest, type_name
 
 OVERRIDABLE: Mapping[str, str] = {
     "kernel": "automate_kernel.kernel.Kernel",

@@ -33,7 +33,7 @@ from automate_django.models import WorkflowDocument, WorkflowStamp, WorkflowVers
 from automate_django.models.definitions import document_key
 from automate_django.storage import DjangoStorage
 from automate_django.workflow_source import DatabaseWorkflows
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
@@ -44,7 +44,7 @@ from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.document import LARGEST, read_json, read_yaml
 from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.schedule import forget_schedules
+from automate_kernel.workflows.steer.schedule import forget_schedules
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

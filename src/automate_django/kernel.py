@@ -11,10 +11,10 @@ from django.utils.module_loading import autodiscover_modules
 
 from automate_django import conf
 from automate_django.storage import DjangoStorage
-from automate_kernel.automation import Automation
-from automate_kernel.errors import ConfigError
-from automate_kernel.forks import new_rlock
+from automate_kernel.base.errors import ConfigError
+from automate_kernel.base.forks import new_rlock
 from automate_kernel.operations.config_places import ConfigPlaces
+from automate_kernel.workflows.automation import Automation
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

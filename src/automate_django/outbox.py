@@ -23,7 +23,7 @@ from automate_kernel import outbox, worker
 from automate_kernel.outbox import NewItem, OutboxStore, Outcome
 from automate_kernel.outbox.item import LEASE_SECONDS
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.workflows.engine.listener import ExecutionListener
+from automate_kernel.workflows.steer.listener import ExecutionListener
 
 __all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]
 

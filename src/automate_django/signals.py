@@ -21,7 +21,7 @@ from django.dispatch import Signal
 
 from automate_django.connections import freshen, give_back
 from automate_kernel import signals as kernel_signals
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 
 __all__ = [
     "event_received",

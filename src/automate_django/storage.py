@@ -19,8 +19,8 @@ from automate_django.connections import (
     remember,
     uses_sqlite,
 )
-from automate_kernel.errors import ConfigError, ErrorCodes, StorageError, type_name
-from automate_kernel.forks import ForkGate, renew_in_children
+from automate_kernel.base.errors import ConfigError, ErrorCodes, StorageError, type_name
+from automate_kernel.base.forks import ForkGate, renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (

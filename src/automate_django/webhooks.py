@@ -27,7 +27,7 @@ from django.views.decorators.csrf import csrf_exempt
 from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
 from automate_kernel.http.answers import HttpAnswer, HttpError, answer_webhook
-from automate_kernel.webhooks import WebhookHeaders
+from automate_kernel.triggers.webhooks import WebhookHeaders
 
 __all__ = ["WebhookView", "urlpatterns"]
 

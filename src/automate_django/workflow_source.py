@@ -9,7 +9,7 @@ from django.db import Error
 from django.db.models import F
 
 from automate_django.storage import DjangoStorage, is_open, mend, translated
-from automate_kernel.workflows.catalogue import SuppliedWorkflow
+from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 
 
 class DatabaseWorkflows:

@@ -13,19 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from automate_kernel.automation import Automation
-    from automate_kernel.connectors import (
-        ActionSpec,
-        Connector,
-        FieldOption,
-        PolledEvent,
-        PollResult,
-        TriggerSpec,
-        action,
-        options,
-        poll,
-    )
-    from automate_kernel.errors import (
+    from automate_kernel.base.errors import (
         AutomateError,
         ConfigError,
         ErrorCodes,
@@ -52,13 +40,25 @@ if TYPE_CHECKING:
     )
     from automate_kernel.outbox import OutboxItem, OutboxStore
     from automate_kernel.plugins import ProviderRegistry, hookimpl
-    from automate_kernel.providers import BaseProvider, CapabilitySpec, capability
+    from automate_kernel.plugins.connectors import (
+        ActionSpec,
+        Connector,
+        FieldOption,
+        PolledEvent,
+        PollResult,
+        TriggerSpec,
+        action,
+        options,
+        poll,
+    )
+    from automate_kernel.plugins.providers import BaseProvider, CapabilitySpec, capability
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import MemoryStorage
     from automate_kernel.storage.output_store import FileOutputStore, OutputStore
     from automate_kernel.templates import register_filter
     from automate_kernel.worker import OutboxReaper
     from automate_kernel.workflows import Event, Execution, Step, StepRun, Workflow
+    from automate_kernel.workflows.automation import Automation
     from automate_kernel.workflows.code import (
         ApprovalAnswer,
         StepFailedError,
@@ -127,8 +127,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "automation": ("Automation",),
-    "connectors": (
+    "workflows.automation": ("Automation",),
+    "plugins.connectors": (
         "ActionSpec",
         "Connector",
         "FieldOption",
@@ -146,7 +146,7 @@ _HOMES = {
         "current_call",
         "current_item",
     ),
-    "errors": (
+    "base.errors": (
         "AutomateError",
         "ConfigError",
         "ErrorCodes",
@@ -172,7 +172,7 @@ _HOMES = {
         "ProviderRegistry",
         "hookimpl",
     ),
-    "providers": (
+    "plugins.providers": (
         "BaseProvider",
         "CapabilitySpec",
         "capability",

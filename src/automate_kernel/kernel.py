@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from automate_kernel.arguments import (
+from automate_kernel.base.arguments import (
     check_address,
     check_age,
     check_limit,
@@ -24,15 +24,15 @@ from automate_kernel.arguments import (
     require_asyncio,
     several,
 )
-from automate_kernel.automation import Automation
-from automate_kernel.budgets import Budgets
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
     StorageError,
     type_name,
 )
+from automate_kernel.base.tally import Tally
+from automate_kernel.operations.budgets import Budgets
 from automate_kernel.operations.call_rates import CallRates
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.field_choices import FieldChoices
@@ -40,14 +40,13 @@ from automate_kernel.operations.field_options import FieldOption
 from automate_kernel.operations.invoker import Invoker, require_name
 from automate_kernel.operations.outputs import shown_input
 from automate_kernel.operations.replacement import Replacement
-from automate_kernel.operations.schemas import json_schema_of
+from automate_kernel.operations.schemas.checks import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus, check_text
 from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
 from automate_kernel.plugins import Plugins, parts
-from automate_kernel.polls.poller import Poller, Polls
 from automate_kernel.secrets import (
     Redactor,
     SecretResolver,
@@ -62,7 +61,6 @@ from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.values import encode_json
-from automate_kernel.tally import Tally
 from automate_kernel.templates import (
     EnvironmentResolver,
     FilterRegistry,
@@ -71,8 +69,9 @@ from automate_kernel.templates import (
 )
 from automate_kernel.templates.filters import default_filters
 from automate_kernel.templates.limits import Limits
-from automate_kernel.webhooks import ReplayLedger, WebhookReceipt
-from automate_kernel.webhooks.receiver import WebhookReceiver
+from automate_kernel.triggers.polls.poller import Poller, Polls
+from automate_kernel.triggers.webhooks import ReplayLedger, WebhookReceipt
+from automate_kernel.triggers.webhooks.receiver import WebhookReceiver
 from automate_kernel.worker import OutboxReaper
 from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.failure_notices import FailureNotices
@@ -81,47 +80,48 @@ from automate_kernel.worker.inline import run_claimed, run_inline
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
-from automate_kernel.workflows.approvals import Approvals
-from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
+from automate_kernel.workflows.automation import Automation
 from automate_kernel.workflows.code.workflow import On, check_options, workflow_function
-from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
-from automate_kernel.workflows.engine.admission import Admission
-from automate_kernel.workflows.engine.announcer import Announcer
-from automate_kernel.workflows.engine.children import CANCEL
-from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
-from automate_kernel.workflows.engine.engine import Engine
-from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.large_outputs import MAX_OUTPUT_BYTES
-from automate_kernel.workflows.engine.listener import ExecutionListener
-from automate_kernel.workflows.engine.precedence import Precedence
-from automate_kernel.workflows.engine.questions import NOTICE
-from automate_kernel.workflows.engine.runner import Runner
-from automate_kernel.workflows.engine.schedule import Schedules, Ticker
-from automate_kernel.workflows.engine.starts import keyed_execution_id
-from automate_kernel.workflows.engine.stored import ADVANCE, going_items
-from automate_kernel.workflows.engine.waits import (
+from automate_kernel.workflows.decide.admission import Admission
+from automate_kernel.workflows.decide.children import CANCEL
+from automate_kernel.workflows.decide.dry_run import DryRun, dry_run
+from automate_kernel.workflows.decide.questions import NOTICE
+from automate_kernel.workflows.decide.waits import (
     EVENT,
     SENT,
     SIGNAL,
 )
-from automate_kernel.workflows.events import (
-    event_item,
-    manual_event,
-    triggering_event,
-)
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.drive.announcer import Announcer
+from automate_kernel.workflows.drive.engine import Engine
+from automate_kernel.workflows.drive.runner import Runner
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
     ExecutionStatus,
     check_event_name,
 )
-from automate_kernel.workflows.notices import ApprovalNotices
+from automate_kernel.workflows.steer.approvals import Approvals
+from automate_kernel.workflows.steer.executions import ExecutionStore
+from automate_kernel.workflows.steer.listener import ExecutionListener
+from automate_kernel.workflows.steer.notices import ApprovalNotices
+from automate_kernel.workflows.steer.precedence import Precedence
+from automate_kernel.workflows.steer.schedule import Schedules, Ticker
+from automate_kernel.workflows.store.catalogue import Catalogue, WorkflowSource
+from automate_kernel.workflows.store.events import (
+    event_item,
+    manual_event,
+    triggering_event,
+)
+from automate_kernel.workflows.store.large_outputs import MAX_OUTPUT_BYTES
+from automate_kernel.workflows.store.starts import keyed_execution_id
+from automate_kernel.workflows.store.stored import ADVANCE, going_items
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from automate_kernel.operations.spec import OperationOptions
-    from automate_kernel.workflows.events import StartOptions
+    from automate_kernel.workflows.store.events import StartOptions
 
 __all__ = ["Kernel"]
 
@@ -516,7 +516,7 @@ class Kernel:
         Return the choices of a *field* of an action or capability: the channels of a workspace.
 
         They are those of its schema, or of the plugin's method that
-        `automate_kernel.connectors.options` marked, with *search* as the text that a person has
+        `automate_kernel.options` marked, with *search* as the text that a person has
         typed and *values* as the other fields, by name. There are *limit* of them at most, by
         default 100; a method has a *timeout* of 10 seconds. An answer is kept for half a minute.
         Raises ``NOT_FOUND`` for a field without choices, ``FAILED_PRECONDITION`` where another

@@ -16,8 +16,8 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
-from automate_kernel.errors import ErrorCodes, StorageError
-from automate_kernel.forks import ForkGate
+from automate_kernel.base.errors import ErrorCodes, StorageError
+from automate_kernel.base.forks import ForkGate
 
 BUSY_SECONDS: float = 30.0
 """The patience of a connection to a SQLite file of ours with another that writes."""

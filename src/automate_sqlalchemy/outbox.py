@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from automate_kernel import outbox, worker
 from automate_kernel.outbox.item import LEASE_SECONDS
-from automate_kernel.workflows.engine.listener import ExecutionListener
+from automate_kernel.workflows.steer.listener import ExecutionListener
 from automate_sqlalchemy.storage import SqlAlchemyStorage
 
 

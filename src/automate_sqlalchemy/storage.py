@@ -24,14 +24,14 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import StaticPool
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
     StorageError,
     type_name,
 )
-from automate_kernel.forks import renew_in_children
+from automate_kernel.base.forks import renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup, migration
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (

@@ -211,7 +211,7 @@ class Page:
         from automate_kernel.workflows.definition.document import read_yaml
 
         if "cases" in block.words:
-            from automate_kernel.workflow_tests.file import load_case_file
+            from automate_testing.workflows.file import load_case_file
 
             load_case_file(Path(str(block.file)))
         elif "openapi" in block.words:
@@ -238,7 +238,7 @@ class Page:
     def toml(self, block: Block) -> None:
         tables = _toml(block.code)
         if block.file == "automate.toml":
-            from automate_kernel.cli.settings import load_settings
+            from automate_cli.settings import load_settings
 
             load_settings(block.file)
         points = tables.get("project", {}).get("entry-points", {})
@@ -361,7 +361,7 @@ def _own_environment() -> Path:
         (inside,) = folder.glob("lib/python*/site-packages")
         ours = sysconfig.get_path("purelib")
         (inside / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
-        for name, module in (("automate", "automate_kernel.cli"), ("pytest", "pytest")):
+        for name, module in (("automate", "automate_cli"), ("pytest", "pytest")):
             program = python.with_name(name)
             program.write_text(f'#!/bin/sh\nexec "{python}" -m {module} "$@"\n')
             program.chmod(0o755)
@@ -461,7 +461,7 @@ def _of_python(command: str) -> list[str] | None:
     if len(_PROGRAMS) > 1 or re.search(r"[|&;<>$`*?~()\\]", re.sub("'[^']*'", "", command)):
         return None
     if words[0] == "automate":
-        return ["-m", "automate_kernel.cli", *words[1:]]
+        return ["-m", "automate_cli", *words[1:]]
     return words[1:] if words[0] == "python" and words[1].endswith(".py") else None
 
 

@@ -325,7 +325,7 @@ def test_every_command_of_manage_py_is_in_the_reference() -> None:
     assert len(names) >= 6
     assert found == len(sections)
     import typer
-    from automate_kernel.cli.app import hosted
+    from automate_cli.app import hosted
 
     for name in typer.main.get_command(hosted).commands:
         assert f"(cli.md#automate-{name})" in sections["manage.py automate"], name

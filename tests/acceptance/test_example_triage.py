@@ -112,7 +112,7 @@ def test_it_is_set_up_as_its_readme_says(tmp_path: Path) -> None:
     environment = {"PATH": path, **{name: f"a value for {name}" for name in secrets}}
 
     def automate(*arguments: str) -> Any:
-        command = [sys.executable, "-m", "automate_kernel.cli", *arguments, "--json"]
+        command = [sys.executable, "-m", "automate_cli", *arguments, "--json"]
         return json.loads(
             subprocess.run(
                 command, cwd=project, env=environment, check=True, capture_output=True, timeout=120

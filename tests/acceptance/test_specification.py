@@ -32,7 +32,7 @@ from automate_kernel import (
 )
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.plugins import kinds
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from pydantic import BaseModel
 
 # -- provider ----------------------------------------------------------------------------------

@@ -16,14 +16,14 @@ from lock_waits import until_held_up
 from waiting import PATIENCE, until
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.tables import SIGNAL, WAIT
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.questions import NOTICE
-from automate_kernel.workflows.engine.stored import ADVANCE
-from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.decide.questions import NOTICE
+from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -614,7 +614,7 @@ def test_a_checkpoint_whose_reply_is_lost_asks_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Saved again, it enqueues no second notice."""
-    from automate_kernel.errors import StorageError
+    from automate_kernel.base.errors import StorageError
 
     store, real = world.kernel.executions, world.kernel.executions.checkpoints.save
     lost = [True]

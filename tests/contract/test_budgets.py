@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel import AutomateError, Kernel
-from automate_kernel.budgets import SpendingLimit, Budgets, Reservation
+from automate_kernel.operations.budgets import SpendingLimit, Budgets, Reservation
 from automate_kernel.operations.context import Call
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import BUDGET
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import given
 from hypothesis import strategies as st

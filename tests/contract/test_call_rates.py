@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from automate_kernel import AutomateError
-from automate_kernel.budgets import SpendingLimit, Budgets
+from automate_kernel.operations.budgets import SpendingLimit, Budgets
 from automate_kernel.operations.call_rates import CallRate, CallRates
 from automate_kernel.storage.tables import BUDGET
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 
 RATE = CallRate(("limit", "crm"), interval=0.1)
 

@@ -24,8 +24,8 @@ from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.listener import ExecutionListener
+from automate_kernel.workflows.steer.executions import ExecutionStore
+from automate_kernel.workflows.steer.listener import ExecutionListener
 from automate_kernel.workflows.execution import Event
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import HealthCheck, given, settings

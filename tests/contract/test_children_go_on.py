@@ -13,12 +13,12 @@ import pytest
 from clocked_world import ClockedWorld
 
 from automate_kernel import Kernel, WorkflowContext
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage import Storage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows import RetryPolicy, load_workflow
-from automate_kernel.workflows.engine.stored import ADVANCE
-from automate_kernel.workflows.engine.waits import SIGNAL
+from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import SIGNAL
 from automate_kernel.workflows.execution import Execution
 
 YAML, CODE = "yaml", "code"

@@ -20,7 +20,7 @@ from automate_kernel import (
 )
 from automate_kernel.storage import Storage
 from automate_kernel.storage.tables import WAIT
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 DAY = 86_400.0

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.errors import ErrorCodes, StorageError
-from automate_kernel.testing.clock import FakeClock
+from automate_kernel.base.errors import ErrorCodes, StorageError
+from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session

@@ -11,10 +11,10 @@ from clocked_world import ClockedWorld
 from automate_kernel import Kernel
 from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, EXPIRED, ItemStatus
 from automate_kernel.storage import Storage
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.children import CANCEL
-from automate_kernel.workflows.engine.stored import ADVANCE
-from automate_kernel.workflows.engine.waits import EVENT, SIGNAL
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.decide.children import CANCEL
+from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import EVENT, SIGNAL
 from automate_kernel.workflows.execution import ExecutionStatus
 
 # Longer than the longest pause after a death.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from automate_kernel.errors import PayloadError
+from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.redaction import EnteringRedaction, Redactor
@@ -16,14 +16,14 @@ from automate_kernel.storage import Storage
 from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
-from automate_kernel.testing.values import KEPT, same
+from automate_testing.contracts.values import KEPT, same
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine import pauses
-from automate_kernel.workflows.engine.pauses import WorkflowPauses
-from automate_kernel.workflows.engine.turn import Turn
-from automate_kernel.workflows.engine.checkpoints import Save
-from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.listener import ExecutionListener
+from automate_kernel.workflows.store import pauses
+from automate_kernel.workflows.store.pauses import WorkflowPauses
+from automate_kernel.workflows.decide.turn import Turn
+from automate_kernel.workflows.store.checkpoints import Save
+from automate_kernel.workflows.steer.executions import ExecutionStore
+from automate_kernel.workflows.steer.listener import ExecutionListener
 from automate_kernel.workflows.execution import (
     Event,
     Execution,

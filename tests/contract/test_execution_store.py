@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 from automate_kernel.storage import MemoryStorage, Storage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from suites.executions import ExecutionStoreContract
 from automate_sqlalchemy import SqlAlchemyStorage
 

@@ -12,16 +12,16 @@ from clocked_world import ClockedWorld
 from lock_waits import until_held_up
 
 from automate_kernel import Kernel, WorkflowContext
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import SIGNAL, WAIT
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.children import CANCEL
-from automate_kernel.workflows.engine.waits import SENT
-from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.decide.children import CANCEL
+from automate_kernel.workflows.decide.waits import SENT
+from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
 LEASE = 30.0

@@ -8,12 +8,12 @@ import pytest
 from clocked_world import ClockedWorld
 
 from automate_kernel import Kernel, WorkflowContext
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage import Storage
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.flow import Flow, needs_saving
-from automate_kernel.workflows.engine.stored import ADVANCE
-from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.drive.flow import Flow, needs_saving
+from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
 
 LEASE_SECONDS = 30.0
 LOST = (1, "FAILED", "LEASE_EXPIRED")

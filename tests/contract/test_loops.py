@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import STEP
 from automate_kernel.workflows.execution import ExecutionStatus

@@ -13,7 +13,7 @@ from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import Storage
 from automate_kernel.storage.errors import DeadlockError
 from automate_kernel.storage.tables import PAUSE
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 
 pytest.importorskip("cronsim")
 

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from automate_kernel.errors import LeaseLostError, UnknownHereError
+from automate_kernel.base.errors import LeaseLostError, UnknownHereError
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
 from automate_kernel.storage.checkpoint import Saved
 from automate_kernel.storage.tables import TABLES, WAIT
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.checkpoints import Save
-from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.listener import ExecutionListener
-from automate_kernel.workflows.engine.turn import Turn
-from automate_kernel.workflows.engine.waits import OpenWait, Wait
+from automate_kernel.workflows.store.checkpoints import Save
+from automate_kernel.workflows.steer.executions import ExecutionStore
+from automate_kernel.workflows.steer.listener import ExecutionListener
+from automate_kernel.workflows.decide.turn import Turn
+from automate_kernel.workflows.decide.waits import OpenWait, Wait
 from automate_kernel.workflows.execution import (
     Event,
     Execution,

@@ -11,7 +11,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import sqlalchemy as sa
-from automate_kernel.errors import LeaseLostError
+from automate_kernel.base.errors import LeaseLostError
 from automate_kernel.outbox import (
     Backoff,
     ItemStatus,
@@ -23,7 +23,7 @@ from automate_kernel.outbox import (
 )
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.tables import LANE, SLOT
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (

@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from automate_kernel.errors import PayloadError
+from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox import (
     ItemStatus,
     NewItem,
@@ -42,8 +42,8 @@ from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import Table
 from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.testing.outbox import OutboxStoreContract
+from automate_testing.clock import FakeClock
+from automate_testing.contracts.outbox import OutboxStoreContract
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
 

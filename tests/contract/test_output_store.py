@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from automate_kernel.errors import AutomateError, ConfigError, StorageError
+from automate_kernel.base.errors import AutomateError, ConfigError, StorageError
 from automate_kernel.storage.output_store import FileOutputStore, OutputStore
-from automate_kernel.testing.output_store import OutputStoreContract
+from automate_testing.contracts.output_store import OutputStoreContract
 
 KEY = "01890000-0000-7000-8000-000000000000/01890000-0000-7000-8000-000000000001"
 

@@ -10,20 +10,20 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import BaseModel
 
-from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
-from automate_kernel.errors import ConfigError
+from automate_kernel.plugins.connectors import ActionSpec, Connector, TriggerSpec, action
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.operations.plugin import create
-from automate_kernel.providers import BaseProvider, capability
+from automate_kernel.plugins.providers import BaseProvider, capability
 from automate_kernel.operations.context import ProviderContext
 from automate_kernel.templates import FilterRegistry, TemplateContext, TemplateEngine
-from automate_kernel.testing.connectors import ConnectorContract
-from automate_kernel.testing.filters import FilterContract
+from automate_testing.contracts.connectors import ConnectorContract
+from automate_testing.contracts.filters import FilterContract
 from suites.executions import ExecutionStoreContract
-from automate_kernel.testing.outbox import OutboxStoreContract
-from automate_kernel.testing.plugin_contract import AnySecret
-from automate_kernel.testing.providers import ProviderContract
-from automate_kernel.webhooks import (
+from automate_testing.contracts.outbox import OutboxStoreContract
+from automate_testing.contracts.plugin_contract import AnySecret
+from automate_testing.contracts.providers import ProviderContract
+from automate_kernel.triggers.webhooks import (
     GitHubSignature,
     HmacSignature,
     SlackSignature,

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import OutboxStore
-from automate_kernel.webhooks import HmacSignature
+from automate_kernel.triggers.webhooks import HmacSignature
 
 if sys.version_info >= (3, 11):
     import tomllib

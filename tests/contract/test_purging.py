@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from automate_kernel import Kernel
 from automate_kernel.storage import Storage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 

@@ -9,13 +9,13 @@ import pytest
 from clocked_world import ClockedWorld
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage import Storage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row
 from automate_kernel.storage.tables import EXECUTION, STEP
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.stored import ADVANCE
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.store.stored import ADVANCE
 from automate_kernel.workflows.execution import ExecutionStatus
 
 LEASE, HOUR = 30.0, 3600.0

@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from suites.storage import StorageContract
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session

@@ -18,7 +18,7 @@ from lock_waits import until_held_up
 from waiting import until
 
 from automate_kernel import Kernel, WorkflowContext
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
@@ -26,13 +26,13 @@ from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, STEP, WAIT
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows import load_workflow
-from automate_kernel.workflows.engine import continuations
-from automate_kernel.workflows.engine.children import CANCEL
-from automate_kernel.workflows.engine.stored import ADVANCE
-from automate_kernel.workflows.engine.waits import EVENT
-from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
+from automate_kernel.workflows.decide import continuations
+from automate_kernel.workflows.decide.children import CANCEL
+from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import EVENT
+from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
 COMPLETED, FAILED, CANCELLED = (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 from automate_kernel.storage import MemoryStorage, Storage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from automate_kernel import ConfigError
-from automate_kernel.errors import SecretError
+from automate_kernel.base.errors import SecretError
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     SecretResolver,
     WritableFileSecretsBackend,
 )
-from automate_kernel.testing import WritableSecretsBackendContract
+from automate_testing import WritableSecretsBackendContract
 
 
 class TestWritableFileSecretsBackend(WritableSecretsBackendContract):

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import sqlalchemy as sa
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.context import Call, current_call
 from fault_kernel import Ledger

@@ -9,7 +9,7 @@ from typing import Any
 import fault_kernel
 import pytest
 import sqlalchemy as sa
-from automate_kernel.errors import StorageError
+from automate_kernel.base.errors import StorageError
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from fault_proxy import Proxy
 from fault_scene import Scene, until

@@ -30,8 +30,8 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from automate_kernel.kernel import Kernel
-from automate_kernel.workflows.engine.checkpoints import Save
-from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.store.checkpoints import Save
+from automate_kernel.workflows.steer.executions import ExecutionStore
 from automate_kernel.workflows.execution import StepStatus
 from automate_sqlalchemy import metadata
 from fault_kernel import Ledger, open_kernel, sessions_of

@@ -15,7 +15,7 @@ import sys
 
 import sqlalchemy as sa
 from automate_kernel import AutomateError
-from automate_kernel.budgets import SpendingLimit, Budgets
+from automate_kernel.operations.budgets import SpendingLimit, Budgets
 from automate_sqlalchemy import SqlAlchemyStorage
 
 

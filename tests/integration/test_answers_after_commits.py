@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel import Connector, Kernel, TriggerSpec
 from automate_kernel.http.app import webhook_app
-from automate_kernel.webhooks import GitHubSignature
+from automate_kernel.triggers.webhooks import GitHubSignature
 from automate_sqlalchemy import SqlAlchemyStorage
 from fastapi import Depends, FastAPI
 from flask import Flask, stream_with_context

@@ -12,7 +12,7 @@ import processes
 import pytest
 import sqlalchemy as sa
 from automate_kernel import AutomateError
-from automate_kernel.budgets import SpendingLimit, Budgets
+from automate_kernel.operations.budgets import SpendingLimit, Budgets
 from automate_sqlalchemy import SqlAlchemyStorage
 
 SCRIPT = Path(__file__).with_name("spending_worker.py")

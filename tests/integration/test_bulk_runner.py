@@ -14,13 +14,13 @@ import pytest
 import sqlalchemy as sa
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import BulkAction
 from automate_kernel.storage import Now, Where
 from automate_kernel.storage.tables import OUTBOX
-from automate_kernel.workflows import bulk_runner
-from automate_kernel.workflows.bulk_runner import KIND, BulkRequest, BulkRunner
-from automate_kernel.workflows.engine import executions as stored_executions
+from automate_kernel.workflows.steer import bulk_runner
+from automate_kernel.workflows.steer.bulk_runner import KIND, BulkRequest, BulkRunner
+from automate_kernel.workflows.steer import executions as stored_executions
 from automate_sqlalchemy import SqlAlchemyStorage, metadata
 
 PAY = {

@@ -28,7 +28,7 @@ CODE = '''\
 
 import asyncio, gc, logging, os, threading, warnings
 from automate_kernel import AutomateError, Connector, ErrorCodes, TriggerSpec, signals
-from automate_kernel.connectors import action
+from automate_kernel.plugins.connectors import action
 from pydantic import BaseModel, SecretStr
 
 PLACES = os.environ["PLACES"].split(",")
@@ -180,7 +180,7 @@ class Host:
     def run(self, *commands: str) -> None:
         """Run commands, all in one process, since that takes half a second to start."""
         script = (
-            "from automate_kernel.cli.app import app\n"
+            "from automate_cli.app import app\n"
             f"for each in {commands!r}:\n"
             "    print('\\f' + each, flush=True)\n"
             "    app(each.split(), standalone_mode=False)\n"
@@ -200,7 +200,7 @@ class Host:
     def serving(self) -> Iterator[str]:
         with (self.folder / "stderr.log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "automate_kernel.cli", "serve", "--port", "0"],
+                [sys.executable, "-m", "automate_cli", "serve", "--port", "0"],
                 cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE,
                 stderr=log,
             )  # fmt: skip
@@ -244,7 +244,7 @@ def until(done: Callable[[], bool]) -> None:
 
 def test_no_canary_gets_out(tmp_path: Path) -> None:
     """Of payloads, outputs, errors, logs, warnings, threads, names and configs, anywhere."""
-    from automate_kernel.cli.database import open_storage
+    from automate_cli.database import open_storage
     from automate_kernel.kernel import Kernel
 
     host = Host(tmp_path)

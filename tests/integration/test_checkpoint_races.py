@@ -18,12 +18,12 @@ from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.definition.admission import StartRate
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.turn import Turn
-from automate_kernel.workflows.engine.admission import Admission, lock_gates
-from automate_kernel.workflows.engine.checkpoints import Save
-from automate_kernel.workflows.engine.children import Child
-from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.stored import end_from_outside
+from automate_kernel.workflows.decide.turn import Turn
+from automate_kernel.workflows.decide.admission import Admission, lock_gates
+from automate_kernel.workflows.store.checkpoints import Save
+from automate_kernel.workflows.decide.children import Child
+from automate_kernel.workflows.steer.executions import ExecutionStore
+from automate_kernel.workflows.store.stored import end_from_outside
 from automate_kernel.workflows.execution import (
     Event,
     Execution,

@@ -17,8 +17,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from command_line import CliRunner
 
-from automate_kernel.cli.app import app
-from automate_kernel.cli.commands import events
+from automate_cli.app import app
+from automate_cli.commands import events
 from automate_kernel.outbox import Backoff
 from automate_kernel.storage import TABLES
 
@@ -79,7 +79,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return json.loads(run(*arguments, "--json", **options).stdout)
 
     def store():
-        from automate_kernel.cli.database import open_storage
+        from automate_cli.database import open_storage
         from automate_kernel.outbox import RowsOutboxStore
 
         return RowsOutboxStore(open_storage("sqlite:///automate.sqlite3", folder=tmp_path))
@@ -414,7 +414,7 @@ def refund(card):
 def failures(project):
     """Items of one kind that fail in two places, and a workflow's execution that fails."""
     from automate_kernel import Kernel
-    from automate_kernel.cli.database import open_storage
+    from automate_cli.database import open_storage
 
     (project.folder / "cliapp_faulty.py").write_text(FAULTY)
     sys.path.insert(0, str(project.folder))
@@ -766,7 +766,7 @@ def test_doctor_notices_stale_leases_and_late_items(project) -> None:
     """A worker that died, and nobody there to take over."""
     from datetime import datetime, timedelta, timezone
 
-    from automate_kernel.cli.database import open_storage
+    from automate_cli.database import open_storage
     from automate_kernel.outbox import RowsOutboxStore
 
     storage = open_storage("sqlite:///automate.sqlite3", folder=project.folder)
@@ -876,7 +876,7 @@ def test_a_plugin_that_raises_at_import_is_shown_as_broken(
 
 
 UNUSABLE = """
-from automate_kernel.connectors import Connector, action
+from automate_kernel.plugins.connectors import Connector, action
 
 class Strict(Connector):
     key = "strict"
@@ -998,7 +998,7 @@ def test_help_tells_the_defaults(project) -> None:
 
 def test_a_bug_of_ours_says_how_to_report_it(project, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, no traceback, and no secret."""
-    from automate_kernel.cli.session import Session
+    from automate_cli.session import Session
 
     def broken(self: Session) -> None:
         raise KeyError("oh")
@@ -1011,7 +1011,7 @@ def test_a_bug_of_ours_says_how_to_report_it(project, monkeypatch: pytest.Monkey
 
 def test_memory_that_ends_is_no_bug_of_ours(project, monkeypatch: pytest.MonkeyPatch) -> None:
     """To report it would help nobody."""
-    from automate_kernel.cli.session import Session
+    from automate_cli.session import Session
 
     def exhausted(self: Session) -> None:
         raise MemoryError
@@ -1175,14 +1175,14 @@ def test_ctrl_c_while_it_loads_ends_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the exit code of an interruption, as later on."""
-    from automate_kernel.cli import main
+    from automate_cli import main
 
     class Loading(ModuleType):
         @property
         def app(self) -> None:
             raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "automate_kernel.cli.app", Loading("app"))
+    monkeypatch.setitem(sys.modules, "automate_cli.app", Loading("app"))
     monkeypatch.setattr(sys, "argv", ["automate", "worker"])
     with pytest.raises(SystemExit) as caught:
         main()

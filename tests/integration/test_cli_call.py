@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.cli import app_for
-from automate_kernel.cli.app import app
-from automate_kernel.errors import ConfigError
+from automate_cli import app_for
+from automate_cli.app import app
+from automate_kernel.base.errors import ConfigError
 from command_line import CliRunner
 
 CODE = '''\
@@ -22,7 +22,7 @@ import logging
 from typing import Literal, Optional
 
 from automate_kernel import Call
-from automate_kernel.connectors import Connector, action, options
+from automate_kernel.plugins.connectors import Connector, action, options
 from pydantic import BaseModel, ConfigDict, Field
 
 

@@ -23,11 +23,11 @@ from typing import Any
 import processes
 import pytest
 from automate_kernel import StorageError
-from automate_kernel.cli.app import app
-from automate_kernel.cli.database import open_storage
-from automate_kernel.cli.output import Output
-from automate_kernel.cli.overview import Watch
-from automate_kernel.command_output import written_output
+from automate_cli.app import app
+from automate_cli.database import open_storage
+from automate_cli.output import Output
+from automate_cli.overview import Watch
+from automate_cli.command_output import written_output
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
@@ -80,7 +80,7 @@ class Project:
     @contextlib.contextmanager
     def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         with (self.folder / "log").open("w") as log, processes.running(
-            [sys.executable, "-m", "automate_kernel.cli", *arguments], text=True,
+            [sys.executable, "-m", "automate_cli", *arguments], text=True,
             cwd=self.folder, env=self.environment(), stdout=subprocess.PIPE, stderr=log,
         ) as process:  # fmt: skip
             yield process
@@ -197,7 +197,7 @@ def in_terminal(arguments: list[str], until_shown: str, project: Project, column
     if pid == 0:
         os.chdir(project.folder)
         environment = {**project.environment(), "TERM": "xterm", "COLUMNS": str(columns)}
-        os.execve(sys.executable, [sys.executable, "-m", "automate_kernel.cli", *arguments], environment)  # fmt: skip
+        os.execve(sys.executable, [sys.executable, "-m", "automate_cli", *arguments], environment)  # fmt: skip
     shown, deadline, told = "", time.monotonic() + DEADLINE, False
     while time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.1)[0]:

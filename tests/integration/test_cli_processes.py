@@ -19,7 +19,7 @@ import processes
 import pytest
 from leases import lapse
 
-from automate_kernel.cli.database import open_storage
+from automate_cli.database import open_storage
 from automate_kernel.kernel import Kernel
 
 DEADLINE = 120.0
@@ -27,7 +27,7 @@ CODE = """\
 import time
 from pathlib import Path
 from automate_kernel import Connector, TriggerSpec
-from automate_kernel.webhooks import GitHubSignature
+from automate_kernel.triggers.webhooks import GitHubSignature
 
 class GitHub(Connector):
     key = "github"
@@ -89,7 +89,7 @@ class Project:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
         environment |= {"AUTOMATE_SECRET_HOOK": "hook-secret", **variables}
         with (self.folder / "log").open("w") as log, processes.running(
-            [sys.executable, "-m", "automate_kernel.cli", *arguments],
+            [sys.executable, "-m", "automate_cli", *arguments],
             cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=log,
         ) as process:  # fmt: skip
             yield process
@@ -227,7 +227,7 @@ def test_output_that_nobody_reads_or_that_can_not_be_written(
     project: Project, unbuffered: str
 ) -> None:
     """``| head`` is no error of ours, a full disk is told as such, and a closed output is none."""
-    command = [sys.executable, "-m", "automate_kernel.cli", "config"]
+    command = [sys.executable, "-m", "automate_cli", "config"]
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
 
     def ends(command: list[str], stdout: int | None = None) -> tuple[int, str]:
@@ -281,7 +281,7 @@ def request(url: str, body: bytes | None = None, **headers: str) -> tuple[int, o
 
 def test_serve_receives_and_works_and_stops(project: Project) -> None:
     """Webhooks and events over HTTP, run by the workers beside; SIGTERM ends all of it."""
-    from automate_kernel.webhooks import GitHubSignature
+    from automate_kernel.triggers.webhooks import GitHubSignature
 
     project.gate.touch()
     variables = {"AUTOMATE_SERVE_EVENTS_TOKEN": "$secret:EVENTS", "AUTOMATE_SECRET_EVENTS": "t0ken"}
@@ -318,7 +318,7 @@ def test_run_reads_standard_input_and_survives_a_closed_pipe(project: Project) -
     project.gate.touch()
     command = (
         f'echo \'{{"gate": "{project.gate}"}}\' | '
-        f"{sys.executable} -m automate_kernel.cli run slow --event - --json | head -1"
+        f"{sys.executable} -m automate_cli run slow --event - --json | head -1"
     )
     done = subprocess.run(
         command, shell=True, cwd=project.folder, text=True, capture_output=True, timeout=DEADLINE,
@@ -335,7 +335,7 @@ def test_a_terminal_without_our_characters_is_shown_something(tmp_path: Path) ->
         "utf-8",
     )
     done = subprocess.run(
-        [sys.executable, "-m", "automate_kernel.cli", "workflow", "validate", "tee.yaml"],
+        [sys.executable, "-m", "automate_cli", "workflow", "validate", "tee.yaml"],
         text=True, capture_output=True, timeout=DEADLINE, cwd=tmp_path,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
@@ -346,7 +346,7 @@ def test_a_terminal_without_our_characters_is_shown_something(tmp_path: Path) ->
 def test_the_command_line_starts_without_what_it_does_not_need() -> None:
     """Help and version load no database library, no server and no workflow engine."""
     code = (
-        "import sys; from automate_kernel.cli.app import app\n"
+        "import sys; from automate_cli.app import app\n"
         "slow = {'sqlalchemy', 'uvicorn', 'jinja2', 'httpx', 'yaml', 'automate_kernel.kernel'}\n"
         "print(sorted(slow & set(sys.modules)))"
     )
@@ -358,7 +358,7 @@ def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
     """Everything that it tells is true of its database, and it leaves nothing behind."""
     environment = {**os.environ, "TMPDIR": str(tmp_path), "AUTOMATE_DATABASE": "sqlite:///no"}
     done = subprocess.run(
-        [sys.executable, "-m", "automate_kernel.cli", "demo", "--json"],
+        [sys.executable, "-m", "automate_cli", "demo", "--json"],
         text=True, capture_output=True, timeout=280, env=environment, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -386,7 +386,7 @@ def test_the_demo_that_is_kept_is_a_project_to_go_on_with(tmp_path: Path) -> Non
     """Its text says what happened, and the command that it ends with works."""
     environment = {**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"}
     run = lambda *a, **o: subprocess.run(  # noqa: E731
-        [sys.executable, "-m", "automate_kernel.cli", *a],
+        [sys.executable, "-m", "automate_cli", *a],
         text=True, capture_output=True, timeout=280, env=environment, check=True, **o,
     )  # fmt: skip
     out = run("demo", "--keep").stdout

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from automate_kernel.errors import StorageError
+from automate_kernel.base.errors import StorageError
 from automate_kernel.outbox import RowsOutboxStore
 from automate_sqlalchemy import SqlAlchemyStorage
 

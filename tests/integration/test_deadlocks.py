@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.errors import StorageError
+from automate_kernel.base.errors import StorageError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import NewItem, Outcome
 from automate_kernel.outbox.rows_store import RowsOutboxStore

@@ -29,8 +29,8 @@ from command_line import CliRunner
 import processes
 import warm_forks
 from ports import free_ports
-from automate_kernel.cli.app import app
-from automate_kernel.cli.session import Session
+from automate_cli.app import app
+from automate_cli.session import Session
 from automate_kernel.monitoring.diagnosis import worker_findings
 
 pytestmark = pytest.mark.slow
@@ -310,7 +310,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(folder: Path, words: list[str], **variables: str) -> Iterator[Running]:
-    command = [sys.executable, "-m", "automate_kernel.cli", *words]
+    command = [sys.executable, "-m", "automate_cli", *words]
     with (folder / "log").open("w") as log, processes.running(
         command, cwd=folder, env=environment(**variables), text=True,
         stdout=processes.PIPE, stderr=log, stdin=processes.DEVNULL,
@@ -344,7 +344,7 @@ def test_a_command_does_its_work(
             run.process.send_signal(signal.SIGINT)
             code, printed, errors = run.ended(), run.printed, run.log()
     else:
-        program = ["-m", "automate_kernel.cli", *words]
+        program = ["-m", "automate_cli", *words]
         code, printed, errors = warm_forks.ended(
             forks, program, environment(), folder=project, seconds=PATIENCE
         )

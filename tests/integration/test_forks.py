@@ -35,7 +35,7 @@ SCRIPT = (
     """
 import json, os, sys
 from automate_kernel import Kernel
-from automate_kernel.connectors import Connector, action
+from automate_kernel.plugins.connectors import Connector, action
 from automate_sqlalchemy import SqlAlchemyStorage
 
 class Shop(Connector):
@@ -303,7 +303,7 @@ STORM = """
 import json, os, signal, sys, threading, time
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox import NewItem
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -378,7 +378,7 @@ TORN = """
 import os, sys
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.errors import StorageError
+from automate_kernel.base.errors import StorageError
 from automate_sqlalchemy import SqlAlchemyStorage
 
 engine = sa.create_engine(sys.argv[1])
@@ -389,8 +389,8 @@ def seen():
     with engine.connect() as connection:
         return connection.exec_driver_sql("SELECT count(*) FROM automate_outbox").scalar()
 
-import automate_kernel.forks
-automate_kernel.forks._PATIENCE_SECONDS = 0.2
+import automate_kernel.base.forks
+automate_kernel.base.forks._PATIENCE_SECONDS = 0.2
 with inside:
     child = os.fork()
     if child == 0:
@@ -426,13 +426,13 @@ if sys.argv[2] == "made meanwhile":  # runs once the gates are closed
     os.register_at_fork(before=lambda: made.append(SqlAlchemyStorage(engine)))
 
 import sqlalchemy as sa
-import automate_kernel.forks
-from automate_kernel.errors import StorageError
+import automate_kernel.base.forks
+from automate_kernel.base.errors import StorageError
 from automate_kernel.storage.memory import MemoryStorage
 from automate_sqlalchemy import SqlAlchemyStorage
 
 signal.alarm(60)
-automate_kernel.forks._PATIENCE_SECONDS = 1000.0  # who waits where it is no use, is killed
+automate_kernel.base.forks._PATIENCE_SECONDS = 1000.0  # who waits where it is no use, is killed
 engine = sa.create_engine(sys.argv[1])
 storage, memory, other = SqlAlchemyStorage(engine), MemoryStorage(), MemoryStorage()
 inside, go = threading.Event(), threading.Event()
@@ -480,7 +480,7 @@ def waited_for():
     with memory.begin():
         thread = threading.Thread(target=use, args=(memory,))
         thread.start()
-        while thread.ident not in [each for _, each in automate_kernel.forks._inside.values()]:
+        while thread.ident not in [each for _, each in automate_kernel.base.forks._inside.values()]:
             pass
         assert fork(memory) == 0
     thread.join()
@@ -546,14 +546,14 @@ settings.configure(
 django.setup()
 from django.core.management import call_command
 from django.db import connection, connections, transaction
-import automate_kernel.forks
+import automate_kernel.base.forks
 from automate_django.storage import DjangoStorage
 from automate_kernel import Kernel
-from automate_kernel.errors import StorageError
+from automate_kernel.base.errors import StorageError
 
 call_command("migrate", verbosity=0)  # on a connection that is older than the storage
 signal.alarm(90)
-automate_kernel.forks._PATIENCE_SECONDS = 1000.0  # who waits where it is no use, is killed
+automate_kernel.base.forks._PATIENCE_SECONDS = 1000.0  # who waits where it is no use, is killed
 outbox = Kernel(DjangoStorage(), discover=False, secrets={}).outbox
 ready, go, ended = threading.Event(), threading.Event(), threading.Event()
 
@@ -632,7 +632,7 @@ def test_a_fork_of_django_on_sqlite(case: str, told: str, tmp_path: Path) -> Non
 
 MADE = """
 import os, threading
-from automate_kernel.forks import ForkGate, new_lock
+from automate_kernel.base.forks import ForkGate, new_lock
 from automate_kernel.storage.memory import MemoryStorage
 
 storage, kept, stop, begun = MemoryStorage(), [], threading.Event(), threading.Event()
@@ -669,7 +669,7 @@ def test_a_fork_while_another_thread_makes_gates() -> None:
 
 INTERRUPTED = """
 import os, signal, sys
-from automate_kernel import forks
+from automate_kernel.base import forks
 from automate_kernel.storage.memory import MemoryStorage
 
 signal.alarm(60)
@@ -730,7 +730,7 @@ import threading
 threading.Lock, threading.RLock = noting(threading.Lock), noting(threading.RLock)
 
 from automate_kernel import Kernel
-from automate_kernel.connectors import Connector, action
+from automate_kernel.plugins.connectors import Connector, action
 
 class Shop(Connector):
     key = "shop"

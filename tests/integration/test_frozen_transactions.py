@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.errors import StorageError
+from automate_kernel.base.errors import StorageError
 from automate_kernel.operations.context import current_call
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.storage import Rows

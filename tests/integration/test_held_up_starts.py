@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.held_up import PUT_OFF_SECONDS
-from automate_kernel.workflows.engine.waits import EVENT, SIGNAL
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.store.held_up import PUT_OFF_SECONDS
+from automate_kernel.workflows.decide.waits import EVENT, SIGNAL
 from automate_sqlalchemy import SqlAlchemyStorage
 from waiting import PATIENCE, until
 from workers import working

@@ -139,7 +139,7 @@ def run(site: Path, code: str) -> str:
 def automate(site: Path, folder: Path, *arguments: str, code: int = 0) -> str:
     """What the command prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "automate_kernel.cli", *arguments], cwd=folder, text=True,
+        [sys.executable, "-m", "automate_cli", *arguments], cwd=folder, text=True,
         env={**os.environ, "PYTHONPATH": str(site), "NO_COLOR": "1"}, capture_output=True,
         timeout=200, check=False,
     )  # fmt: skip

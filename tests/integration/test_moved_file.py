@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.errors import ErrorCodes, StorageError
+from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_sqlalchemy import SqlAlchemyStorage, metadata
 from waiting import until
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from automate_kernel.authoring.scaffold import SCAFFOLD_KINDS, Scaffold
+from automate_testing.authoring.scaffold import SCAFFOLD_KINDS, Scaffold
 
 # A busy machine needs minutes for what takes ten seconds elsewhere.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -49,7 +49,7 @@ class Home:
 
     def automate(self, *arguments: object, cwd: Path | None = None, code: int = 0) -> str:
         """What `automate` prints."""
-        return self.run(self.python, "-m", "automate_kernel.cli", *arguments, cwd=cwd, code=code)
+        return self.run(self.python, "-m", "automate_cli", *arguments, cwd=cwd, code=code)
 
     def install(self, *what: object, by: str = "uv") -> None:
         """Install as people do."""
@@ -235,4 +235,4 @@ def test_the_wheel_has_the_templates(tmp_path: Path) -> None:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     files = {name for name in files if "__pycache__" not in name}
     assert len(files) > 20
-    assert {f"automate_kernel/authoring/template/{name}" for name in files} <= inside
+    assert {f"automate_testing/authoring/template/{name}" for name in files} <= inside

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import DEFINITION, EXECUTION
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.definitions import (
+from automate_kernel.workflows.store.definitions import (
     find_definition,
     newest_definition,
     pinned_executions,
     purge_definitions,
 )
-from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.steer.executions import ExecutionStore
 from automate_kernel.workflows.execution import Event
 from automate_sqlalchemy import SqlAlchemyStorage
 from lock_waits import until_awaited

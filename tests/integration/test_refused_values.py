@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from automate_kernel.errors import ErrorCodes, StorageError
+from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.context import current_call
 from automate_kernel.outbox import RowsOutboxStore
-from automate_kernel.testing.values import nested
+from automate_testing.contracts.values import nested
 from automate_kernel.http.answers import failure_answer
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -302,7 +302,7 @@ def test_a_savepoint_keeps_the_rest(postgresql_engine: sa.Engine, shop: sa.Table
 
 def test_a_blank_key_costs_the_host_nothing(postgresql_engine: sa.Engine, shop: sa.Table) -> None:
     """It is refused before anything is written, so the transaction goes on."""
-    from automate_kernel.errors import PayloadError
+    from automate_kernel.base.errors import PayloadError
 
     outbox = RowsOutboxStore(SqlAlchemyStorage(postgresql_engine))
     with Session(postgresql_engine) as session:

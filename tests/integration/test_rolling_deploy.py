@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from waiting import until
 from automate_kernel import Kernel, WorkflowContext
-from automate_kernel.cli.database import open_storage
+from automate_cli.database import open_storage
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.execution import ExecutionStatus
@@ -242,7 +242,7 @@ class Deploy:
         with (
             (self.folder / "log").open("w") as log,
             processes.running(
-                [sys.executable, "-m", "automate_kernel.cli", "worker"],
+                [sys.executable, "-m", "automate_cli", "worker"],
                 cwd=self.folder,
                 env=environment,
                 text=True,

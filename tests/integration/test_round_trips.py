@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from automate_kernel.errors import StorageError
+from automate_kernel.base.errors import StorageError
 from automate_kernel.outbox import NewItem, RowsOutboxStore
 from automate_sqlalchemy import SqlAlchemyStorage
 

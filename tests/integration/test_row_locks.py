@@ -17,7 +17,7 @@ from automate_kernel.outbox import (
 )
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 
 LEASE = 30.0

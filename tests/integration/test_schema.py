@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, StorageError
+from automate_kernel.base.errors import AutomateError, StorageError
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.storage import tables
 from automate_kernel.storage.tables import TABLES, VERSION

@@ -11,10 +11,10 @@ import pytest
 
 from automate_kernel import Connector, Kernel, TriggerSpec
 from automate_kernel.http.app import webhook_app
-from automate_kernel.cli.commands.worker import _bind
-from automate_kernel.cli.patient_protocol import PatientProtocol
-from automate_kernel.cli.serving import server_of
-from automate_kernel.webhooks import GitHubSignature
+from automate_cli.commands.worker import _bind
+from automate_cli.patient_protocol import PatientProtocol
+from automate_cli.serving import server_of
+from automate_kernel.triggers.webhooks import GitHubSignature
 
 SECRET, BODY = "a-webhook-secret", b'{"ref": "main"}'
 # So little, where that is tested: everywhere else a busy machine may keep a client waiting.

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import sqlalchemy as sa
-from automate_kernel.errors import ConfigError, StorageError
+from automate_kernel.base.errors import ConfigError, StorageError
 from automate_kernel.outbox import RowsOutboxStore
 from automate_sqlalchemy import SqlAlchemyStorage
 from automate_sqlalchemy.storage import shown

@@ -15,15 +15,15 @@ from waiting import until
 from workers import working
 import sqlalchemy as sa
 from automate_kernel import AutomateError, ErrorCodes, Kernel
-from automate_kernel.connectors import Connector, action
-from automate_kernel.errors import PluginError, StorageError
+from automate_kernel.plugins.connectors import Connector, action
+from automate_kernel.base.errors import PluginError, StorageError
 from automate_kernel.operations.context import Call, current_call
 from automate_kernel.outbox import Backoff, ItemStatus, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
-from automate_kernel.workflows.engine import transactional
+from automate_kernel.workflows.drive import transactional
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session

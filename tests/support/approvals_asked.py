@@ -8,7 +8,7 @@ from automate_kernel import Kernel
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.query import Now
 from automate_kernel.storage.tables import EXECUTION, WAIT
-from automate_kernel.workflows.engine.waits import approval_key
+from automate_kernel.workflows.decide.waits import approval_key
 
 
 def ask(

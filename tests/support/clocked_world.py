@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from automate_kernel import Kernel
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import Execution
 
 

@@ -31,7 +31,7 @@ from leases import pass_leases
 from mortal_process import die_at_commit, ends
 
 from automate_kernel import Kernel
-from automate_kernel.cli.settings import load_settings
+from automate_cli.settings import load_settings
 from automate_sqlalchemy import SqlAlchemyStorage
 
 ROOT = Path(__file__).parents[2]

@@ -13,14 +13,14 @@ from typing import Any
 
 import hypothesis.strategies as st
 from automate_kernel import Connector, Kernel
-from automate_kernel.connectors import PolledEvent, PollResult, TriggerSpec, poll
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.plugins.connectors import PolledEvent, PollResult, TriggerSpec, poll
+from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.operations.context import current_call
 from automate_kernel.storage import Storage
 from automate_kernel.storage.output_store import OutputStore
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.webhooks import HmacSignature
-from automate_kernel.workflows.engine.large_outputs import ROW_BYTES
+from automate_testing.clock import FakeClock
+from automate_kernel.triggers.webhooks import HmacSignature
+from automate_kernel.workflows.store.large_outputs import ROW_BYTES
 from automate_kernel.workflows.execution import Execution
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from mortal_storage import Death, Mortal

@@ -30,8 +30,8 @@ import processes
 
 # By `automate`, whatever the command: each would take longer to import them than for its own work.
 COMMAND_LINE = (
-    "automate_kernel.cli.app",
-    "automate_kernel.cli.session",
+    "automate_cli.app",
+    "automate_cli.session",
     "automate_kernel.kernel",
     "automate_sqlalchemy",
     "yaml",

@@ -17,14 +17,14 @@ from typing import Any
 
 import hypothesis.strategies as st
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError, WorkflowError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError, WorkflowError
 from automate_kernel.operations.context import current_call
 from automate_kernel.storage import Storage
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, SIGNAL, STEP, WAIT
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.worker import Worker
-from automate_kernel.workflows.engine.admission import SkippedError
-from automate_kernel.workflows.engine.stored import ADVANCE
+from automate_kernel.workflows.decide.admission import SkippedError
+from automate_kernel.workflows.store.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution, StepRun
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from made_workflows import FAILS, HOUR, Coded, Made, Part, families

@@ -17,7 +17,7 @@ from automate_kernel import (
     Workflow,
     WorkflowContext,
 )
-from automate_kernel.testing import WorkflowTest
+from automate_testing import WorkflowTest
 from automate_kernel.workflows import (
     Approval,
     Compensation,

@@ -14,14 +14,14 @@ import pytest
 import sqlalchemy as sa
 from waiting import PATIENCE, until
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.context import current_call
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage, Where
 from automate_kernel.storage.tables import DEBOUNCE, OUTBOX, SLOT
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.admission import SkippedError
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.decide.admission import SkippedError
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import given, settings

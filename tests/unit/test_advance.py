@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
-from automate_kernel.workflows.engine.activation import Activation
-from automate_kernel.workflows.engine.advance import advance
-from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.decide.activation import Activation
+from automate_kernel.workflows.decide.advance import advance
+from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -27,7 +27,7 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.decide.program import WorkflowProgram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

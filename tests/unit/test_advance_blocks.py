@@ -19,15 +19,15 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.model import Step, Workflow
-from automate_kernel.workflows.engine import advance as engine_advance
-from automate_kernel.workflows.engine.activation import Activation
-from automate_kernel.workflows.engine.advance import advance
-from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
-from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.decide import advance as engine_advance
+from automate_kernel.workflows.decide.activation import Activation
+from automate_kernel.workflows.decide.advance import advance
+from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.decide.program import WorkflowProgram
 from automate_kernel.workflows.execution import (
     Event,
     Execution,

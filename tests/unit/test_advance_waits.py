@@ -13,15 +13,15 @@ from collections import Counter
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.activation import Activation
-from automate_kernel.workflows.engine.advance import advance
-from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
-from automate_kernel.workflows.engine.children import Child, end_event
-from automate_kernel.workflows.engine.program import WorkflowProgram
-from automate_kernel.workflows.engine.waits import Arrived, OpenWait, Wait
+from automate_kernel.workflows.decide.activation import Activation
+from automate_kernel.workflows.decide.advance import advance
+from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.decide.children import Child, end_event
+from automate_kernel.workflows.decide.program import WorkflowProgram
+from automate_kernel.workflows.decide.waits import Arrived, OpenWait, Wait
 from automate_kernel.workflows.execution import (
     Event,
     Execution,

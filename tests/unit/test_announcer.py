@@ -14,8 +14,8 @@ from waiting import PATIENCE, Gate, until
 from automate_kernel import signals
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.drive.announcer import Announcer, Snapshots
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -147,7 +147,7 @@ def test_a_failing_receiver_changes_no_outcome(kernel: Kernel) -> None:
 
 def test_nothing_is_lost_when_receivers_are_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """With too many signals waiting, who sends one waits too."""
-    monkeypatch.setattr("automate_kernel.workflows.engine.announcer._MOST_WAITING", 2)
+    monkeypatch.setattr("automate_kernel.workflows.drive.announcer._MOST_WAITING", 2)
     gate, heard, announcer = Gate(), [], Announcer()
 
     def slow(sender: Any, number: int) -> None:
@@ -222,7 +222,7 @@ def test_a_receiver_that_hangs_does_not_hold_up_a_stop(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After its time the rest is dropped, and somebody hears of it."""
-    monkeypatch.setattr("automate_kernel.workflows.engine.announcer._MOST_WAITING", 2)
+    monkeypatch.setattr("automate_kernel.workflows.drive.announcer._MOST_WAITING", 2)
     gate, entered, announcer = Gate(), Gate(), Announcer()
 
     def hangs(sender: Any) -> None:

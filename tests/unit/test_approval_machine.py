@@ -17,10 +17,10 @@ from hypothesis.stateful import (
 )
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import WAIT
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 
 KEY = "a-key-of-thirty-two-characters-at-least"
 LINK_SECONDS = 30 * 86_400

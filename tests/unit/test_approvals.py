@@ -18,7 +18,7 @@ from approvals_asked import ask
 from hypothesis import strategies as st
 
 from automate_kernel import Kernel
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
@@ -32,7 +32,7 @@ from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import WAIT
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows.definition.approval import Approval, FormField, read_form
 from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.definition.model import workflow_json_schema

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, PluginError
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, PluginError
 from automate_kernel.outbox import ItemStatus
-from automate_kernel.webhooks import HmacSignature
+from automate_kernel.triggers.webhooks import HmacSignature
 
 WORKFLOW = """
 name: hello
@@ -228,7 +228,7 @@ def test_a_plugin_is_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error named neither the entry nor what to write in its place."""
     module = ModuleType("shopapp")
     exec(  # noqa: S102
-        "from automate_kernel.connectors import Connector\n"
+        "from automate_kernel.plugins.connectors import Connector\n"
         "class Shop(Connector):\n    key, display_name = 'shop', 'Shop'\n",
         module.__dict__,
     )

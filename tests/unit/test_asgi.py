@@ -13,8 +13,8 @@ import pytest
 from automate_kernel import Connector, Kernel, TriggerSpec
 from automate_kernel.http import pages
 from automate_kernel.http.app import metrics_app, webhook_app
-from automate_kernel.errors import StorageError
-from automate_kernel.webhooks import GitHubSignature, Ignored
+from automate_kernel.base.errors import StorageError
+from automate_kernel.triggers.webhooks import GitHubSignature, Ignored
 
 SECRET, TOKEN = "a-webhook-secret", "an-events-token"
 BODY = json.dumps({"ref": "refs/heads/main"}).encode()

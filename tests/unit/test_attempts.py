@@ -20,12 +20,12 @@ from automate_kernel.storage.checkpoint import Saved
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now
 from automate_kernel.storage.tables import OUTBOX
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.attempts import StepAttempt, step_attempts
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.steer.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.code import WorkflowContext
-from automate_kernel.workflows.engine import engine
-from automate_kernel.workflows.engine.checkpoints import Checkpoints, Save
-from automate_kernel.workflows.engine.runner import Runner
+from automate_kernel.workflows.drive import engine
+from automate_kernel.workflows.store.checkpoints import Checkpoints, Save
+from automate_kernel.workflows.drive.runner import Runner
 from automate_kernel.workflows.execution import StepRun, StepStatus
 
 

@@ -26,7 +26,7 @@ from automate_kernel import (
     action,
     capability,
 )
-from automate_kernel.connectors import (
+from automate_kernel.plugins.connectors import (
     ActionSpec,
     ConnectorContext,
     PollResult,
@@ -37,7 +37,7 @@ from automate_kernel.operations.exposure import check_tools
 from automate_kernel.operations.plugin_config import PluginConfig
 from automate_kernel.outbox import SkipLockedClaimOutboxStore
 from automate_kernel.storage.values import encode_json
-from automate_kernel.webhooks import HmacSignature
+from automate_kernel.triggers.webhooks import HmacSignature
 from pydantic import BaseModel, SecretStr, model_validator
 
 

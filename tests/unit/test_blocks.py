@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
 from automate_kernel.workflows import loads
 from automate_kernel.workflows.definition.difference import differences_between
 from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.activation import Activation
-from automate_kernel.workflows.engine.advance import advance
-from automate_kernel.workflows.engine.turn import CallOutcome
-from automate_kernel.workflows.engine.program import WorkflowProgram, step_input
+from automate_kernel.workflows.decide.activation import Activation
+from automate_kernel.workflows.decide.advance import advance
+from automate_kernel.workflows.decide.turn import CallOutcome
+from automate_kernel.workflows.decide.program import WorkflowProgram, step_input
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
 ENGINE, ENVIRONMENT = TemplateEngine(), EnvironmentResolver(())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from waiting import PATIENCE, Gate, until
 from automate_kernel import Kernel, signals
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
 from automate_kernel.worker import threads as worker_threads
 from automate_kernel.worker import Snooze, Worker, cancelling, should_stop
@@ -19,7 +19,7 @@ from automate_kernel.worker.failure_notices import FailureNotices
 from automate_kernel.worker.handler import Handler
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import DEFINITION
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus
 
 

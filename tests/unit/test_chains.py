@@ -8,8 +8,8 @@ import pytest
 
 from automate_kernel import Kernel
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.stored import ADVANCE
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.store.stored import ADVANCE
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from automate_kernel.cli.commands.config import shown
-from automate_kernel.cli.database import open_storage
-from automate_kernel.cli.session import Session, host_of, load_app, set_up
-from automate_kernel.cli.settings import SETTINGS, load_settings, toml_lines
-from automate_kernel.errors import ConfigError, PluginError, SecretNotFoundError, StorageError
+from automate_cli.commands.config import shown
+from automate_cli.database import open_storage
+from automate_cli.session import Session, host_of, load_app, set_up
+from automate_cli.settings import SETTINGS, load_settings, toml_lines
+from automate_kernel.base.errors import ConfigError, PluginError, SecretNotFoundError, StorageError
 from automate_kernel.kernel import Kernel
 
 if sys.version_info >= (3, 11):

@@ -18,7 +18,7 @@ from automate_kernel import (
     WorkflowContext,
     WorkflowError,
 )
-from automate_kernel.workflows.engine.record import CallPlace, Record
+from automate_kernel.workflows.decide.record import CallPlace, Record
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 from hypothesis import given
 from hypothesis import strategies as st

@@ -21,11 +21,11 @@ from automate_kernel import (
     WorkflowContext,
 )
 from automate_kernel.operations.context import Call
-from automate_kernel.workflows.engine.activation import Activation
-from automate_kernel.workflows.engine.waits import Arrived, OpenWait
-from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
-from automate_kernel.workflows.engine.flow import needs_saving
-from automate_kernel.workflows.engine.replay import CodeProgram
+from automate_kernel.workflows.decide.activation import Activation
+from automate_kernel.workflows.decide.waits import Arrived, OpenWait
+from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.drive.flow import needs_saving
+from automate_kernel.workflows.decide.replay import CodeProgram
 from automate_kernel.workflows.execution import ExecutionStatus, StepKey, StepStatus
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st

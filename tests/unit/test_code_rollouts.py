@@ -24,7 +24,7 @@ from automate_kernel.monitoring.diagnosis import worker_findings
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
-from automate_kernel.testing import FakeClock
+from automate_testing import FakeClock
 from automate_kernel.workflows import RetryPolicy
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from pydantic import BaseModel

@@ -33,11 +33,11 @@ from automate_kernel import (
     WorkflowInterruptedError,
     current_call,
 )
-from automate_kernel.cli.session import set_up
+from automate_cli.session import set_up
 from automate_kernel.workflows import EventTrigger, ManualTrigger, RetryPolicy, Step, Workflow
 from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
-from automate_kernel.workflows.engine.program import step_input
-from automate_kernel.workflows.engine.record import CallPlace
+from automate_kernel.workflows.decide.program import step_input
+from automate_kernel.workflows.decide.record import CallPlace
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from pydantic import BaseModel
 

@@ -9,10 +9,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from automate_kernel.errors import PayloadError, StorageError
+from automate_kernel.base.errors import PayloadError, StorageError
 from automate_kernel.storage.codec import decode_time, json_text
 from automate_kernel.storage.values import encode_json, is_plain, read_json
-from automate_kernel.testing.values import each_value, is_json, same
+from automate_testing.contracts.values import each_value, is_json, same
 from hypothesis import given
 from hypothesis import strategies as st
 

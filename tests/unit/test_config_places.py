@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from automate_kernel.monitoring.diagnosis import plugin_findings
 from automate_kernel import Connector, Kernel, action
-from automate_kernel.cli.session import Session
-from automate_kernel.errors import AutomateError
+from automate_cli.session import Session
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.plugins.compatibility import extra_with
 from automate_kernel.secrets.keys import SecretKey
 from pydantic import BaseModel, field_validator

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
+from automate_kernel.plugins.connectors import ActionSpec, Connector, TriggerSpec, action
 from automate_kernel.operations.context import ConnectorContext
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PluginError
 from automate_kernel.plugins import ConnectorRegistry
 
 

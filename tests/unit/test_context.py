@@ -10,8 +10,8 @@ import pytest
 from pydantic import Field
 
 from automate_kernel import Connector, Kernel
-from automate_kernel.connectors import action
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.plugins.connectors import action
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring.diagnosis import workflow_problems
 from automate_kernel.operations.context import (
     Call,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.workflows import loads
 from automate_kernel.workflows.code import SyncWorkflowContext, WorkflowContext
 from automate_kernel.workflows.definition.graph import to_text

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 import pytest
-from automate_kernel.connectors import Connector, action, options
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.plugins.connectors import Connector, action, options
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import ConnectorContext, ProviderContext
-from automate_kernel.providers import BaseProvider, capability
-from automate_kernel.testing import blocking_calls
-from automate_kernel.testing.blocking_calls import run_watched
-from automate_kernel.testing.connectors import ConnectorContract
-from automate_kernel.testing.filters import FilterContract
-from automate_kernel.testing.providers import ProviderContract
+from automate_kernel.plugins.providers import BaseProvider, capability
+from automate_testing.contracts import blocking_calls
+from automate_testing.contracts.blocking_calls import run_watched
+from automate_testing.contracts.connectors import ConnectorContract
+from automate_testing.contracts.filters import FilterContract
+from automate_testing.contracts.providers import ProviderContract
 from pydantic import BaseModel, Field, computed_field
 from waiting import until
 

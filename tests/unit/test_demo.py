@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from automate_kernel import AutomateError
-from automate_kernel.cli import demo as module
-from automate_kernel.cli.demo import Demonstration, project
-from automate_kernel.cli.output import Output
+from automate_cli import demo as module
+from automate_cli.demo import Demonstration, project
+from automate_cli.output import Output
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,5 +85,5 @@ def test_the_wheel_holds_the_project(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     own = {path.relative_to(project()) for path in project().rglob("*") if path.is_file()}
     files = {each for each in own if "__pycache__" not in each.parts}
-    assert {f"automate_kernel/cli/demo_project/{each.as_posix()}" for each in files} <= names
+    assert {f"automate_cli/demo_project/{each.as_posix()}" for each in files} <= names
     assert Path("automate.toml") in files

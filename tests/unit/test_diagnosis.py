@@ -11,7 +11,7 @@ from automate_kernel.outbox import NewItem, RowsOutboxStore, WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.monitoring.start_failures import StartFailures, reporting_start_failures
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import httpx
 import pytest
 from automate_kernel import capability
 from automate_kernel.http.app import webhook_app
-from automate_kernel.connectors import action
-from automate_kernel.errors import AutomateError, ConfigError, PayloadError
+from automate_kernel.plugins.connectors import action
+from automate_kernel.base.errors import AutomateError, ConfigError, PayloadError
 from automate_kernel.kernel import Kernel
-from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, nested, same
+from automate_testing.contracts.values import KEPT, REFUSED, each_value, is_json, nested, same
 from automate_kernel.workflows.execution import ExecutionStatus
 
 TOKEN = "an-events-token"
@@ -79,7 +79,7 @@ def by_http(kernel: Kernel, name: Any, options: dict[str, Any]) -> None:
 
 
 def by_command(kernel: Kernel, name: Any, options: dict[str, Any]) -> None:
-    from automate_kernel.cli.commands.events import emit
+    from automate_cli.commands.events import emit
 
     class Session:
         storing = kernel
@@ -104,7 +104,7 @@ def test_every_door_refuses_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An event that one door refuses comes by no other, and leaves nothing behind."""
-    monkeypatch.setattr("automate_kernel.cli.commands.events.require_shared", lambda kernel: None)
+    monkeypatch.setattr("automate_cli.commands.events.require_shared", lambda kernel: None)
     options = {"name": "order.created", **WRONG[wrong]}
     with pytest.raises((PayloadError, ConfigError)) as caught:
         door(kernel, options.pop("name"), options)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from automate_kernel import Connector, Kernel, action
-from automate_kernel.errors import AutomateError, WorkflowError
+from automate_kernel.base.errors import AutomateError, WorkflowError
 from automate_kernel.operations.context import Call
-from automate_kernel.operations.example import example_of
+from automate_kernel.operations.schemas.example import example_of
 from automate_kernel.storage.tables import TABLES
-from automate_kernel.workflows.engine.dry_run import DryOutcome, DryOutput
-from automate_kernel.workflows.engine.program import step_input
-from automate_kernel.workflows.events import triggering_event
+from automate_kernel.workflows.decide.dry_run import DryOutcome, DryOutput
+from automate_kernel.workflows.decide.program import step_input
+from automate_kernel.workflows.store.events import triggering_event
 
 
 class Price(BaseModel):

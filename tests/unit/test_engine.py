@@ -13,16 +13,16 @@ import pytest
 from waiting import PATIENCE, until
 from workers import working
 from automate_kernel import Kernel
-from automate_kernel.errors import ErrorCodes, StorageError
+from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_kernel.operations.context import current_item
 from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.plugins import hookimpl
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
-from automate_kernel.workflows.engine import engine
-from automate_kernel.workflows.engine.engine import Engine
-from automate_kernel.workflows.engine.stored import ADVANCE
+from automate_kernel.workflows.drive import engine
+from automate_kernel.workflows.drive.engine import Engine
+from automate_kernel.workflows.store.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 

@@ -11,15 +11,15 @@ import pytest
 from waiting import PATIENCE, until
 from workers import working
 from automate_kernel import Kernel
-from automate_kernel.errors import ErrorCodes, StorageError
+from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_kernel.outbox import ItemStatus, Outcome
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import STEP
 from automate_kernel.storage import sql
-from automate_kernel.workflows.engine import flow as flow_module
-from automate_kernel.workflows.engine.engine import Engine
-from automate_kernel.workflows.engine.turn import CallOutcome
-from automate_kernel.workflows.engine.stored import ADVANCE
+from automate_kernel.workflows.drive import flow as flow_module
+from automate_kernel.workflows.drive.engine import Engine
+from automate_kernel.workflows.decide.turn import CallOutcome
+from automate_kernel.workflows.store.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -172,7 +172,7 @@ def test_a_claim_that_was_lost_is_not_saved_beside_a_later_one_of_the_same_worke
         {"name": "other", "trigger": {"type": "manual"}, "steps": [{"id": "a", "action": "other"}]}
     )
     # That they take long is saved too, and the first save is to be that of the other one.
-    monkeypatch.setattr("automate_kernel.workflows.engine.engine.SEEN_SECONDS", 600.0)
+    monkeypatch.setattr("automate_kernel.workflows.drive.engine.SEEN_SECONDS", 600.0)
     one = kernel.start("w")
     with working(kernel) as worker:
         until(lambda: calls)
@@ -203,7 +203,7 @@ def test_outputs_are_saved_a_few_at_once_if_they_are_large(
 ) -> None:
     """However many large outputs come together, a group stays within a bound."""
     monkeypatch.setattr(flow_module, "MOST_TEXT", 50_000)
-    monkeypatch.setattr("automate_kernel.workflows.engine.engine.MOST_TEXT", 50_000)
+    monkeypatch.setattr("automate_kernel.workflows.drive.engine.MOST_TEXT", 50_000)
     checkpoint, sizes = kernel.executions.checkpoints.save, []
 
     def measure(group: Any) -> Any:
@@ -338,7 +338,7 @@ def test_an_execution_that_is_alone_is_saved_by_the_thread_of_its_turns(
             both.wait(PATIENCE)
 
     # That a call takes long is saved by the committer in any case.
-    monkeypatch.setattr("automate_kernel.workflows.engine.engine.SEEN_SECONDS", 600.0)
+    monkeypatch.setattr("automate_kernel.workflows.drive.engine.SEEN_SECONDS", 600.0)
     monkeypatch.setattr(kernel.executions.checkpoints, "save", noted)
     met = {"alone": "{{ event.payload == 'alone' }}"}
     add(kernel, *({"id": name, "action": "meet", "input": met} for name in "abc"))

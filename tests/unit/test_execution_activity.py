@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.cli import overview as overviews
+from automate_cli import overview as overviews
 from automate_kernel.outbox.statistics import MOST_NAMES, OTHERS, NamedTimes, counts_by_name
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import EXECUTION, STEP
@@ -163,7 +163,7 @@ def test_what_cant_be_counted_stops_no_work(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is written later, when it can be."""
-    from automate_kernel.errors import StorageError
+    from automate_kernel.base.errors import StorageError
 
     report = kernel.executions.report
 

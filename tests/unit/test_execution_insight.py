@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, WorkflowError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, TemplateError, WorkflowError
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.activation import Activation
-from automate_kernel.workflows.engine.advance import advance
-from automate_kernel.workflows.engine.turn import CallOutcome
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.decide.activation import Activation
+from automate_kernel.workflows.decide.advance import advance
+from automate_kernel.workflows.decide.turn import CallOutcome
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
-from automate_kernel.workflows.engine.program import step_input
+from automate_kernel.workflows.decide.program import step_input
 from automate_kernel.workflows.definition.model import Workflow
 
 

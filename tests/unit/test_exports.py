@@ -15,7 +15,7 @@ PACKAGES = [
     "automate_kernel.secrets",
     "automate_kernel.storage",
     "automate_kernel.templates",
-    "automate_kernel.webhooks",
+    "automate_kernel.triggers.webhooks",
     "automate_kernel.workflows",
     "automate_kernel.workflows.code",
     "automate_sqlalchemy",
@@ -64,12 +64,12 @@ def test_a_plugin_module_is_imported_without_pydantic():
     assert loaded.isdisjoint({*HEAVY, "pydantic", *engine})
 
 
-@pytest.mark.parametrize("module", ["automate_kernel.cli.app", "automate_django.signals"])
+@pytest.mark.parametrize("module", ["automate_cli.app", "automate_django.signals"])
 def test_what_every_process_imports_at_its_start_is_light(module):
     """A command that prints help, and each process of a Django project, load no engine."""
     loaded = _loaded(f"import {module}")
     assert loaded.isdisjoint(
-        {"pydantic", "jinja2", "http.server", "automate_kernel.workflows.engine.runner"}
+        {"pydantic", "jinja2", "http.server", "automate_kernel.workflows.drive.runner"}
     )
 
 

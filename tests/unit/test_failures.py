@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import (
     code_of_status,
     normalize,
@@ -177,7 +177,7 @@ def test_an_automate_error_is_left_alone() -> None:
 
 def test_a_types_name_has_its_article() -> None:
     """Messages say an int and a list."""
-    from automate_kernel.errors import type_name
+    from automate_kernel.base.errors import type_name
 
     assert [type_name(each) for each in (1, [], object(), None, "")] == [
         "an int", "a list", "an object", "a NoneType", "a str"

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pytest
 from automate_kernel import BaseProvider, capability
-from automate_kernel.connectors import Connector, FieldOption, action, options
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.plugins.connectors import Connector, FieldOption, action, options
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PluginError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.field_choices import OptionsCache
 

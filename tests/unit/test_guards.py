@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from automate_kernel import Kernel
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ErrorCodes,
     LeaseLostError,
@@ -24,10 +24,14 @@ from automate_kernel.secrets.handles import masked, reveal, secret_keys
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.templates import Limits, TemplateContext, TemplateEngine
-from automate_kernel.testing import FakeClock
-from automate_kernel.webhooks import HmacSignature, StandardWebhooksSignature, StripeSignature
+from automate_testing import FakeClock
+from automate_kernel.triggers.webhooks import (
+    HmacSignature,
+    StandardWebhooksSignature,
+    StripeSignature,
+)
 from automate_kernel.workflows import ScheduleTrigger, Workflow
-from automate_kernel.workflows.engine.schedule import next_fire
+from automate_kernel.workflows.steer.schedule import next_fire
 
 SECRET = "sk_live_9d41b7c2e0aa4f"
 

@@ -11,13 +11,13 @@ import pytest
 from waiting import PATIENCE, until
 from workers import working
 from automate_kernel import Kernel
-from automate_kernel.connectors import Connector, action
+from automate_kernel.plugins.connectors import Connector, action
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.outbox.handover import LONGEST_SECONDS, NOTE, Handover
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import DEFINITION, OUTBOX
-from automate_kernel.testing import FakeClock
+from automate_testing import FakeClock
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from hypothesis import given
 from hypothesis import strategies as st

@@ -12,7 +12,7 @@ import pytest
 from waiting import PATIENCE, until
 from workers import working
 from automate_kernel import Call, Kernel
-from automate_kernel.errors import WorkflowError
+from automate_kernel.base.errors import WorkflowError
 from automate_kernel.operations import reports
 from automate_kernel.workflows.code import SyncWorkflowContext, WorkflowContext
 from automate_kernel.workflows.definition.loader import loads

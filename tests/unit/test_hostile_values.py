@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.logs import JsonFormatter, TextFormatter
 from automate_kernel.monitoring.prometheus import _labelled
 from automate_kernel.secrets.logs import RedactingFilter
 from automate_kernel.storage.values import text_problem
-from automate_kernel.testing import HOSTILE_VALUES, HostileValuesContract
+from automate_testing import HOSTILE_VALUES, HostileValuesContract
 from automate_kernel.workflows.definition.document import dump_yaml, read_yaml
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from automate_kernel.hosts import check_encrypted, is_loopback, is_plain_http
+from automate_kernel.base.hosts import check_encrypted, is_loopback, is_plain_http
 
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost", "127.0.0.1", "127.9.9.9", "::1"])

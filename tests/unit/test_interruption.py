@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from automate_kernel import AutomateError, Kernel
-from automate_kernel.cli.interruption import be_interruptible, end_imports_at_once
+from automate_cli.interruption import be_interruptible, end_imports_at_once
 
 LOST = """\
 import os, signal, weakref
@@ -39,7 +39,7 @@ def test_an_interruption_while_something_is_imported_ends_the_command(
     """It isn't lost in a callback, where the command would go on, and it is no other error."""
     (tmp_path / "typer.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, "-c", "from automate_kernel.cli import main; main()", "plugins", "ls"],
+        [sys.executable, "-c", "from automate_cli import main; main()", "plugins", "ls"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel import signals
-from automate_kernel.connectors import Connector, TriggerSpec, action
+from automate_kernel.plugins.connectors import Connector, TriggerSpec, action
 from automate_kernel.operations.context import current_call
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
@@ -30,10 +30,10 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.webhooks import GitHubSignature
+from automate_testing.clock import FakeClock
+from automate_kernel.triggers.webhooks import GitHubSignature
 from automate_kernel.workflows.execution import Event, ExecutionStatus, StepStatus
-from automate_kernel.workflows.engine.waits import EVENT
+from automate_kernel.workflows.decide.waits import EVENT
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
 

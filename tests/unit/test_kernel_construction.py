@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from automate_kernel import ConfigError, Kernel, MemoryStorage, WorkflowError
-from automate_kernel.errors import PluginError
+from automate_kernel.base.errors import PluginError
 from automate_sqlalchemy import SqlAlchemyStorage
 
 URL = "postgresql+psycopg://me:hunter2@db/app"
@@ -134,8 +134,8 @@ def test_contract_suites_warn_of_nothing(tmp_path):
         textwrap.dedent(
             """
             import pytest
-            from automate_kernel.connectors import Connector, action
-            from automate_kernel.testing import ConnectorContract
+            from automate_kernel.plugins.connectors import Connector, action
+            from automate_testing import ConnectorContract
 
             class Own(Connector):
                 key = "own"
@@ -151,7 +151,7 @@ def test_contract_suites_warn_of_nothing(tmp_path):
                     return Own({})
 
             def test_values_are_shown():
-                from automate_kernel.testing.plugin_contract import require_unique
+                from automate_testing.contracts.plugin_contract import require_unique
                 with pytest.raises(AssertionError, match="'a'"):
                     require_unique(["a", "a"])
             """

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 from automate_kernel import Kernel, WorkflowContext
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
@@ -30,14 +30,14 @@ from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.templates import TemplateContext
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.large_outputs import (
+from automate_kernel.workflows.store.large_outputs import (
     MAX_OUTPUT_BYTES,
     ROW_BYTES,
     LargeOutputs,
 )
-from automate_kernel.workflows.engine.program import Reads
+from automate_kernel.workflows.decide.program import Reads
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 

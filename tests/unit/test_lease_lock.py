@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from automate_kernel.errors import SecretUnavailableError
+from automate_kernel.base.errors import SecretUnavailableError
 from automate_kernel.secrets import LeaseLock, LockState
 
 

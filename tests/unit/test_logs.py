@@ -18,9 +18,9 @@ import pytest
 from waiting import until
 
 from automate_kernel import Kernel, signals
-from automate_kernel.connectors import Connector, action
+from automate_kernel.plugins.connectors import Connector, action
 from automate_kernel.operations.context import ConnectorContext
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.periodic import PeriodicTask, PeriodicRunner
 from automate_kernel.plugins.hooks import hookimpl

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel, signals
-from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import STEP
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
-from automate_kernel.testing import WorkflowTest
+from automate_testing import WorkflowTest
 from automate_kernel.workflows import loads
 from automate_kernel.workflows.definition.difference import differences_between
 from automate_kernel.workflows.definition.graph import to_mermaid, to_text
 from automate_kernel.workflows.definition.model import Step, Workflow
-from automate_kernel.workflows.engine.advance import KEPT_ROUNDS
-from automate_kernel.workflows.engine.program import WorkflowProgram, step_input
+from automate_kernel.workflows.decide.advance import KEPT_ROUNDS
+from automate_kernel.workflows.decide.program import WorkflowProgram, step_input
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Annotated, Any, Literal, Optional, Union
 
 import pytest
-from automate_kernel.operations.fields import (
+from automate_kernel.operations.schemas.fields import (
     bound_text,
     field_description,
     FieldTextError,

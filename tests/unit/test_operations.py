@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from automate_kernel.operations.context import Call, calling
-from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, PluginError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError, PluginError
 from automate_kernel.operations.spec import OperationSpec, operation_from_function
 from automate_kernel.storage.values import is_plain
-from automate_kernel.testing.values import REFUSED
+from automate_testing.contracts.values import REFUSED
 
 SECRET = "hunter2-hunter2"
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from automate_kernel import Connector, Kernel, action, current_call
-from automate_kernel.connectors import ActionSpec, options
-from automate_kernel.errors import (
+from automate_kernel.plugins.connectors import ActionSpec, options
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,

@@ -22,7 +22,7 @@ from automate_kernel.worker.reporter import Reporter
 from automate_kernel.outbox.queries import OutboxStats
 from automate_kernel.outbox.item import Outcome, OutboxItem
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

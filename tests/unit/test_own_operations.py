@@ -18,12 +18,12 @@ from automate_kernel import (
     capability,
     current_call,
 )
-from automate_kernel.connectors import ActionSpec
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.plugins.connectors import ActionSpec
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.http.operations import ExposedOperations
 from automate_kernel.monitoring.diagnosis import workflow_problems
 from automate_kernel.operations.spec import OperationSpec, operation_from_function
-from automate_kernel.testing.providers import ProviderContract
+from automate_testing.contracts.providers import ProviderContract
 
 NUMBER = {
     "type": "object",

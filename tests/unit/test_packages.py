@@ -26,7 +26,7 @@ PACKAGES = (ROOT, *PLUGINS)
         ("import automate_sqlalchemy", "sqlalchemy", "sqlalchemy"),
         ("import automate_django", "django", "django"),
         ("from automate_django.api import BaseAPIView", "rest_framework", "api"),
-        ("from automate_kernel.testing import ConnectorContract", "pytest", "testing"),
+        ("from automate_testing import ConnectorContract", "pytest", "testing"),
         ("import automate_kernel.monitoring.opentelemetry", "opentelemetry", "opentelemetry"),
     ],
 )
@@ -51,7 +51,7 @@ def test_the_clock_and_the_kit_of_workflows_need_no_pytest():
     code = (
         "import sys; sys.modules['pytest'] = None\n"
         "from automate_kernel import Kernel\n"
-        "from automate_kernel.testing import FakeClock, WorkflowTest\n"
+        "from automate_testing import FakeClock, WorkflowTest\n"
         "kernel = Kernel(discover=False)\n"
         "kernel.add_workflow({'name': 'w', 'trigger': {'type': 'manual'},"
         " 'steps': [{'id': 'a', 'sleep': '30d'}]})\n"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox.failed_attempts import FailedAttempt, new_attempt
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.paging import IndexRange, RowPage, between, read_page
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import FAILURE
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 
 COLUMNS = ("failed_at", "id")
 

@@ -11,7 +11,7 @@ import django
 import pytest
 from django.conf import settings
 
-from automate_kernel.cli.settings import _KEY
+from automate_cli.settings import _KEY
 from automate_kernel.storage.errors import _REMEDIES
 from automate_kernel.storage.migration import _MYSQL_TYPES
 from tests.unit.pattern_texts import ROOT, Use, hostile, modules, uses

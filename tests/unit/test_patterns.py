@@ -12,11 +12,20 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
-from automate_kernel.errors import PluginError
-from automate_kernel.operations import patterns
-from automate_kernel.operations.patterns import PatternBudget, find_pattern, is_pattern, weigh
-from automate_kernel.operations.portable_schemas import is_portable, portable, without_patterns
-from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.base.errors import PluginError
+from automate_kernel.operations.schemas.checks import patterns
+from automate_kernel.operations.schemas.patterns import (
+    PatternBudget,
+    find_pattern,
+    is_pattern,
+    weigh,
+)
+from automate_kernel.operations.schemas.portable import (
+    is_portable,
+    portable,
+    without_patterns,
+)
+from automate_kernel.operations.schemas.checks import compile_schema
 
 ATOMS = [
     r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", ".", "[^a]", "[a-z]", "a", "é", "[é-ü]", r"[\w-]",

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from automate_kernel.errors import ErrorCodes, WorkflowError
+from automate_kernel.base.errors import ErrorCodes, WorkflowError
 from automate_kernel.workflows.definition.loader import load_workflow
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from automate_kernel.authoring.contracts import ContractRun
-from automate_kernel.authoring.project import PluginProject
-from automate_kernel.errors import ConfigError
+from automate_testing.authoring.contracts import ContractRun
+from automate_testing.authoring.project import PluginProject
+from automate_kernel.base.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def announced(tmp_path: Path) -> Path:
 
 def asked(tmp_path: Path, *words: str, path: list[Path]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "automate_kernel.cli", "plugins", *words],
+        [sys.executable, "-m", "automate_cli", "plugins", *words],
         capture_output=True, text=True, timeout=120, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
     )  # fmt: skip
@@ -76,7 +76,7 @@ def asked(tmp_path: Path, *words: str, path: list[Path]) -> subprocess.Completed
 
 FOLLOWING = """
 from automate_kernel import ActionSpec, Connector
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from pydantic import BaseModel
 
 
@@ -132,7 +132,7 @@ def test_no_level_is_without_problems_that_was_not_looked_at(tmp_path: Path) -> 
 
 def test_what_is_not_installed_has_no_levels_without_problems(tmp_path: Path) -> None:
     """It is what a new author sees who forgets the step. A folder that isn't there is said to be."""
-    made = [sys.executable, "-m", "automate_kernel.cli", "plugins"]
+    made = [sys.executable, "-m", "automate_cli", "plugins"]
     subprocess.run([*made, "new", "gone"], cwd=tmp_path, check=True, capture_output=True)
     done = subprocess.run(
         [*made, "check", "./automate-gone"], cwd=tmp_path, capture_output=True, text=True
@@ -267,7 +267,7 @@ def test_a_run_whose_threads_do_not_end_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plugin that leaves one behind kept its check waiting for a quarter of an hour."""
-    monkeypatch.setattr("automate_kernel.authoring.contracts._LINGER_SECONDS", 0)
+    monkeypatch.setattr("automate_testing.authoring.contracts._LINGER_SECONDS", 0)
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "odd"\nversion = "1"\n')
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_odd.py").write_text(

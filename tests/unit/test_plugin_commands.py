@@ -13,9 +13,9 @@ import warm_forks
 COMMAND = """
 import typer
 
-from automate_kernel.cli.command import Commands, Context
-from automate_kernel.cli.session import HostSession
-from automate_kernel.errors import ConfigError
+from automate_cli.command import Commands, Context
+from automate_cli.session import HostSession
+from automate_kernel.base.errors import ConfigError
 
 print("imported")
 app = Commands("wave", "Wave at people.")
@@ -58,7 +58,7 @@ def run(tmp_path: Path, forks: str):
     def run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
         plain = {**os.environ, "PYTHONPATH": str(site), "TERM": "dumb", "COLUMNS": "100"}
         if code is None:
-            program = ["-m", "automate_kernel.cli", *arguments]
+            program = ["-m", "automate_cli", *arguments]
             ended = warm_forks.ended(forks, program, plain, folder=tmp_path, seconds=60)
             return subprocess.CompletedProcess(program, *ended)
         return subprocess.run(
@@ -115,7 +115,7 @@ def test_a_broken_command_is_an_error_of_its_own(run, name, says):
 HOSTED = """
 import sys
 from automate_kernel import Kernel
-from automate_kernel.cli import app_for
+from automate_cli import app_for
 
 kernel = Kernel(secrets={}, disabled=sys.argv[1].split(",") if sys.argv[1] else ())
 run = app_for(lambda: kernel, name="shopctl", commands={"wave": {"with": "flag"}})

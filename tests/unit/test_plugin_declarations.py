@@ -21,7 +21,7 @@ from automate_kernel import (
     capability,
     options,
 )
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets import SecretResolver
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel, Field, SecretStr
 
-from automate_kernel.authoring.check import _secrets
-from automate_kernel.authoring.reference import reference_page
-from automate_kernel.connectors import (
+from automate_testing.authoring.check import _secrets
+from automate_testing.authoring.reference import reference_page
+from automate_kernel.plugins.connectors import (
     Connector,
     PollResult,
     TriggerSpec,
@@ -38,7 +38,7 @@ from automate_kernel.plugins.manifest import (
 from automate_kernel.plugins.records import PluginRecord, PluginState
 from automate_kernel.secrets import EnvSecretsBackend
 from automate_kernel.secrets.keys import SecretKey
-from automate_kernel.webhooks import HmacSignature
+from automate_kernel.triggers.webhooks import HmacSignature
 
 
 class ChatConfig(BaseModel):

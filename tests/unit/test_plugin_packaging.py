@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.authoring import packaging
-from automate_kernel.authoring.packaging import PACKAGING
-from automate_kernel.authoring.project import PluginProject
+from automate_testing.authoring import packaging
+from automate_testing.authoring.packaging import PACKAGING
+from automate_testing.authoring.project import PluginProject
 
 
 class Installed(Distribution):

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from command_line import CliRunner
 
-from automate_kernel.authoring import scaffold
-from automate_kernel.authoring.example import ExampleFile
-from automate_kernel.authoring.project import PluginProject
-from automate_kernel.authoring.scaffold import SCAFFOLD_KINDS, Scaffold
-from automate_kernel.cli.app import app
-from automate_kernel.errors import ConfigError
+from automate_testing.authoring import scaffold
+from automate_testing.authoring.example import ExampleFile
+from automate_testing.authoring.project import PluginProject
+from automate_testing.authoring.scaffold import SCAFFOLD_KINDS, Scaffold
+from automate_cli.app import app
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.plugins.manifest import Manifest
 from automate_kernel.workflows.definition.loader import load_workflow
 

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from logged import logged
 from waiting import PATIENCE
 from automate_kernel import Kernel
-from automate_kernel.connectors import Connector
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, TemplateError
+from automate_kernel.plugins.connectors import Connector
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PluginError, TemplateError
 from automate_kernel.plugins import (
     ConnectorRegistry,
     Plugins,
@@ -30,13 +30,13 @@ from automate_kernel.plugins import (
     discovery,
     hookimpl,
 )
-from automate_kernel.providers import BaseProvider
+from automate_kernel.plugins.providers import BaseProvider
 from automate_kernel.templates import TemplateContext
 
 Install = Callable[..., None]
 
 CONNECTOR = """
-    from automate_kernel.connectors import Connector, action
+    from automate_kernel.plugins.connectors import Connector, action
 
     class Pinger(Connector):
         key = "{key}"
@@ -144,7 +144,7 @@ def test_the_specifications_groups_are_read(install: Install) -> None:
         {
             "old_style": connector("ping")
             + """
-    from automate_kernel.providers import BaseProvider
+    from automate_kernel.plugins.providers import BaseProvider
 
     class MyProvider(BaseProvider):
         key = "my_provider"
@@ -177,7 +177,7 @@ def test_a_target_under_two_groups_is_one_plugin(install: Install) -> None:
         ("raise RuntimeError('boom')", "see the traceback"),
         ("import sys; sys.exit(3)", "ends the process when imported"),
         ("class Pingr: ...", "correct the target"),
-        ("class Pinger: ...", "derive the class from automate_kernel.connectors.Connector"),
+        ("class Pinger: ...", "derive the class from automate_kernel.plugins.connectors.Connector"),
         ("def broken(:", "see the traceback"),
     ],
     ids=["missing module", "raises", "exits", "misspelt", "no connector", "syntax"],
@@ -217,7 +217,11 @@ def test_a_broken_plugin_harms_nobody_else(
         ("connectors", "odd_targets:INSTANCE", "name its class, odd_targets:Pinger"),
         ("connectors", "odd_targets.gone:Pinger", "odd_targets has no module 'gone'"),
         ("providers", "odd_targets:Pinger", "in the entry-point group automate.connectors"),
-        ("connectors", "odd_targets:function", "derive the class from automate_kernel.connectors"),
+        (
+            "connectors",
+            "odd_targets:function",
+            "derive the class from automate_kernel.plugins.connectors",
+        ),
     ],
 )
 def test_a_wrong_target_is_told_with_the_right_one(
@@ -624,9 +628,9 @@ def test_importing_is_light() -> None:
         package = types.ModuleType("automate_kernel")
         package.__path__ = [os.path.dirname(find_spec("automate_kernel").origin)]
         sys.modules["automate_kernel"] = package
-        import automate_kernel.operations.spec, automate_kernel.providers, automate_kernel.connectors
+        import automate_kernel.operations.spec, automate_kernel.plugins.providers, automate_kernel.plugins.connectors
         from automate_kernel.plugins import Plugins
-        from automate_kernel.connectors import Connector, action
+        from automate_kernel.plugins.connectors import Connector, action
 
         class Quick(Connector):
             key = "quick"
@@ -652,7 +656,7 @@ def test_imports_that_ask_for_plugins_do_not_lock_each_other_out(install: Instal
     """While one thread imports a plugin, its module may ask for another, in every thread."""
     source = """
         import automate_test_meeting as meeting
-        from automate_kernel.connectors import Connector
+        from automate_kernel.plugins.connectors import Connector
 
         meeting.arrive()
         other = meeting.registry.get("{other}")
@@ -738,7 +742,7 @@ def test_asking_for_oneself_at_import_breaks_nothing(install: Install) -> None:
         {
             "eager_ping": """
                 import sys
-                from automate_kernel.errors import PluginError
+                from automate_kernel.base.errors import PluginError
                 try:
                     sys.eager.get("ping")
                 except PluginError as error:
@@ -933,7 +937,7 @@ def test_config_of_no_plugin_is_told(caplog: pytest.LogCaptureFixture) -> None:
     ("group", "remedy"),
     [
         ("automate.connector", "did you mean 'automate.connectors'?"),
-        ("automate_kernel.providers", "did you mean 'automate.providers'?"),
+        ("automate_kernel.plugins.providers", "did you mean 'automate.providers'?"),
         ("automate-connectors", "did you mean 'automate.connectors'?"),
         ("automate.completely_different", "there are: "),
     ],

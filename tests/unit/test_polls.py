@@ -13,16 +13,16 @@ import sqlalchemy as sa
 from machines import no_more_threads
 from waiting import until
 from automate_kernel import AutomateError, ConfigError, Connector, Kernel
-from automate_kernel.connectors import PolledEvent, PollResult, TriggerSpec, poll
-from automate_kernel.errors import LeaseLostError, PluginError
+from automate_kernel.plugins.connectors import PolledEvent, PollResult, TriggerSpec, poll
+from automate_kernel.base.errors import LeaseLostError, PluginError
 from automate_kernel.operations.context import current_call
-from automate_kernel.polls import poller
-from automate_kernel.polls.poller import _CLAIM_SECONDS
-from automate_kernel.polls.spec import checked_result, polls_of
+from automate_kernel.triggers.polls import poller
+from automate_kernel.triggers.polls.poller import _CLAIM_SECONDS
+from automate_kernel.triggers.polls.spec import checked_result, polls_of
 from automate_kernel.secrets import SecretsBackend
 from automate_kernel.storage import MemoryStorage, Where
 from automate_kernel.storage.tables import OUTBOX, POLL
-from automate_kernel.testing import FakeClock
+from automate_testing import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -667,7 +667,7 @@ def test_a_paused_poll_rests(open_kernel: Open, sheet: Sheet, clock: FakeClock) 
 
 def kernel_of_tenants(sheet: Sheet, clock: FakeClock, *tenants: str | None) -> Kernel:
     """A kernel on which each of *tenants* has a workflow that listens to the sheet."""
-    from automate_kernel.workflows.catalogue import SuppliedWorkflow
+    from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 
     class Source:
         def stamp(self) -> int:
@@ -1063,7 +1063,7 @@ def test_commands_show_and_steer_polls(sheet: Sheet) -> None:
     import json
     from contextlib import redirect_stdout
 
-    from automate_kernel.cli import app_for
+    from automate_cli import app_for
 
     kernel = kernel_on(MemoryStorage(FakeClock()), sheet)
     run = app_for(lambda: kernel, name="automate")

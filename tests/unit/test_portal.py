@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from machines import no_more_threads
 from waiting import PATIENCE, until
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.portal import Portal
 
 

@@ -14,12 +14,12 @@ import pytest
 from waiting import until
 from workers import working
 from automate_kernel import Kernel
-from automate_kernel.errors import ConfigError, StorageError
+from automate_kernel.base.errors import ConfigError, StorageError
 from automate_kernel.outbox import WorkerInfo
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog
-from automate_kernel.workflows.engine.precedence import (
+from automate_kernel.workflows.steer.precedence import (
     EVENT,
     Precedence,
     followers,

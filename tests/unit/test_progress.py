@@ -13,13 +13,13 @@ from waiting import PATIENCE, Gate, until
 from workers import working
 import sqlalchemy as sa
 from automate_kernel import Call, Kernel, WorkflowContext, current_call
-from automate_kernel.errors import PayloadError
+from automate_kernel.base.errors import PayloadError
 from automate_kernel.operations.context import calling
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
-from automate_kernel.workflows.engine import progress
+from automate_kernel.workflows.drive import progress
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -89,7 +89,7 @@ def test_a_row_that_comes_in_the_moment_of_the_report(
         go_on.pass_()
 
     # It never saves so itself.
-    monkeypatch.setattr("automate_kernel.workflows.engine.engine.SEEN_SECONDS", 600.0)
+    monkeypatch.setattr("automate_kernel.workflows.drive.engine.SEEN_SECONDS", 600.0)
     monkeypatch.setattr(progress, "_row", row_of)
     with Kernel(storage, discover=False, secrets={}) as kernel:
         reporting(kernel, "def", work)

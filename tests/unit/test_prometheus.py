@@ -18,8 +18,8 @@ from automate_kernel import (
     TriggerSpec,
     poll,
 )
-from automate_kernel.errors import SecretNotFoundError, WebhookRejectedError
-from automate_kernel.webhooks import GitHubSignature
+from automate_kernel.base.errors import SecretNotFoundError, WebhookRejectedError
+from automate_kernel.triggers.webhooks import GitHubSignature
 from automate_kernel.outbox import ItemStatus, NewItem, WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.in_flight import Task
@@ -28,7 +28,7 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.http.app import metrics_app
 from automate_kernel.monitoring import overview
 from automate_kernel.monitoring.prometheus import Exporter
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 
 SAMPLE = re.compile(r'^([a-z_]+)(\{(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)+\})? (-?[0-9.e+]+)$')
 

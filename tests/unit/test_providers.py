@@ -10,9 +10,9 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from automate_kernel.operations.context import Call, NoSecrets, ProviderContext, calling
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretNotFoundError
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, SecretNotFoundError
 from automate_kernel.plugins import ProviderRegistry
-from automate_kernel.providers import (
+from automate_kernel.plugins.providers import (
     BaseProvider,
     CapabilitySpec,
     capability,

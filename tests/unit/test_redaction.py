@@ -17,7 +17,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.secrets import RedactingFilter, Redactor, SecretRef
 from automate_kernel.secrets.masking import literal_secrets, secret_fields, strength_of
 from automate_kernel.secrets.redaction import redact_text

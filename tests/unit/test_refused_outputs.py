@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from automate_kernel import Connector, ErrorCodes, Kernel, OutputError, action
-from automate_kernel.documents import shown_document
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.documents import shown_document
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.operations.outputs import answered_output
 from automate_kernel.http.operations import ExposedOperations, answer_list
 

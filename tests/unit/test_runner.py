@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from waiting import PATIENCE, Gate, until
 from automate_kernel import hookimpl, signals
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.context import handled_item
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
@@ -24,11 +24,11 @@ from automate_kernel.worker.handler import stoppable_by
 from automate_kernel.worker.periodic import SAVE_SECONDS
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.values import encode_json
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.engine import Driven, Engine
-from automate_kernel.workflows.engine.flow import Flow
-from automate_kernel.workflows.engine.runner import Runner
-from automate_kernel.workflows.engine.turn import CallOutcome, StepCall
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.drive.engine import Driven, Engine
+from automate_kernel.workflows.drive.flow import Flow
+from automate_kernel.workflows.drive.runner import Runner
+from automate_kernel.workflows.decide.turn import CallOutcome, StepCall
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 
 LEASE = 10.0
@@ -743,7 +743,7 @@ def test_many_executions_share_the_worker(kernel: Kernel) -> None:
 def test_an_output_is_encoded_once(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was checked as storable is stored as it is, however large it is."""
     from automate_kernel.operations import outputs
-    from automate_kernel.workflows.engine import checkpoints
+    from automate_kernel.workflows.store import checkpoints
 
     encoded: list[Any] = []
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.workflows.definition.triggers import ScheduleTrigger
 from automate_kernel.workflows.definition.triggers import cron_problem
-from automate_kernel.workflows.engine.schedule import due, next_fire, upcoming
+from automate_kernel.workflows.steer.schedule import due, next_fire, upcoming
 
 pytest.importorskip("cronsim")
 UTC = timezone.utc

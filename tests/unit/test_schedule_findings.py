@@ -10,8 +10,8 @@ from automate_kernel import Kernel
 from automate_kernel.monitoring.diagnosis import Finding, schedule_findings
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import SCHEDULE
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.catalogue import SuppliedWorkflow
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 
 
 @pytest.fixture(params=[1, 8, 30])

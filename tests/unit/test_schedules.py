@@ -13,12 +13,12 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows import loads
-from automate_kernel.workflows.engine.admission import SkippedError
+from automate_kernel.workflows.decide.admission import SkippedError
 from automate_sqlalchemy import SqlAlchemyStorage
 
 pytest.importorskip("cronsim")

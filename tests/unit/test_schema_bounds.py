@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.errors import PluginError
-from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.base.errors import PluginError
+from automate_kernel.operations.schemas.checks import compile_schema
 
 BAD = "^(a+)+$"
 TEXT = "a" * 100_000 + "b"

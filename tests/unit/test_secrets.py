@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, TemplateError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PluginError, TemplateError
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     FileSecretsBackend,
@@ -32,7 +32,7 @@ from automate_kernel.secrets import (
     reveal,
 )
 from automate_kernel.templates import TemplateContext, TemplateEngine
-from automate_kernel.testing.secrets import SecretsBackendContract
+from automate_testing.contracts.secrets import SecretsBackendContract
 
 VALUE = "correct-horse-battery-staple"
 

@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from automate_kernel import Call, Kernel, signals
-from automate_kernel.connectors import Connector, TriggerSpec, action
-from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
+from automate_kernel.plugins.connectors import Connector, TriggerSpec, action
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.outbox import NewItem
 from automate_kernel.storage.tables import TABLES
 from automate_kernel.workflows import Workflow

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_kernel.workflows.execution import ExecutionStatus
 from blinker import Namespace

@@ -8,7 +8,7 @@ from workers import working
 from automate_kernel import Kernel, SyncWorkflowContext
 from automate_kernel.outbox import ItemStatus
 
-from automate_kernel.workflows.engine import engine as engine_module
+from automate_kernel.workflows.drive import engine as engine_module
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 
 MANY = 250

@@ -13,14 +13,14 @@ import pytest
 from waiting import PATIENCE, Gate, until
 from workers import working
 from automate_kernel import Kernel, signals
-from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.engine import Driven, Engine
+from automate_kernel.workflows.drive.engine import Driven, Engine
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 PENDING, RUNNING, PAUSED, CANCELLING = (

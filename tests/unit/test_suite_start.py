@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from automate_kernel.authoring.scaffold import SCAFFOLD_KINDS, Scaffold
+from automate_testing.authoring.scaffold import SCAFFOLD_KINDS, Scaffold
 
 
 def run(*arguments: object, folder: Path) -> str:
@@ -57,7 +57,7 @@ def test_the_tests_of_a_new_plugin_run_before_it_is_installed(
 def test_a_suite_that_needs_no_kernel_imports_none(tmp_path: Path) -> None:
     """It is half of what there is to import."""
     contracts = "secrets outbox output_store filters".split()
-    imports = ", ".join(f"automate_kernel.testing.{each}" for each in contracts)
+    imports = ", ".join(f"automate_testing.{each}" for each in contracts)
     code = f"import sys, {imports}; print('automate_kernel.kernel' in sys.modules)"
     assert run("-c", code, folder=tmp_path) == "False\n"
 
@@ -65,7 +65,7 @@ def test_a_suite_that_needs_no_kernel_imports_none(tmp_path: Path) -> None:
 def test_values_are_tried_without_a_table_of_all_characters(tmp_path: Path) -> None:
     """Hypothesis makes it in each new project, which takes longer than most suites."""
     code = (
-        "from automate_kernel.testing.values import each_value, is_json; seen = []\n"
+        "from automate_testing.contracts.values import each_value, is_json; seen = []\n"
         "each_value(seen.append)\nprint(len(seen), sum(map(is_json, seen)) > 50)"
     )
     assert run("-c", code, folder=tmp_path) == "100 True\n"

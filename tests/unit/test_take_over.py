@@ -15,7 +15,7 @@ from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.worker.periodic import PeriodicRunner, PeriodicTask
 from automate_kernel.worker.reaper import OutboxReaper
 from automate_kernel.workflows.execution import ExecutionStatus

@@ -21,7 +21,7 @@ from jinja2.defaults import DEFAULT_FILTERS
 from jinja2.runtime import LoopContext
 from jinja2.tests import TESTS
 
-from automate_kernel.errors import TemplateError
+from automate_kernel.base.errors import TemplateError
 from automate_kernel.templates import FilterRegistry, Limits, TemplateContext, TemplateEngine
 from automate_kernel.templates import values as own_texts
 from automate_kernel.templates.filters import (

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from automate_kernel import Kernel, Step, Workflow
-from automate_kernel.errors import AutomateError, WorkflowError
+from automate_kernel.base.errors import AutomateError, WorkflowError
 from automate_kernel.workflows import EventTrigger, ManualTrigger
 from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.definition.template_names import NAMES, names_read
-from automate_kernel.workflows.engine.program import TemplateView
+from automate_kernel.workflows.decide.program import TemplateView
 from automate_kernel.workflows.execution import Event, Execution
 
 HEAD = "name: w\ntrigger: {type: manual}\n"

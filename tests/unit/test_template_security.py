@@ -30,7 +30,7 @@ from jinja2 import UndefinedError
 from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.utils import Namespace
 
-from automate_kernel.errors import TemplateError
+from automate_kernel.base.errors import TemplateError
 from automate_kernel.secrets import Sealed, SecretRef
 from automate_kernel.templates import (
     EnvironmentResolver,

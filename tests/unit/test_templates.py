@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, TemplateError
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, TemplateError
 from automate_kernel.secrets import MemorySecretsBackend, Sealed, SecretRef, SecretResolver
 from automate_kernel.templates import (
     EnvironmentResolver,

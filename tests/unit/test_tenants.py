@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 from automate_kernel import Call, Kernel
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox import SkipLockedClaimOutboxStore
 from automate_kernel.storage import MemoryStorage
 

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage, Rows, Where
 from automate_kernel.storage.tables import SCHEDULE
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine import schedule
-from automate_kernel.workflows.engine.schedule import Schedule, Ticker
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.steer import schedule
+from automate_kernel.workflows.steer.schedule import Schedule, Ticker
 from automate_kernel.workflows.execution import ExecutionStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from waiting import Gate, until
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring.prometheus import Exporter
 from automate_kernel.operations import timed_calls
 from automate_kernel.operations.timed_calls import TimedCalls

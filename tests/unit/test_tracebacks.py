@@ -15,14 +15,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from automate_kernel.connectors import Connector, action
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.plugins.connectors import Connector, action
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_kernel.secrets import SecretsBackend
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.monitoring.logs import configure_logging
 from automate_kernel.operations.invoker import logger as invoker_logger
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE, group_of, raised_at, trace_of
 
 SECRET = "tok-7788-abcd"

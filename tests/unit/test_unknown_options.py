@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from automate_kernel import Connector, Kernel, action
-from automate_kernel.cli.session import Session
-from automate_kernel.errors import ConfigError
+from automate_cli.session import Session
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.monitoring.diagnosis import plugin_findings
 from automate_kernel.operations.plugin import complete_config
-from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.operations.schemas.checks import compile_schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import (

@@ -7,9 +7,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from automate_kernel.errors import PluginError
-from automate_kernel.operations.schemas import compile_schema
-from automate_kernel.operations.usual_schemas import is_surely_valid
+from automate_kernel.base.errors import PluginError
+from automate_kernel.operations.schemas.checks import compile_schema
+from automate_kernel.operations.schemas.usual import is_surely_valid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.errors import WorkflowError
+from automate_kernel.base.errors import WorkflowError
 from automate_kernel.monitoring.diagnosis import workflow_problems
 from automate_kernel.workflows import (
     ManualTrigger,
@@ -23,7 +23,7 @@ from automate_kernel.workflows import (
 )
 from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 from automate_kernel.workflows.definition.waits import read_instant
-from automate_kernel.workflows.engine.waits import event_key, kept_signal_items, values_at
+from automate_kernel.workflows.decide.waits import event_key, kept_signal_items, values_at
 from automate_kernel.workflows.execution import Event
 from hypothesis import given
 from hypothesis import strategies as st

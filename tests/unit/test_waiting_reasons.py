@@ -13,7 +13,7 @@ from automate_kernel.monitoring.waiting import WaitReason, why_execution_waits, 
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing import FakeClock
+from automate_testing import FakeClock
 from automate_kernel.worker.statistics import ActivityLog
 
 MANUAL = {"type": "manual"}

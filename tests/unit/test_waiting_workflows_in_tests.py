@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from automate_kernel import Kernel, WorkflowError
-from automate_kernel.testing import WorkflowTest
+from automate_testing import WorkflowTest
 
 STEPS: list[dict[str, Any]] = [
     {"id": "nap", "sleep": "3d"},

@@ -8,9 +8,9 @@ import pytest
 from automate_kernel import Kernel
 from automate_kernel.outbox import ItemStatus, Outcome
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.waits import EVENT
-from automate_kernel.workflows.engine.watermark import Watermarks
+from automate_testing.clock import FakeClock
+from automate_kernel.workflows.decide.waits import EVENT
+from automate_kernel.workflows.store.watermark import Watermarks
 
 
 class World:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automate_kernel.storage.values import MAX_DEPTH
-from automate_kernel.webhooks.request import MOST_DIGITS, BodyError, parse_json
+from automate_kernel.triggers.webhooks.request import MOST_DIGITS, BodyError, parse_json
 
 VALUES = st.recursive(
     st.none()

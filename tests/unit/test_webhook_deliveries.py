@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automate_kernel import AutomateError, Connector, ConfigError, ErrorCodes, Kernel, TriggerSpec
-from automate_kernel.errors import WebhookRejectedError
+from automate_kernel.base.errors import WebhookRejectedError
 from automate_kernel.http.answers import HttpAnswer, answer_webhook
-from automate_kernel.webhooks import (
+from automate_kernel.triggers.webhooks import (
     GitHubSignature,
     HmacSignature,
     Ignored,
@@ -433,7 +433,7 @@ def test_a_trigger_that_can_not_be_meant_is_refused(options: Any, why: str) -> N
 
 def test_headers_of_an_event_that_are_no_object_are_no_event() -> None:
     """Stored by whom ever, they don't reach a template."""
-    from automate_kernel.errors import PayloadError
+    from automate_kernel.base.errors import PayloadError
     from automate_kernel.workflows.execution import Event
 
     with pytest.raises(PayloadError, match="headers"):

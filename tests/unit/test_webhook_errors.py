@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from logged import logged
 from automate_kernel import AutomateError, Connector, ErrorCodes, Kernel, TriggerSpec
-from automate_kernel.webhooks import GitHubSignature
+from automate_kernel.triggers.webhooks import GitHubSignature
 
 SECRET = "s3cr3t-of-the-hub"
 
@@ -97,7 +97,7 @@ def test_the_log_says_why_a_webhook_is_refused(caplog, members, says):
     """And its sender doesn't learn it."""
     with pytest.raises(AutomateError) as caught:
         kernel_of(**members).receive_webhook("hub", "push", {}, b"{}")
-    told = logged(caplog, "automate_kernel.webhooks")
+    told = logged(caplog, "automate_kernel.triggers.webhooks")
     assert told[-1] == f"webhook hub.push refused: {says}"
     assert str(caught.value) == "the webhook was refused"
 
@@ -107,6 +107,6 @@ def test_a_stranger_writes_little_into_the_log(caplog):
     kernel = Kernel(plugins=[], secrets={}, discover=False)
     with pytest.raises(AutomateError):
         kernel.receive_webhook("a" * 50_000, "b" * 50_000, {}, b"{}")
-    told = "\n".join(logged(caplog, "automate_kernel.webhooks"))
+    told = "\n".join(logged(caplog, "automate_kernel.triggers.webhooks"))
     assert "aaa" in told
     assert len(told) < 2_000

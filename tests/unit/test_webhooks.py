@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     ConfigError,
     SecretError,
     SecretNotFoundError,
@@ -19,7 +19,7 @@ from automate_kernel.errors import (
 )
 from automate_kernel.secrets import SecretRef
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.webhooks import (
+from automate_kernel.triggers.webhooks import (
     GitHubSignature,
     HmacSignature,
     ReplayLedger,

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from waiting import PATIENCE, Gate, until
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.outbox import (
     Backoff,
     ItemStatus,
@@ -42,7 +42,7 @@ from automate_kernel.worker.worker import Worker
 from automate_kernel.storage import MemoryStorage, memory
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.worker import plain_pool
 from automate_kernel.worker import threads as worker_threads
 from automate_sqlalchemy import SqlAlchemyStorage

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automate_kernel import Kernel, WorkflowContext
-from automate_kernel.errors import WorkflowError
-from automate_kernel.workflow_tests.case import CaseResult
-from automate_kernel.workflow_tests.file import find_case_files, load_case_file
-from automate_kernel.workflow_tests.matching import differences, matches, unmatched
+from automate_kernel.base.errors import WorkflowError
+from automate_testing.workflows.case import CaseResult
+from automate_testing.workflows.file import find_case_files, load_case_file
+from automate_testing.workflows.matching import differences, matches, unmatched
 from automate_kernel.workflows import load_workflows
 
 ORDER = """\
@@ -627,7 +627,7 @@ def test_as_many_as_can_be_have_one_of_their_own(fits: list[list[int]]) -> None:
 
 
 PYTEST = """\
-pytest_plugins = ["automate_kernel.testing.pytest_plugin"]
+pytest_plugins = ["automate_testing.pytest_plugin"]
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from automate_kernel import AutomateError, ConfigError, ErrorCodes, Kernel, WorkflowContext
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing import FakeClock, WorkflowTest
+from automate_testing import FakeClock, WorkflowTest
 from automate_kernel.workflows.execution import ExecutionStatus
 
 BUSY = AutomateError(ErrorCodes.UNAVAILABLE, "busy")
@@ -161,7 +161,7 @@ def test_schedules_fire_when_time_passes() -> None:
 
 def test_what_never_ends_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a test that hangs."""
-    monkeypatch.setattr("automate_kernel.workflow_tests.kit._MOST_SKIPS", 50)
+    monkeypatch.setattr("automate_testing.workflows.kit._MOST_SKIPS", 50)
     kernel = Kernel(discover=False)
 
     @kernel.handler("tick")

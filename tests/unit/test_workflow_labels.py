@@ -10,7 +10,7 @@ import pytest
 from waiting import until
 from workers import working
 from automate_kernel import Call, Kernel, current_call
-from automate_kernel.errors import PayloadError, WorkflowError
+from automate_kernel.base.errors import PayloadError, WorkflowError
 from automate_kernel.storage import Storage
 from automate_kernel.workflows.code import WorkflowContext
 from automate_kernel.workflows.definition.loader import loads

@@ -17,7 +17,7 @@ from automate_kernel.templates import TemplateEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from automate_kernel.errors import TemplateError, WorkflowError
+from automate_kernel.base.errors import TemplateError, WorkflowError
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.definition.document import read_json, read_yaml

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from automate_kernel.errors import ErrorCodes, PayloadError, WorkflowError
-from automate_kernel.durations import format_duration, parse_duration
+from automate_kernel.base.errors import ErrorCodes, PayloadError, WorkflowError
+from automate_kernel.base.durations import format_duration, parse_duration
 from automate_kernel.storage.tables import EXECUTION, TABLES
 from automate_kernel.workflows.execution import (
     Event,

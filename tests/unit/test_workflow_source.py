@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from automate_kernel import Kernel
 from automate_kernel.monitoring.diagnosis import workflow_findings
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage, Where
 from automate_kernel.storage.tables import SCHEDULE
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import Event
-from automate_kernel.workflows.catalogue import SuppliedWorkflow
-from automate_kernel.workflows.engine.schedule import forget_schedules
+from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
+from automate_kernel.workflows.steer.schedule import forget_schedules
 
 
 def definition(output: Any = None, trigger: Any = None, **more: Any) -> dict[str, Any]:
@@ -117,7 +117,9 @@ def test_the_source_is_asked_once_a_second(
 ) -> None:
     """A thousand uses ask once whether there is something new, and load once."""
     seconds = [100.0]
-    monkeypatch.setattr("automate_kernel.workflows.catalogue.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr(
+        "automate_kernel.workflows.store.catalogue.time.monotonic", lambda: seconds[0]
+    )
     shelf.put("w", definition("one"))
     for _ in range(1000):
         assert "w" in kernel.workflows

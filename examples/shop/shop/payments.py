@@ -12,7 +12,7 @@ from decimal import Decimal
 from pydantic import BaseModel
 
 from automate_kernel import AutomateError, Call, Connector, ErrorCodes, TriggerSpec, action
-from automate_kernel.webhooks import HmacSignature
+from automate_kernel.triggers.webhooks import HmacSignature
 
 GOOD, FLAKY, DECLINED = "card_good", "card_flaky", "card_declined"
 CARDS = (GOOD, FLAKY, DECLINED)

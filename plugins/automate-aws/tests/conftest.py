@@ -11,12 +11,12 @@ from uuid import uuid4
 
 import pytest
 
-pytest.register_assert_rewrite("automate_kernel.testing", "aws_support")
+pytest.register_assert_rewrite("automate_testing", "aws_support")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from aws_support import Aws  # noqa: E402
 
-from automate_kernel.testing.hostile_service import hostile_service  # noqa: E402
+from automate_testing.contracts.hostile_service import hostile_service  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

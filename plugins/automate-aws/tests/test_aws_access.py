@@ -18,7 +18,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ClientError
 
 from automate_kernel import AutomateError, ConfigError
-from automate_kernel.testing.hostile_service import hostile_service
+from automate_testing.contracts.hostile_service import hostile_service
 
 
 @pytest.mark.parametrize(

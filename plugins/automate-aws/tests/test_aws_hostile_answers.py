@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from automate_aws import S3Connector, SqsConnector
 
-from automate_kernel.testing import HostileAnswersContract
+from automate_testing import HostileAnswersContract
 
 
 class _Hostile(HostileAnswersContract):

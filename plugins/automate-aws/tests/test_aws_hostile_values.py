@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from aws_support import Aws
 
-from automate_kernel.testing import HostileValuesContract
+from automate_testing import HostileValuesContract
 
 CHANGING = {
     "host", "authorization", "x-amz-date", "amz-sdk-invocation-id", "content-length", "user-agent",

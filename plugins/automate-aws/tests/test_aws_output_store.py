@@ -10,8 +10,8 @@ from automate_aws.access import AwsAccess
 from aws_support import REGION, SECRET_KEY, Aws
 
 from automate_kernel import AutomateError, ConfigError, Kernel, OutputStore, StorageError
-from automate_kernel.testing import OutputStoreContract
-from automate_kernel.testing.hostile_service import hostile_service
+from automate_testing import OutputStoreContract
+from automate_testing.contracts.hostile_service import hostile_service
 
 KEY = "01890000-0000-7000-8000-000000000000/01890000-0000-7000-8000-000000000001"
 

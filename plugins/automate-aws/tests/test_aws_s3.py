@@ -17,7 +17,7 @@ from aws_support import SECRET_KEY, Aws
 from automate_kernel import AutomateError, Call, Connector, ConnectorContext, Kernel
 from automate_kernel.operations.context import calling
 from automate_kernel.operations.drafts import Draft
-from automate_kernel.testing import ConnectorContract
+from automate_testing import ConnectorContract
 
 
 class TestS3Connector(ConnectorContract):

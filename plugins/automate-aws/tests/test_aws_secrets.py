@@ -27,8 +27,8 @@ from automate_kernel import (
     SecretUnavailableError,
 )
 from automate_kernel.secrets import MemorySecretsBackend, WritableSecretsBackend
-from automate_kernel.testing import SecretsBackendContract, WritableSecretsBackendContract
-from automate_kernel.testing.hostile_service import hostile_service
+from automate_testing import SecretsBackendContract, WritableSecretsBackendContract
+from automate_testing.contracts.hostile_service import hostile_service
 
 BACKENDS = [SecretsManagerBackend, ParameterStoreBackend]
 

@@ -14,7 +14,7 @@ from aws_support import SECRET_KEY, Aws
 
 from automate_kernel import AutomateError, Connector, ConnectorContext, Kernel
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing import ConnectorContract, FakeClock, PollContract
+from automate_testing import ConnectorContract, FakeClock, PollContract
 
 
 def connector_of(aws: Aws, **config: Any) -> SqsConnector:

@@ -81,7 +81,7 @@ AROUND = {
         """,
         """
         from automate_kernel import Kernel
-        from automate_kernel.errors import WebhookRejectedError
+        from automate_kernel.base.errors import WebhookRejectedError
         SlackConnector._post_message = lambda self, data: {"ts": data["channel"]}
         kernel = Kernel(plugins=[SlackConnector], discover=False)
         assert kernel.invoke("slack.post_message", {"channel": "C1", "text": "x"}) == {"ts": "C1"}

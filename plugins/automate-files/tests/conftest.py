@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
-pytest.register_assert_rewrite("automate_kernel.testing")
+pytest.register_assert_rewrite("automate_testing")
 # A busy machine is no failure: no example has to be ready within a time. With `search` others come.
 if hypothesis.settings.get_current_profile_name() not in {"project", "search"}:
     hypothesis.settings.register_profile("plugin", deadline=None, derandomize=True)

@@ -17,9 +17,9 @@ from automate_files.config import FileWatch
 from automate_files.place import FileEntry, FilePlace
 from automate_files.sketch import Sketch, fingerprint
 from automate_kernel import Kernel
-from automate_kernel.connectors import ConnectorContext
+from automate_kernel.plugins.connectors import ConnectorContext
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing import FakeClock
+from automate_testing import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -21,14 +21,14 @@ from automate_kernel import (
     OutputStore,
     StorageError,
 )
-from automate_kernel.connectors import ConnectorContext
-from automate_kernel.testing import (
+from automate_kernel.plugins.connectors import ConnectorContext
+from automate_testing import (
     ConnectorContract,
     HostileAnswersContract,
     OutputStoreContract,
     PollContract,
 )
-from automate_kernel.testing.hostile_service import hostile_service
+from automate_testing.contracts.hostile_service import hostile_service
 from botocore.exceptions import ClientError
 from files_support import SECRETS, Secrets, SftpServer
 

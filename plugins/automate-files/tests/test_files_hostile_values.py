@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from automate_files import FilesConnector
 from automate_kernel import Kernel
-from automate_kernel.testing import HostileValuesContract
+from automate_testing import HostileValuesContract
 from files_support import SECRETS, SftpServer
 
 

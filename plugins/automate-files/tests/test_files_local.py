@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from automate_files import FilesConnector
 from automate_kernel import AutomateError
-from automate_kernel.connectors import ConnectorContext
+from automate_kernel.plugins.connectors import ConnectorContext
 
 
 @pytest.fixture

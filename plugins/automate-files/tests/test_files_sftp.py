@@ -15,7 +15,7 @@ import pytest
 from automate_files import FilesConnector
 from automate_files.sftp import SftpPlace, _Alarm
 from automate_kernel import AutomateError, ConfigError
-from automate_kernel.connectors import ConnectorContext
+from automate_kernel.plugins.connectors import ConnectorContext
 from files_support import PASSWORD, SECRETS, Secrets, SftpServer, tcp_server
 from ports import free_ports
 from waiting import within

@@ -14,7 +14,7 @@ import jwt
 import pytest
 from automate_github import GitHubConnector
 from automate_kernel import AutomateError, Call, Connector, ErrorCodes, Kernel
-from automate_kernel.authoring.example import ExampleFile
+from automate_testing.authoring.example import ExampleFile
 from automate_kernel.operations.context import calling
 from automate_kernel.operations.portal import Portal
 from github_support import KEY, PUBLIC_KEY, SECRETS, TOKEN, pull_request, signed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from automate_github import GitHubConnector
-from automate_kernel.testing import ConnectorContract, HostileAnswersContract
+from automate_testing import ConnectorContract, HostileAnswersContract
 from github_support import KEY
 
 ISSUE = {

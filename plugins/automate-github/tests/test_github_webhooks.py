@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 import pytest
 from automate_github import GitHubConnector
 from automate_kernel import AutomateError, Connector, Kernel, action
-from automate_kernel.errors import WebhookRejectedError
-from automate_kernel.webhooks import Ignored
+from automate_kernel.base.errors import WebhookRejectedError
+from automate_kernel.triggers.webhooks import Ignored
 from github_support import OLD_HOOK, REPOSITORY, SECRETS, SENDER, pull_request, push, signed
 
 Made = Callable[..., Kernel]

@@ -16,7 +16,7 @@ import pytest
 from automate_http import HttpConnector
 from automate_kernel.operations.context import Call, ConnectorContext, calling
 
-pytest.register_assert_rewrite("automate_kernel.testing")
+pytest.register_assert_rewrite("automate_testing")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 # A busy machine is no failure: no example has to be ready within a time. With `search` others come.

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 from automate_http import AddressPolicy
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 

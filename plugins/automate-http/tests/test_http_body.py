@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 from automate_http.body import read_body
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -18,9 +18,9 @@ import pytest
 from automate_http import HttpConnector
 from automate_kernel import Kernel
 from automate_kernel.operations.context import ConnectorContext
-from automate_kernel.errors import AutomateError, ConfigError
-from automate_kernel.testing.connectors import ConnectorContract
-from automate_kernel.webhooks import StandardWebhooksSignature
+from automate_kernel.base.errors import AutomateError, ConfigError
+from automate_testing.contracts.connectors import ConnectorContract
+from automate_kernel.triggers.webhooks import StandardWebhooksSignature
 
 Run = Callable[..., Any]
 Connect = Callable[..., HttpConnector]

@@ -8,8 +8,8 @@ from typing import Any
 import automate_http
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.authoring.example import ExampleFile
-from automate_kernel.webhooks import StandardWebhooksSignature
+from automate_testing.authoring.example import ExampleFile
+from automate_kernel.triggers.webhooks import StandardWebhooksSignature
 
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 

@@ -17,7 +17,7 @@ import pytest
 from automate_http import AddressPolicy, Guard, GuardedTransport, HttpConnector
 from automate_http.guard import GuardedBackend, resolve
 from automate_http.transport import default_ssl_context
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 
 Run = Callable[..., Any]
 Connect = Callable[..., HttpConnector]

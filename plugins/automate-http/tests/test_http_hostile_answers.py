@@ -11,8 +11,8 @@ import httpx
 import pytest
 from automate_http import BearerAuth, HttpConnector, QueryAuth, ServiceClient
 from automate_kernel import Connector, action
-from automate_kernel.testing import HostileAnswersContract
-from automate_kernel.testing.hostile_service import HostileService, hostile_service
+from automate_testing import HostileAnswersContract
+from automate_testing.contracts.hostile_service import HostileService, hostile_service
 from pydantic import BaseModel
 
 

@@ -12,7 +12,7 @@ from recording_service import service  # noqa: F401 - a fixture
 
 from automate_kernel import Kernel
 from automate_kernel.operations.context import Call, calling
-from automate_kernel.testing import HOSTILE_VALUES, HostileValuesContract
+from automate_testing import HOSTILE_VALUES, HostileValuesContract
 
 TOLD = {"host", "x-own", "content-length", "content-type"}
 

@@ -30,7 +30,7 @@ from automate_kernel.secrets import (
     WritableFileSecretsBackend,
 )
 from automate_kernel.secrets.backends import is_file_name
-from automate_kernel.testing.hostile_service import hostile_service
+from automate_testing.contracts.hostile_service import hostile_service
 
 pytest.importorskip("authlib", reason="uv run --group plugins pytest plugins")
 pytest.importorskip("oauthlib.oauth2", reason="uv run --group plugins pytest plugins")
@@ -855,7 +855,7 @@ def test_a_command_connects_a_plugin(server: Any, tmp_path: Path, tenant: str | 
     """From the page to the stored token, and an action that works in another process."""
     (tmp_path / "crm_app.py").write_text(APP.format(url=server.url, key=KEY, secret=SECRET))
     (tmp_path / "automate.toml").write_text('app = "crm_app:kernel"\n')
-    command = [sys.executable, "-m", "automate_kernel.cli", "connect", "crm"]
+    command = [sys.executable, "-m", "automate_cli", "connect", "crm"]
     command += ["--tenant", tenant] if tenant is not None else []
     process = subprocess.Popen(
         [*command, "--no-browser", "--by", "grace", "--wait", "60s"],
@@ -891,7 +891,7 @@ def test_a_command_looks_for_the_clients_secret_before_anybody_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the secret, the account and the remedy; no page is printed."""
-    from automate_kernel.cli.app import app
+    from automate_cli.app import app
     from typer.testing import CliRunner
 
     text = APP.format(url="http://127.0.0.1:9", key=KEY, secret="")
@@ -911,7 +911,7 @@ def test_a_command_tries_to_write_before_anybody_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tokens that can't be kept are known to be so before a person's work."""
-    from automate_kernel.cli.app import app
+    from automate_cli.app import app
     from typer.testing import CliRunner
 
     text = APP.format(url="http://127.0.0.1:9", key=KEY, secret=SECRET)

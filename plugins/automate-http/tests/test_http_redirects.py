@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from automate_http.redirects import next_request
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 
 CREDENTIALS = {
     "authorization": "Bearer t",

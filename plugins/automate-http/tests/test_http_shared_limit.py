@@ -21,7 +21,7 @@ from automate_kernel.operations.call_rates import CallRates
 from automate_kernel.operations.context import Call, ConnectorContext, calling
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import BUDGET
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st

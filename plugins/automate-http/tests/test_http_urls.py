@@ -7,7 +7,7 @@ import pytest
 from automate_http.guard import Guard
 from automate_http.headers import check_headers, key_as_header
 from automate_http.urls import full_url, parse_base_url
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -18,10 +18,10 @@ from llm_support import answers_given, calls, completion, says, scripted, stream
 from pydantic_ai import Agent, ImageUrl
 
 from automate_kernel import AutomateError, Kernel
-from automate_kernel.budgets import Budgets
-from automate_kernel.errors import StorageError
+from automate_kernel.operations.budgets import Budgets
+from automate_kernel.base.errors import StorageError
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_llm import LlmProvider, add_agents
 from automate_llm.budgets import Amount, Ledger
 from automate_llm.config import LlmBudget, LlmBudgets

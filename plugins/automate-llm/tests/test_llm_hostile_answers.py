@@ -16,8 +16,8 @@ import pydantic_ai.embeddings.openai
 import pydantic_ai.models.openai  # noqa: F401
 import pytest
 from automate_kernel import AutomateError, Kernel
-from automate_kernel.testing import HostileAnswersContract
-from automate_kernel.testing.hostile_service import HostileService, hostile_service
+from automate_testing import HostileAnswersContract
+from automate_testing.contracts.hostile_service import HostileService, hostile_service
 from automate_llm import LlmProvider
 from llm_support import scripted
 

@@ -12,7 +12,7 @@ import pytest
 from llm_support import CITY, SECRET, calls, completion, kernel_for, says, scripted, streamed
 
 from automate_kernel import AutomateError, ConfigError, Kernel, ProviderContext
-from automate_kernel.testing import ProviderContract
+from automate_testing import ProviderContract
 from automate_llm import LlmProvider
 from automate_llm.http_client import _until
 

@@ -175,7 +175,7 @@ def test_a_command_connects_the_mailbox(service, tmp_path):
         token_url = "{service.url}/token"
         """
     )
-    command = [sys.executable, "-m", "automate_kernel.cli"]
+    command = [sys.executable, "-m", "automate_cli"]
     options = {"cwd": tmp_path, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     asking = [*command, "connect", "mail", "--no-browser", "--by", "grace", "--wait", "60s"]
     with subprocess.Popen(asking, **options) as process:

@@ -10,7 +10,7 @@ import pytest
 from automate_kernel import Kernel
 from automate_kernel.http.app import webhook_app
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.testing import ConnectorContract
+from automate_testing import ConnectorContract
 from automate_mail import MailConnector
 from mail_support import USER, kernel_with
 

@@ -10,7 +10,7 @@ from email.policy import default
 from email.utils import getaddresses
 
 import pytest
-from automate_kernel.testing import HostileValuesContract
+from automate_testing import HostileValuesContract
 from automate_mail.addresses import spaced
 from automate_mail.approval import ApprovalRequest
 from automate_mail.config import MailConfig

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("automate_kernel.testing", "mcp_support")
+pytest.register_assert_rewrite("automate_testing", "mcp_support")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from mcp_support import SECRET, Shop  # noqa: E402

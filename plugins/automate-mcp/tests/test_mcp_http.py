@@ -17,8 +17,8 @@ from automate_mcp.messages import readable
 from mcp_support import SECRET, Serving, Shop, until
 
 from automate_kernel import AutomateError, Kernel
-from automate_kernel.errors import ConfigError, ErrorCodes
-from automate_kernel.testing.hostile_service import hostile_service
+from automate_kernel.base.errors import ConfigError, ErrorCodes
+from automate_testing.contracts.hostile_service import hostile_service
 
 TOKEN = "token-of-the-client-" + "x" * 20
 

@@ -26,7 +26,7 @@ from mcp_support import Serving, Shop, run, until
 from pydantic import AnyUrl
 
 from automate_kernel import AutomateError, Kernel
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.secrets import WritableFileSecretsBackend
 
 pytest.importorskip("automate_http", reason="uv run --group plugins pytest plugins")

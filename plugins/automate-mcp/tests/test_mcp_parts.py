@@ -25,9 +25,9 @@ from mcp import types
 from mcp.types import Tool
 from pydantic import TypeAdapter
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.exposure import tool_name
-from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.operations.schemas.checks import compile_schema
 from automate_kernel.operations.spec import NAME_PATTERN
 from automate_kernel.workflows.definition.fields import OperationName
 

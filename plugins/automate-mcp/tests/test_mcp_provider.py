@@ -25,8 +25,8 @@ from waiting import within
 
 from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel import AutomateError, Kernel, ProviderContext
-from automate_kernel.errors import ConfigError, ErrorCodes
-from automate_kernel.testing.providers import ProviderContract
+from automate_kernel.base.errors import ConfigError, ErrorCodes
+from automate_testing.contracts.providers import ProviderContract
 
 SERVER = str(Path(__file__).parent / "support" / "misbehaving_server.py")
 Make = Callable[..., Kernel]

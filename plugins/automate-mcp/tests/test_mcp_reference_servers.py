@@ -12,7 +12,7 @@ import pytest
 from automate_mcp import McpProvider
 
 from automate_kernel import AutomateError, Kernel
-from automate_kernel.errors import ErrorCodes
+from automate_kernel.base.errors import ErrorCodes
 
 EXAMPLE = Path(__file__).parents[1] / "src" / "automate_mcp" / "example.yaml"
 

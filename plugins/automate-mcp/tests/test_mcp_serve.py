@@ -105,7 +105,7 @@ def environment() -> dict[str, str]:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "automate_kernel.cli", "mcp", "serve", *arguments]
+    return [sys.executable, "-m", "automate_cli", "mcp", "serve", *arguments]
 
 
 def on_stdio(project: Path, *arguments: str) -> Any:
@@ -206,7 +206,7 @@ def test_everything_on_standard_input_and_output(project: Path, mode: str) -> No
             assert not (project / "refunds").exists()
             # A person decides elsewhere, by the host's own ways.
             decided = await anyio.run_process(
-                [sys.executable, "-m", "automate_kernel.cli", "approvals", "approve",
+                [sys.executable, "-m", "automate_cli", "approvals", "approve",
                  execution_id, "approval", "--by", "boss"],
                 cwd=project, env=environment(), check=False,
             )  # fmt: skip

@@ -15,7 +15,7 @@ from mcp import Client, MCPError
 from pydantic import Field, SecretStr
 
 from automate_kernel import AutomateError, Call, Kernel
-from automate_kernel.errors import ConfigError, ErrorCodes
+from automate_kernel.base.errors import ConfigError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 
 EVERYTHING = Caller("claude", None, frozenset({"*"}))

@@ -12,7 +12,7 @@ from automate_mcp.asgi import BearerApp
 from automate_mcp.serving import server_of
 from mcp_support import until
 
-from automate_kernel.cli.patient_protocol import PatientProtocol
+from automate_cli.patient_protocol import PatientProtocol
 
 SECONDS = 0.3
 

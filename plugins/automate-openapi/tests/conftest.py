@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("automate_kernel.testing")
+pytest.register_assert_rewrite("automate_testing")
 HERE = Path(__file__).parent
 sys.path[:0] = [
     str(HERE / "support"),

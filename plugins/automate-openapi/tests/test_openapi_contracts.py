@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 from automate_kernel import Connector
-from automate_kernel.connectors import ConnectorContext
-from automate_kernel.testing import ConnectorContract, HostileAnswersContract
+from automate_kernel.plugins.connectors import ConnectorContext
+from automate_testing import ConnectorContract, HostileAnswersContract
 from automate_openapi import OpenApiConnector
 from openapi_support import PETSTORE, Secrets
 from recording_service import Service

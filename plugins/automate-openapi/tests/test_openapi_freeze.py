@@ -259,7 +259,7 @@ def test_the_command_prints_the_module(tmp_path: Path) -> None:
         'plugins = ["pets=automate_openapi:OpenApiConnector"]\n'
         f'[config.pets]\ndocument = "{PETSTORE}"\n'
     )
-    command = [sys.executable, "-m", "automate_kernel.cli", "openapi", "freeze"]
+    command = [sys.executable, "-m", "automate_cli", "openapi", "freeze"]
     ran = subprocess.run(
         [*command, "pets", "--only", "get*", "--only", "hasPet"],
         capture_output=True, text=True, cwd=tmp_path, check=False,

@@ -7,14 +7,14 @@ from typing import Any
 
 import jsonschema
 import pytest
-from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.operations.schemas.checks import compile_schema
 from automate_openapi.document import ApiDocument
 from automate_openapi.schemas import Schemas
 from hypothesis import given
 from hypothesis import strategies as st
 from openapi_support import document
 
-from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.operations.schemas.checks import compile_schema
 
 KEYWORDS = [
     "type", "properties", "items", "required", "enum", "pattern", "minimum", "maximum", "nullable",

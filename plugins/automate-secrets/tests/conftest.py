@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("automate_kernel.testing")
+pytest.register_assert_rewrite("automate_testing")
 sys.path.append(str(Path(__file__).parents[3] / "tests" / "support"))
 
 from database_servers import mariadb_server, postgresql_server  # noqa: E402, F401

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from automate_kernel.cli.app import app
+from automate_cli.app import app
 from automate_secrets.key_ring import new_key
 from typer.testing import CliRunner, Result
 

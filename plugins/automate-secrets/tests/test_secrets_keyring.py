@@ -6,9 +6,9 @@ from typing import Any
 
 import keyring
 import pytest
-from automate_kernel.errors import SecretError, SecretNotFoundError, SecretUnavailableError
+from automate_kernel.base.errors import SecretError, SecretNotFoundError, SecretUnavailableError
 from automate_kernel.secrets import SecretsBackend
-from automate_kernel.testing import SecretsBackendContract
+from automate_testing import SecretsBackendContract
 from automate_secrets.keyring_backend import KeyringBackend
 from keyring.backends import SecretService, fail
 

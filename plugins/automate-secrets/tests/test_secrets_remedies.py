@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from automate_kernel.secrets.handles import check_key
-from automate_kernel.testing import HostileValuesContract
+from automate_testing import HostileValuesContract
 from automate_secrets.keyring_backend import KeyringBackend
 from automate_secrets.sops import SopsBackend
 from automate_secrets.table import SecretTableBackend

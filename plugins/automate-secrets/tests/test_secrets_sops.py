@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     ConfigError,
     SecretDeniedError,
     SecretError,
@@ -17,7 +17,7 @@ from automate_kernel.errors import (
     SecretUnavailableError,
 )
 from automate_kernel.secrets import SecretsBackend
-from automate_kernel.testing import SecretsBackendContract
+from automate_testing import SecretsBackendContract
 from automate_secrets.sops import SopsBackend
 
 Key = tuple[Path, str]

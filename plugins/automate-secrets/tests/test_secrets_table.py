@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     ConfigError,
     SecretDeniedError,
     SecretError,
@@ -22,7 +22,7 @@ from automate_kernel.errors import (
     SecretUnavailableError,
 )
 from automate_kernel.secrets import MemorySecretsBackend
-from automate_kernel.testing import WritableSecretsBackendContract
+from automate_testing import WritableSecretsBackendContract
 from automate_secrets.key_ring import new_key, parse_key_ring
 from automate_secrets.table import SecretTableBackend
 from database_servers import fresh_database

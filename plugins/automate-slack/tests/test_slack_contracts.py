@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 from automate_kernel import Connector
-from automate_kernel.connectors import ConnectorContext
-from automate_kernel.testing import ConnectorContract, HostileAnswersContract
+from automate_kernel.plugins.connectors import ConnectorContext
+from automate_testing import ConnectorContract, HostileAnswersContract
 from automate_slack import SlackConnector
 from automate_slack.testing import FakeSlack
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import automate_slack
 from automate_kernel import Kernel
-from automate_kernel.authoring.example import ExampleFile
+from automate_testing.authoring.example import ExampleFile
 from automate_slack.testing import FakeSlack
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from automate_kernel import AutomateError, Kernel, WebhookRejectedError
 from automate_kernel.http.app import webhook_app
-from automate_kernel.webhooks import WebhookReceipt
+from automate_kernel.triggers.webhooks import WebhookReceipt
 from automate_slack.connector import SlackConnector
 from automate_slack.forms import read_command, read_interaction
 from automate_slack.fake_workspace import APP

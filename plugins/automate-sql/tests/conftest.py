@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("automate_kernel.testing")
+pytest.register_assert_rewrite("automate_testing")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 sys.path.append(str(Path(__file__).parents[3] / "tests" / "support"))
 

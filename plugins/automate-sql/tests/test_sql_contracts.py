@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 from automate_kernel import AutomateError, Connector, ErrorCodes
-from automate_kernel.connectors import ConnectorContext
-from automate_kernel.testing import ConnectorContract, PollContract
+from automate_kernel.plugins.connectors import ConnectorContext
+from automate_testing import ConnectorContract, PollContract
 from automate_sql import SqlConnector
 from waiting import within
 

@@ -11,7 +11,7 @@ import shutil
 import pytest
 import sqlalchemy as sa
 from automate_kernel import ErrorCodes
-from automate_kernel.testing import HostileValuesContract
+from automate_testing import HostileValuesContract
 
 
 @pytest.mark.parametrize("database", ["pysqlite", "psycopg", "pymysql"], indirect=True)

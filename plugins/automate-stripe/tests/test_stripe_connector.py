@@ -11,7 +11,7 @@ import automate_stripe
 import pytest
 from automate_http.content import encode_form
 from automate_kernel import AutomateError, ErrorCodes, Kernel
-from automate_kernel.authoring.example import ExampleFile
+from automate_testing.authoring.example import ExampleFile
 from automate_stripe import StripeConnector
 from automate_stripe.form import form_of
 from hypothesis import given, settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from automate_kernel.testing import ConnectorContract, HostileAnswersContract
+from automate_testing import ConnectorContract, HostileAnswersContract
 from automate_stripe import StripeConnector
 from stripe_support import PAYMENT, SUBSCRIPTION
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import stripe
 from automate_kernel import AutomateError, Connector, Kernel, action
-from automate_kernel.errors import WebhookRejectedError
-from automate_kernel.webhooks import Ignored, StripeSignature
+from automate_kernel.base.errors import WebhookRejectedError
+from automate_kernel.triggers.webhooks import Ignored, StripeSignature
 from automate_stripe import StripeConnector
 from automate_stripe.events import OBJECTS
 from stripe_support import HOOK, OLD_HOOK, SECRETS, event, signed

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ports import free_ports
 
-pytest.register_assert_rewrite("automate_kernel.testing")
+pytest.register_assert_rewrite("automate_testing")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from vault_support import ROOT, Bao  # noqa: E402

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from automate_kernel import Connector, action
-from automate_kernel.testing import (
+from automate_testing import (
     HostileAnswersContract,
     SecretsBackendContract,
     WritableSecretsBackendContract,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     ConfigError,
     SecretDeniedError,
     SecretError,

@@ -14,7 +14,7 @@ from typing import Any
 
 import certifi
 import pytest
-from automate_kernel.errors import ErrorCodes, SecretDeniedError, SecretUnavailableError
+from automate_kernel.base.errors import ErrorCodes, SecretDeniedError, SecretUnavailableError
 from automate_vault import tokens
 from automate_vault import AppRoleLogin, KubernetesLogin, TokenLogin, VaultBackend
 from mortal_process import ends

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from automate_kernel.errors import ConfigError, SecretDeniedError, SecretError
+from automate_kernel.base.errors import ConfigError, SecretDeniedError, SecretError
 from automate_kernel.secrets import SecretResolver
 from automate_vault import VaultBackend, WritableVaultBackend
 from vault_support import ROOT, Bao

@@ -32,7 +32,7 @@ from rest_framework.views import set_rollback
 from automate_django import conf
 from automate_django.kernel import current_kernel
 from automate_django.refusals import Refusal, refusal_of
-from automate_kernel.errors import AutomateError, ErrorCodes, is_setup_fault
+from automate_kernel.base.errors import AutomateError, ErrorCodes, is_setup_fault
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)

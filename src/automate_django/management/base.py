@@ -9,9 +9,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from automate_kernel.command_output import written_output
-from automate_kernel.documents import shown_document
-from automate_kernel.errors import AutomateError, exit_code
+from automate_cli.command_output import written_output
+from automate_kernel.base.documents import shown_document
+from automate_kernel.base.errors import AutomateError, exit_code
 from automate_kernel.secrets.redaction import redact_text
 
 

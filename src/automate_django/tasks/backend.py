@@ -22,7 +22,7 @@ from automate_django.tasks.versions import (
     TaskResultStatus,
     task_enqueued,
 )
-from automate_kernel.errors import nearest
+from automate_kernel.base.errors import nearest
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
 

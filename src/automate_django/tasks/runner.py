@@ -35,7 +35,7 @@ from automate_django.tasks.versions import (
     task_finished,
     task_started,
 )
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     ConfigError,
     ErrorCodes,
     LeaseLostError,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from automate_kernel.documents import shown_document
-from automate_kernel.errors import (
+from automate_kernel.base.documents import shown_document
+from automate_kernel.base.errors import (
     AutomateError,
     ErrorCodes,
     PayloadError,
@@ -17,8 +17,8 @@ from automate_kernel.errors import (
     is_setup_fault,
 )
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.webhooks.ledger import WebhookReceipt
-from automate_kernel.webhooks.request import HeadersLike
+from automate_kernel.triggers.webhooks.ledger import WebhookReceipt
+from automate_kernel.triggers.webhooks.request import HeadersLike
 
 logger: logging.Logger = get_logger(__name__)
 

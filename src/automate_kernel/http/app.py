@@ -58,8 +58,8 @@ from automate_kernel.http.operations import (
 from automate_kernel.http.pages import HttpPage, PageThread, health_pages, metrics_page
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.health import Probe, database_problems
-from automate_kernel.webhooks import WebhookHeaders
-from automate_kernel.webhooks.request import BodyError, parse_json
+from automate_kernel.triggers.webhooks import WebhookHeaders
+from automate_kernel.triggers.webhooks.request import BodyError, parse_json
 
 __all__ = ["HttpApp", "Request", "metrics_app", "webhook_app"]
 

@@ -16,13 +16,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.http.answers import HttpAnswer, HttpError, failure_answer
-from automate_kernel.operations.fields import bound_text
+from automate_kernel.operations.schemas.fields import bound_text
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.webhooks.request import HeadersLike, WebhookHeaders
-from automate_kernel.workflows.approvals import MOST_COMMENT, ApprovalLink, Approvals
+from automate_kernel.triggers.webhooks.request import HeadersLike, WebhookHeaders
 from automate_kernel.workflows.definition.approval import MOST_FIELDS, FormField
+from automate_kernel.workflows.steer.approvals import MOST_COMMENT, ApprovalLink, Approvals
 
 if TYPE_CHECKING:
     import jinja2

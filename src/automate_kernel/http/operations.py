@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
@@ -29,12 +29,12 @@ from automate_kernel.operations.exposure import (
     is_allowed,
     shown_error,
 )
-from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.outputs import answered_output
+from automate_kernel.operations.schemas.fields import input_fields
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import bounded_seconds, check_text
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.webhooks.request import BodyError, parse_json
+from automate_kernel.triggers.webhooks.request import BodyError, parse_json
 
 __all__ = ["ExposedOperations", "OperationProblem"]
 

@@ -10,7 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from automate_kernel.forks import new_lock
+from automate_kernel.base.forks import new_lock
 from automate_kernel.http.answers import HttpAnswer, health_answer
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.health import Probe

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.http.answers import HttpAnswer, HttpError, failure_answer
 from automate_kernel.http.pages import HttpPage, PageThread, health_pages, metrics_page
 from automate_kernel.kernel import Kernel

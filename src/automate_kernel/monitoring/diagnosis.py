@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from automate_kernel.errors import AutomateError, ConfigError, did_you_mean
+from automate_kernel.base.errors import AutomateError, ConfigError, did_you_mean
 from automate_kernel.outbox.handover import CHANGED_CODE, Handover
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import installed_manifest
@@ -23,17 +23,17 @@ from automate_kernel.templates.context import TemplateContext
 from automate_kernel.templates.engine import is_template
 
 if TYPE_CHECKING:
-    from automate_kernel.connectors import TriggerSpec
     from automate_kernel.kernel import Kernel
     from automate_kernel.operations.spec import OperationSpec
     from automate_kernel.outbox import OutboxItem, OutboxStats, OutboxStore, WorkerInfo
+    from automate_kernel.plugins.connectors import TriggerSpec
     from automate_kernel.storage import Storage
     from automate_kernel.storage.migration import SchemaReport
     from automate_kernel.workflows.definition.model import Step, Workflow
     from automate_kernel.workflows.definition.triggers import WebhookTrigger
-    from automate_kernel.workflows.engine.schedule import Schedule
-    from automate_kernel.workflows.engine.standstills import BlockedChild
     from automate_kernel.workflows.execution import Execution
+    from automate_kernel.workflows.steer.schedule import Schedule
+    from automate_kernel.workflows.steer.standstills import BlockedChild
 
 
 def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
@@ -607,7 +607,7 @@ def _handed_on(outbox: OutboxStore, worker: str) -> Iterator[Finding]:
 def _following(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
     """Find workers that leave events to a newer one."""
     # Here, so that commands which look at no workers don't import the engine.
-    from automate_kernel.workflows.engine.precedence import followers, leader
+    from automate_kernel.workflows.steer.precedence import followers, leader
 
     first, behind = leader(workers), [one.id for one in followers(workers)]
     if first is not None and behind:

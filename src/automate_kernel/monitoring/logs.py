@@ -22,8 +22,8 @@ from datetime import datetime, timezone
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, TextIO
 
-from automate_kernel.documents import shown_document
-from automate_kernel.errors import ConfigError, printed
+from automate_kernel.base.documents import shown_document
+from automate_kernel.base.errors import ConfigError, printed
 from automate_kernel.operations.context import current_call, current_item
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.logs import continued, one_json_line

@@ -47,14 +47,14 @@ except ImportError:
     ) from None
 
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError
-from automate_kernel.forks import new_lock
+from automate_kernel.base.errors import AutomateError
+from automate_kernel.base.forks import new_lock
 from automate_kernel.monitoring.overview import STANDING, ThrottledStats, workers_by_state
 from automate_kernel.outbox.item import TRACE_HEADERS, ItemStatus, NewItem, OutboxItem
 from automate_kernel.outbox.statistics import MOST_NAMES, OTHERS
 from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.workflows.definition.blocks import plain_id
-from automate_kernel.workflows.engine.statistics import REASONS
+from automate_kernel.workflows.store.statistics import REASONS
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

@@ -13,8 +13,8 @@ from automate_kernel.outbox.queries import OutboxStats
 from automate_kernel.outbox.statistics import MinuteTotal, total_by_kind
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
-from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.statistics import ExecutionCounts, ExecutionStats
+from automate_kernel.workflows.steer.executions import ExecutionStore
+from automate_kernel.workflows.store.statistics import ExecutionCounts, ExecutionStats
 
 __all__ = [
     "ExecutionObserver",

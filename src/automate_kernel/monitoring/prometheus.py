@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic
 
-from automate_kernel.forks import new_lock
+from automate_kernel.base.forks import new_lock
 from automate_kernel.monitoring.overview import (
     STANDING,
     C,
@@ -37,9 +37,9 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import WAIT
-from automate_kernel.webhooks.receiver import DELIVERY_OUTCOMES
+from automate_kernel.triggers.webhooks.receiver import DELIVERY_OUTCOMES
 from automate_kernel.workflows.definition.triggers import WebhookTrigger
-from automate_kernel.workflows.engine.statistics import REASONS, ExecutionCounts, ExecutionStats
+from automate_kernel.workflows.store.statistics import REASONS, ExecutionCounts, ExecutionStats
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

@@ -14,7 +14,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.item import WAITING, ItemStatus, OutboxItem, scoped_key
 from automate_kernel.outbox.limits import Limit
@@ -27,7 +27,7 @@ from automate_kernel.workflows.execution import Execution, ExecutionStatus, Step
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.workflows.engine.waits import WaitingFor
+    from automate_kernel.workflows.decide.waits import WaitingFor
 
 __all__ = ["WaitReason", "why_execution_waits", "why_item_waits"]
 

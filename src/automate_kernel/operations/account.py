@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import parse_qs, urlsplit
 
-from automate_kernel.errors import SecretNotFoundError
+from automate_kernel.base.errors import SecretNotFoundError
 
 __all__ = ["Account", "AccountStatus", "Consent", "require_client", "tenant_account_key"]
 

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_origin
 
 from typing_extensions import Self
 
-from automate_kernel.errors import AutomateError, PayloadError, WorkflowError
-from automate_kernel.operations.core_schemas import Shape, shape_of
+from automate_kernel.base.errors import AutomateError, PayloadError, WorkflowError
 from automate_kernel.operations.outputs import MOST_VALUES, json_output
 from automate_kernel.operations.round_trips import difference
-from automate_kernel.operations.schemas import invalid, readable_types, validation_problems
+from automate_kernel.operations.schemas.checks import (
+    invalid,
+    readable_types,
+    validation_problems,
+)
+from automate_kernel.operations.schemas.core import Shape, shape_of
 from automate_kernel.operations.signature import BYTES_AS_BASE64
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.storage.values import is_plain

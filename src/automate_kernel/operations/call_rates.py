@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from automate_kernel.budgets import CALL_RATE, make_room
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.budgets import CALL_RATE, make_room
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from automate_kernel.errors import ConfigError, SecretNotFoundError
+from automate_kernel.base.errors import ConfigError, SecretNotFoundError
 from automate_kernel.secrets.masking import is_secret_name
 
 __all__ = ["ConfigPlaces"]

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from automate_kernel.errors import AutomateError, ErrorCodes, SecretNotFoundError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, SecretNotFoundError
 from automate_kernel.secrets.handles import SecretReader
 from automate_kernel.secrets.logs import get_plugin_logger
 
 if TYPE_CHECKING:
-    from automate_kernel.budgets import Budgets
+    from automate_kernel.operations.budgets import Budgets
     from automate_kernel.operations.call_rates import CallRates
     from automate_kernel.operations.reports import CallReport
     from automate_kernel.outbox.item import OutboxItem

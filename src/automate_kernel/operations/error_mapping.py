@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean, printed, type_name
+from automate_kernel.base.errors import AutomateError, ErrorCodes, did_you_mean, printed, type_name
 
 __all__ = ["code_of_status", "is_bug", "normalize", "normalizing", "retry_after_of"]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
@@ -20,8 +20,8 @@ from automate_kernel.errors import (
 )
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.outputs import json_document
-from automate_kernel.operations.portable_schemas import portable
-from automate_kernel.operations.schemas import invalid, unwritable
+from automate_kernel.operations.schemas.checks import invalid, unwritable
+from automate_kernel.operations.schemas.portable import portable
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
 from automate_kernel.secrets import Redactor
 from automate_kernel.secrets.logs import get_logger

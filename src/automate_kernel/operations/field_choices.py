@@ -14,9 +14,9 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from automate_kernel.arguments import check_limit, check_timeout
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.forks import new_lock
+from automate_kernel.base.arguments import check_limit, check_timeout
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import normalizing
 from automate_kernel.operations.field_options import (
@@ -32,10 +32,10 @@ from automate_kernel.operations.field_options import (
     require_field,
     searched,
 )
-from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.plugin import Plugin
+from automate_kernel.operations.schemas.fields import input_fields
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -121,7 +121,7 @@ class FieldChoices:
     The choices of the fields of *operations*.
 
     A field has them from its schema (an enumeration, a boolean), or from a method of the plugin
-    that `automate_kernel.connectors.options` marked. Those of a method are kept for a moment.
+    that `automate_kernel.options` marked. Those of a method are kept for a moment.
     """
 
     def __init__(self, operations: Invoker) -> None:

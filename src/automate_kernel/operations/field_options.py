@@ -20,8 +20,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, did_you_mean, type_name
-from automate_kernel.operations.fields import input_fields, written
+from automate_kernel.base.errors import (
+    AutomateError,
+    ErrorCodes,
+    PluginError,
+    did_you_mean,
+    type_name,
+)
+from automate_kernel.operations.schemas.fields import input_fields, written
 from automate_kernel.operations.spec import OperationSpec
 
 __all__ = ["FieldOption", "options"]

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-from automate_kernel.budgets import Budgets
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
@@ -27,7 +26,8 @@ from automate_kernel.errors import (
     nearest,
     type_name,
 )
-from automate_kernel.forks import new_rlock, renew_in_children
+from automate_kernel.base.forks import new_rlock, renew_in_children
+from automate_kernel.operations.budgets import Budgets
 from automate_kernel.operations.call_rates import CallRates
 from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call, calling, current_call

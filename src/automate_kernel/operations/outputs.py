@@ -10,8 +10,8 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from automate_kernel.documents import shown_document
-from automate_kernel.errors import OutputError, PayloadError, printed, type_name
+from automate_kernel.base.documents import shown_document
+from automate_kernel.base.errors import OutputError, PayloadError, printed, type_name
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import (
     MAX_PAYLOAD_BYTES,

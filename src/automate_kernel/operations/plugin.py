@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
@@ -19,7 +19,7 @@ from automate_kernel.errors import (
 from automate_kernel.operations.context import NoSecrets, PluginContext
 from automate_kernel.operations.error_mapping import normalize, normalizing
 from automate_kernel.operations.plugin_config import PluginConfig
-from automate_kernel.operations.schemas import (
+from automate_kernel.operations.schemas.checks import (
     FieldProblem,
     Schema,
     compile_schema,
@@ -29,8 +29,11 @@ from automate_kernel.operations.schemas import (
     open_model,
     validation_problems,
 )
+from automate_kernel.operations.schemas.unknown_fields import (
+    config_schema_of,
+    ignored_fields,
+)
 from automate_kernel.operations.spec import OperationSpec, operation_mark
-from automate_kernel.operations.unknown_fields import config_schema_of, ignored_fields
 from automate_kernel.secrets.tracebacks import log_error, mark
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from automate_kernel.errors import did_you_mean
+from automate_kernel.base.errors import did_you_mean
 
 
 class NoOptionError(KeyError):

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar, cast
 
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.forks import renew_in_children
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.interruption import mark_thread
 from automate_kernel.operations.loop_thread import LoopThread
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.forks import new_lock
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.context import Call, current_call
 from automate_kernel.operations.outputs import json_output
-from automate_kernel.operations.schemas import is_model
+from automate_kernel.operations.schemas.checks import is_model
 from automate_kernel.operations.spec import OperationSpec
 
 __all__ = ["ReplacedCall", "Replacement"]

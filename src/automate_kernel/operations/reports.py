@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.labels import Labels, checked_labels
 from automate_kernel.storage.codec import JsonText, json_text
 from automate_kernel.storage.values import Redaction, encode_json

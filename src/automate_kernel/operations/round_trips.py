@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from automate_kernel.errors import PayloadError, type_name
+from automate_kernel.base.errors import PayloadError, type_name
 from automate_kernel.operations.outputs import json_output
 from automate_kernel.storage.values import UnstorableError, is_plain
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
-from automate_kernel.errors import PluginError
+from automate_kernel.base.errors import PluginError
 from automate_kernel.operations.context import Call, PluginContext
-from automate_kernel.operations.core_schemas import unmade_inputs
-from automate_kernel.operations.schemas import Schema, is_model, readable_types
+from automate_kernel.operations.schemas.checks import Schema, is_model, readable_types
+from automate_kernel.operations.schemas.core import unmade_inputs
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

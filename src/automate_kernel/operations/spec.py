@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ErrorCodes,
     PayloadError,
@@ -25,7 +25,7 @@ from automate_kernel.errors import (
 from automate_kernel.operations.annotated import Results
 from automate_kernel.operations.context import Call, current_call
 from automate_kernel.operations.outputs import MOST_VALUES, json_output, output_error
-from automate_kernel.operations.schemas import (
+from automate_kernel.operations.schemas.checks import (
     Check,
     FieldProblem,
     Schema,

@@ -12,8 +12,8 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.forks import renew_in_children
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.interruption import on_thread
 from automate_kernel.operations.reports import CallReport
 from automate_kernel.secrets.logs import get_logger

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from automate_kernel.arguments import check_choice, check_limit
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.arguments import check_choice, check_limit
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows, Storage
 

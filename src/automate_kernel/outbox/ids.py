@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from automate_kernel.forks import renew_in_children
+from automate_kernel.base.forks import renew_in_children
 
 
 def new_id() -> str:

@@ -20,7 +20,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from automate_kernel.errors import PayloadError
+from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox.concurrency_keys import HEADER as KEEPS_SLOT
 from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.ids import new_id

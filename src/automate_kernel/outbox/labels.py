@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, type_name
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError, type_name
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import LABEL

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from operator import itemgetter
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import FairShare, ready_kinds
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.remembered import Remembered

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
 
-from automate_kernel.arguments import check_choice, check_names, several
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.arguments import check_choice, check_names, several
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import any_ready, ready_groups, ready_kinds
 from automate_kernel.outbox.handover import CODES, LONGEST_SECONDS
 from automate_kernel.outbox.item import WAITING, ItemStatus, OutboxItem, owner_begun, scoped_key

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
-from automate_kernel.arguments import check_age, check_choice, check_limit, several
+from automate_kernel.base.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.query import Now, Where

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from automate_kernel.arguments import check_age, require_asyncio
-from automate_kernel.errors import (
+from automate_kernel.base.arguments import check_age, require_asyncio
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from math import ceil, log10
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from automate_kernel.forks import new_lock
+from automate_kernel.base.forks import new_lock
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows

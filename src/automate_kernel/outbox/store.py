@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.arguments import require_asyncio
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from automate_kernel.base.arguments import require_asyncio
+from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox.bulk_actions import BulkAction, Progress
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.item import (
@@ -44,7 +44,7 @@ class OutboxStore(ABC):
     so a caller that claims and finishes through one store needs to know none of them.
 
     Subclass this for a store that is not a SQL database; for one that is, see
-    `automate_kernel.storage.Storage`. `automate_kernel.testing.OutboxStoreContract` is the test.
+    `automate_kernel.storage.Storage`. `automate_testing.OutboxStoreContract` is the test.
     What is not abstract a store may leave out. A filter is what items have in common: `ItemFilter`.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from automate_kernel.errors import PluginError
+from automate_kernel.base.errors import PluginError
 from automate_kernel.plugins.compatibility import (
     incompatibility,
     normal_name,

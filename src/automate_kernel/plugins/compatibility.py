@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 
-from automate_kernel.errors import PluginError
+from automate_kernel.base.errors import PluginError
 
 KERNEL = "automate-kernel"
 

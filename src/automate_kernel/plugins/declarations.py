@@ -8,20 +8,20 @@ from inspect import getattr_static, signature
 from types import FunctionType
 from typing import Any
 
-from automate_kernel.errors import PluginError, did_you_mean, type_name
+from automate_kernel.base.errors import PluginError, did_you_mean, type_name
 from automate_kernel.operations.field_options import OptionsMethod, options_methods
-from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.plugin import Plugin
-from automate_kernel.operations.schemas import is_model, readable_types
+from automate_kernel.operations.schemas.checks import is_model, readable_types
+from automate_kernel.operations.schemas.fields import input_fields
 from automate_kernel.operations.spec import OperationSpec, operation_mark, require_noun
 from automate_kernel.plugins.targets import load_target
-from automate_kernel.polls.spec import is_poll
+from automate_kernel.triggers.polls.spec import is_poll
 
 _LISTS = {
     "actions": ("automate_kernel.operations.spec:OperationSpec", 'ActionSpec("send")'),
     "capabilities": ("automate_kernel.operations.spec:OperationSpec", 'CapabilitySpec("add")'),
-    "triggers": ("automate_kernel.connectors:TriggerSpec", 'TriggerSpec("received")'),
-    "polls": ("automate_kernel.polls.spec:PollSpec", 'PollSpec("rows", "rows", 60)'),
+    "triggers": ("automate_kernel.plugins.connectors:TriggerSpec", 'TriggerSpec("received")'),
+    "polls": ("automate_kernel.triggers.polls.spec:PollSpec", 'PollSpec("rows", "rows", 60)'),
 }
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from automate_kernel.operations.field_options import find_options
 from automate_kernel.operations.plugin import Plugin
-from automate_kernel.operations.schemas import json_schema_of
+from automate_kernel.operations.schemas.checks import json_schema_of
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.plugins.kinds import Kind
 from automate_kernel.plugins.manifest import Manifest
-from automate_kernel.polls.spec import PollSpec
+from automate_kernel.triggers.polls.spec import PollSpec
 
 _REFERENCE = re.compile(r"\$secret:\{?([A-Za-z0-9_./#-]+)")
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
-from automate_kernel.errors import did_you_mean
-from automate_kernel.forks import new_lock
+from automate_kernel.base.errors import did_you_mean
+from automate_kernel.base.forks import new_lock
 from automate_kernel.plugins.kinds import GROUPS
 from automate_kernel.plugins.targets import normal_target
 from automate_kernel.secrets.logs import get_logger

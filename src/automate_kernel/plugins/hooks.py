@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from automate_kernel.errors import AutomateError, PluginError, did_you_mean
-from automate_kernel.forks import new_rlock
+from automate_kernel.base.errors import AutomateError, PluginError, did_you_mean
+from automate_kernel.base.forks import new_rlock
 from automate_kernel.plugins.targets import describe_failure
 from automate_kernel.secrets.logs import get_logger
 

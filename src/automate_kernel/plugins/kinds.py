@@ -9,7 +9,7 @@ from inspect import getattr_static
 from types import FunctionType, ModuleType
 from typing import Any
 
-from automate_kernel.errors import ErrorCodes, PluginError, did_you_mean, type_name
+from automate_kernel.base.errors import ErrorCodes, PluginError, did_you_mean, type_name
 from automate_kernel.plugins.compatibility import incompatibility
 from automate_kernel.plugins.targets import load_target
 
@@ -124,8 +124,7 @@ class Kind:
         if self.name == "command" and not isinstance(plugin, load_target("typer:Typer")):
             raise PluginError(
                 f"{target} is {type_name(plugin)}, and no command",
-                hint="its entry point names a typer.Typer, such as automate_kernel.cli.command"
-                ".Commands",
+                hint="its entry point names a typer.Typer, such as automate_cli.command.Commands",
             )
         if self.name == "filter" and not callable(plugin):
             raise PluginError(f"{target} can't be called", hint="a filter is a function")
@@ -151,13 +150,13 @@ class Kind:
 PROVIDER = Kind(
     "provider",
     ("automate.providers", "django_automate.providers"),
-    "automate_kernel.providers:BaseProvider",
+    "automate_kernel.plugins.providers:BaseProvider",
     has_key=True,
 )
 CONNECTOR = Kind(
     "connector",
     ("automate.connectors", "django_automate.connectors"),
-    "automate_kernel.connectors:Connector",
+    "automate_kernel.plugins.connectors:Connector",
     has_key=True,
 )
 SECRETS_BACKEND = Kind(

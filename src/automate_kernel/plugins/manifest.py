@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from automate_kernel.errors import PluginError
+from automate_kernel.base.errors import PluginError
 from automate_kernel.plugins.discovery import read_small
 from automate_kernel.plugins.manifest_text import outlined, to_text
 from automate_kernel.plugins.records import PluginRecord

@@ -11,8 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from automate_kernel.arguments import check_age
-from automate_kernel.errors import ConfigError, ErrorCodes, PluginError, did_you_mean, type_name
+from automate_kernel.base.arguments import check_age
+from automate_kernel.base.errors import (
+    ConfigError,
+    ErrorCodes,
+    PluginError,
+    did_you_mean,
+    type_name,
+)
 from automate_kernel.outbox import OutboxStore, RowsOutboxStore
 from automate_kernel.plugins.plugins import Plugins
 from automate_kernel.secrets import (

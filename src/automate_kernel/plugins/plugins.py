@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from automate_kernel.arguments import check_flag, check_table
-from automate_kernel.errors import PluginError, did_you_mean, type_name
+from automate_kernel.base.arguments import check_flag, check_table
+from automate_kernel.base.errors import PluginError, did_you_mean, type_name
 from automate_kernel.plugins.compatibility import normal_name
 from automate_kernel.plugins.hooks import Hooks, require_known_hooks
 from automate_kernel.plugins.kinds import KINDS, kind_named, kind_of_class

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
-from automate_kernel.arguments import check_table, check_texts
+from automate_kernel.base.arguments import check_table, check_texts
 from automate_kernel.plugins.compatibility import normal_name
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-from automate_kernel.connectors import Connector
 from automate_kernel.operations.context import PluginContext
 from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.plugins.connectors import Connector
 from automate_kernel.plugins.kinds import CONNECTOR, PROVIDER, Kind
+from automate_kernel.plugins.providers import BaseProvider
 from automate_kernel.plugins.records import Policy
 from automate_kernel.plugins.registry import Registry
-from automate_kernel.providers import BaseProvider
 
 P = TypeVar("P", bound=Plugin)
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from automate_kernel.errors import ErrorCodes, PluginError, did_you_mean
-from automate_kernel.forks import new_rlock
+from automate_kernel.base.errors import ErrorCodes, PluginError, did_you_mean
+from automate_kernel.base.forks import new_rlock
 from automate_kernel.plugins.candidates import Candidate, resolve_conflict
 from automate_kernel.plugins.compatibility import IncompatibleError
 from automate_kernel.plugins.discovery import scan

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from automate_kernel.errors import PluginError, did_you_mean
+from automate_kernel.base.errors import PluginError, did_you_mean
 from automate_kernel.plugins.compatibility import extra_with
 
 

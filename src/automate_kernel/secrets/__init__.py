@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     SecretDeniedError,
     SecretError,
     SecretNotFoundError,

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
-from automate_kernel.arguments import check_table
-from automate_kernel.errors import (
+from automate_kernel.base.arguments import check_table
+from automate_kernel.base.errors import (
     SecretDeniedError,
     SecretError,
     SecretNotFoundError,
@@ -29,7 +29,7 @@ class SecretsBackend(ABC):
     * `SecretDeniedError`, or a ``PermissionError``: the look-up ends, trying again won't help.
     * `SecretUnavailableError`, or anything else: the look-up ends, and may be tried again.
 
-    `automate_kernel.testing.secrets.SecretsBackendContract` tests all of this.
+    `automate_testing.contracts.secrets.SecretsBackendContract` tests all of this.
     """
 
     name: str = ""

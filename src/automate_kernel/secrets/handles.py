@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
 
-from automate_kernel.errors import SecretError
+from automate_kernel.base.errors import SecretError
 
 _MAX_KEY_LENGTH = 512
 MOST_REVEALED = 4_000_000

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-from automate_kernel.errors import SecretUnavailableError
+from automate_kernel.base.errors import SecretUnavailableError
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)

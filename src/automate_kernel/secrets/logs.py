@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-from automate_kernel.errors import printed
+from automate_kernel.base.errors import printed
 from automate_kernel.secrets.masking import hide_named
 from automate_kernel.secrets.redaction import Redactor, redact_text, redactors
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from automate_kernel.errors import PayloadError, describe_error, printed
-from automate_kernel.forks import new_lock
+from automate_kernel.base.errors import PayloadError, describe_error, printed
+from automate_kernel.base.forks import new_lock
 from automate_kernel.secrets.encodings import readings
 from automate_kernel.secrets.masking import hide_named, hide_shapes, strength_of
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     ConfigError,
     SecretDeniedError,
     SecretError,
@@ -17,6 +17,7 @@ from automate_kernel.errors import (
     SecretUnavailableError,
     type_name,
 )
+from automate_kernel.base.tally import Tally
 from automate_kernel.secrets.backends import SecretsBackend
 from automate_kernel.secrets.handles import check_key
 from automate_kernel.secrets.logs import get_logger
@@ -24,7 +25,6 @@ from automate_kernel.secrets.masking import strength_of, weakness_of
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.tracebacks import mark
 from automate_kernel.secrets.writable import WritableSecretsBackend
-from automate_kernel.tally import Tally
 
 logger: logging.Logger = get_logger(__name__)
 

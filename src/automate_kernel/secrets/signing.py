@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 
 LEAST_KEY = 32
 """The number of characters that a signing key has at least."""

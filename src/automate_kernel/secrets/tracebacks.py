@@ -21,7 +21,7 @@ from traceback import walk_tb
 from types import FrameType
 from typing import Any
 
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 
 MAX_TRACE = 8_000
 """The most characters of a traceback that are kept."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     SecretDeniedError,
     SecretError,
     SecretNotFoundError,
@@ -30,7 +30,7 @@ class WritableSecretsBackend(SecretsBackend):
     """
     A place that secrets are read from and written to.
 
-    `automate_kernel.testing.WritableSecretsBackendContract` tests all of this.
+    `automate_testing.WritableSecretsBackendContract` tests all of this.
     """
 
     @abstractmethod

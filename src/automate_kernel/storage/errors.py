@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from automate_kernel.errors import ErrorCodes, StorageError
+from automate_kernel.base.errors import ErrorCodes, StorageError
 
 # MySQL's and MariaDB's: out of range, not of the column's characters, too long, no JSON, a check,
 # and longer than max_allowed_packet.

@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from automate_kernel.errors import StorageError
-from automate_kernel.forks import ForkGate, new_lock, new_rlock
+from automate_kernel.base.errors import StorageError
+from automate_kernel.base.forks import ForkGate, new_lock, new_rlock
 from automate_kernel.storage.dialects import DIALECTS, Clock, utc_now
 from automate_kernel.storage.errors import storage_error, unsendable
 from automate_kernel.storage.migration import create_statements

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.query import Now, Where

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
-from automate_kernel.forks import renew_in_children
+from automate_kernel.base.forks import renew_in_children
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
-from automate_kernel.forks import new_lock
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, StorageError
+from automate_kernel.base.forks import new_lock
 
 __all__ = [
     "FileOutputStore",

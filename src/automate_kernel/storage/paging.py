@@ -16,8 +16,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from automate_kernel.arguments import check_limit
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.arguments import check_limit
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.query import Operator, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import TABLES

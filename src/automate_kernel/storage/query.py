@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from automate_kernel.errors import AutomateError, ErrorCodes, type_name
+from automate_kernel.base.errors import AutomateError, ErrorCodes, type_name
 from automate_kernel.storage.tables import Column, Table
 from automate_kernel.storage.values import text_problem
 

@@ -10,7 +10,7 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
-from automate_kernel.arguments import check_limit
+from automate_kernel.base.arguments import check_limit
 from automate_kernel.storage.codec import JsonText, array_text, copy_text, encode
 from automate_kernel.storage.dialects import DIALECTS, Clock, Dialect, utc_now
 from automate_kernel.storage.query import Now, PerKey, Plus, Portion, Where

@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any, Protocol
 from uuid import UUID
 
-from automate_kernel.errors import PayloadError, type_name
+from automate_kernel.base.errors import PayloadError, type_name
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.storage.codec import JsonText, json_text
 

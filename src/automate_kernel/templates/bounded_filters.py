@@ -19,7 +19,7 @@ from jinja2.runtime import Context, Undefined
 from jinja2.tests import TESTS
 from jinja2.utils import pass_context
 
-from automate_kernel.errors import AutomateError, TemplateError
+from automate_kernel.base.errors import AutomateError, TemplateError
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.secrets.tracebacks import group_of, trace_of
 from automate_kernel.templates import filters as builtin

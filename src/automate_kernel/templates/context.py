@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from automate_kernel.arguments import check_texts
-from automate_kernel.errors import TemplateError
+from automate_kernel.base.arguments import check_texts
+from automate_kernel.base.errors import TemplateError
 
 RESERVED_NAMES = frozenset({"env", "event", "execution", "secrets", "steps"})
 """Names with a fixed meaning, which neither a template nor *extra* can take."""

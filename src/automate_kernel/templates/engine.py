@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from automate_kernel.errors import AutomateError, TemplateError, type_name
-from automate_kernel.forks import new_lock
+from automate_kernel.base.errors import AutomateError, TemplateError, type_name
+from automate_kernel.base.forks import new_lock
 from automate_kernel.secrets.handles import Sealed, SecretRef, check_key
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
 from automate_kernel.templates.filters import FilterRegistry, default_filters

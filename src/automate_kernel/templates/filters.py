@@ -14,8 +14,8 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar, overload
 
-from automate_kernel.errors import AutomateError, ConfigError, TemplateError
-from automate_kernel.forks import new_rlock
+from automate_kernel.base.errors import AutomateError, ConfigError, TemplateError
+from automate_kernel.base.forks import new_rlock
 from automate_kernel.storage.values import read_json
 from automate_kernel.templates.limits import (
     FREE,

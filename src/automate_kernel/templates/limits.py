@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from automate_kernel.errors import TemplateError
+from automate_kernel.base.errors import TemplateError
 from automate_kernel.secrets.handles import Sealed
 
 MAX_DIGITS = 4300

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2.runtime import LoopContext, Macro
 from jinja2.utils import Namespace
 
-from automate_kernel.errors import TemplateError
+from automate_kernel.base.errors import TemplateError
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.templates import filters as builtin
 from automate_kernel.templates import values as texts

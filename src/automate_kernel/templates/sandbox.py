@@ -18,7 +18,7 @@ from jinja2.runtime import Context, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 
-from automate_kernel.errors import TemplateError, did_you_mean, type_name
+from automate_kernel.base.errors import TemplateError, did_you_mean, type_name
 from automate_kernel.secrets.handles import SecretRef
 from automate_kernel.templates.bounded_filters import BOUNDED_TESTS, BoundedFilters, RenderContext
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from automate_kernel.errors import TemplateError
+from automate_kernel.base.errors import TemplateError
 from automate_kernel.secrets.handles import SecretRef
 
 _REFERENCE = re.compile(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jinja2 import nodes
 
-from automate_kernel.errors import SecretError, TemplateError, did_you_mean
+from automate_kernel.base.errors import SecretError, TemplateError, did_you_mean
 from automate_kernel.secrets.handles import SecretRef, check_key
 from automate_kernel.templates.context import RESERVED_NAMES
 from automate_kernel.templates.filters import JINJA_TESTS, wrong_arguments

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from automate_kernel.errors import TemplateError, type_name
+from automate_kernel.base.errors import TemplateError, type_name
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.templates.limits import Budget, allow_digits, linear
 

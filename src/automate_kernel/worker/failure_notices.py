@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.storage.rows import Rows

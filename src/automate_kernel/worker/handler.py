@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.arguments import several
-from automate_kernel.errors import (
+from automate_kernel.base.arguments import several
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from automate_kernel.errors import describe_error
+from automate_kernel.base.errors import describe_error
 from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger, run_logged

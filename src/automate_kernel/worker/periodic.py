@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from automate_kernel.errors import ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.base.errors import ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.secrets.logs import get_logger
 
 __all__ = ["SAVE_SECONDS", "PeriodicRunner", "PeriodicTask", "keep_trying", "try_for"]

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from automate_kernel.errors import describe_error
+from automate_kernel.base.errors import describe_error
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import ItemStatus, Outcome, OutcomeRecorded, Result
 from automate_kernel.outbox.store import OutboxStore

@@ -1,6 +1,5 @@
 """Workflows: their definitions, their executions, and the engine that runs them."""
 
-from automate_kernel.workflows.attempts import StepAttempt
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.fields import RetryPolicy
@@ -18,8 +17,6 @@ from automate_kernel.workflows.definition.triggers import (
     WebhookTrigger,
 )
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
-from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.pauses import PausedWorkflow
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -27,6 +24,9 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
+from automate_kernel.workflows.steer.attempts import StepAttempt
+from automate_kernel.workflows.steer.executions import ExecutionStore
+from automate_kernel.workflows.store.pauses import PausedWorkflow
 
 __all__ = [
     "Approval",

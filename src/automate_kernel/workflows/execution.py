@@ -27,7 +27,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, get_args
 
-from automate_kernel.errors import PayloadError
+from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox.failed_attempts import FailedAttempt, seconds_between
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.labels import checked_labels, joined_labels

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.operations.context import current_call
 from automate_kernel.outbox import ItemStatus, NewItem
 from automate_kernel.storage import Storage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus
 
 _LEASE_SECONDS = 30.0

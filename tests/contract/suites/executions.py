@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     PayloadError,
     WorkflowError,
@@ -22,11 +22,11 @@ from automate_kernel.storage import Storage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import DEFINITION
-from automate_kernel.workflows.engine.listener import ExecutionListener
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
+from automate_kernel.workflows.steer.listener import ExecutionListener
+from automate_testing.clock import FakeClock
+from automate_testing.contracts.values import KEPT, REFUSED, each_value, is_json, same
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.turn import Turn
+from automate_kernel.workflows.decide.turn import Turn
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -34,10 +34,10 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.engine.checkpoints import Save
-from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.stored import ADVANCE, change_status
-from automate_kernel.workflows.engine.statistics import ExecutionActivity
+from automate_kernel.workflows.store.checkpoints import Save
+from automate_kernel.workflows.steer.executions import ExecutionStore
+from automate_kernel.workflows.store.stored import ADVANCE, change_status
+from automate_kernel.workflows.store.statistics import ExecutionActivity
 
 LEASE_SECONDS = 30.0
 UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"

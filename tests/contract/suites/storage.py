@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.storage import Now, Plus, Portion, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEBOUNCE, DELIVERY, LANE, PAUSE, STEP
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.testing.values import KEPT, same
+from automate_testing.clock import FakeClock
+from automate_testing.contracts.values import KEPT, same
 
 T0 = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=timezone.utc)
 

@@ -18,7 +18,7 @@ from automate_django.api.v1.base import (
     StaffOnlyMixin,
     TenantFilterMixin,
 )
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.filters import OrderingFilter

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from automate_kernel.connectors import Connector, action
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.plugins.connectors import Connector, action
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.plugins import hookimpl
 
 from .models import Message, Order

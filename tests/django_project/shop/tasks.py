@@ -10,7 +10,7 @@ from typing import Any
 import django
 from automate_django import get_kernel
 from automate_django.tasks import retry
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 from .models import Message, Order
 

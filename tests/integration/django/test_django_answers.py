@@ -11,7 +11,7 @@ from automate_django import emit
 from automate_django.models import OutboxItem
 from automate_kernel import Connector, TriggerSpec
 from automate_kernel.secrets import MemorySecretsBackend
-from automate_kernel.webhooks import GitHubSignature
+from automate_kernel.triggers.webhooks import GitHubSignature
 from django.contrib.auth.models import User
 from django.db import OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper

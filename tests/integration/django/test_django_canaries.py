@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from automate_django import emit, get_kernel
 from automate_django.models import ApiToken, AuditEntry, OutboxItem, WorkflowExecution
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows import Workflow
 from django.contrib.auth.models import User
 from django.core.management import call_command

@@ -20,7 +20,7 @@ from automate_django.outbox import OptimisticClaimOutboxStore
 from automate_django.storage import DjangoStorage
 from automate_django.tenants import tenant_for_request
 from automate_kernel import hookimpl
-from automate_kernel.errors import AutomateError, ConfigError
+from automate_kernel.base.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
 from automate_kernel.plugins import discovery
 from django.core.checks import WARNING, run_checks

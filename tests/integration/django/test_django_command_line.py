@@ -17,9 +17,9 @@ import typer
 from automate_django import get_kernel
 from automate_django.models import OutboxItem
 from automate_kernel import FileOutputStore
-from automate_kernel.cli.app import hosted
-from automate_kernel.cli.command import Commands, Context
-from automate_kernel.errors import ConfigError
+from automate_cli.app import hosted
+from automate_cli.command import Commands, Context
+from automate_kernel.base.errors import ConfigError
 from django.core.management import CommandError, call_command, execute_from_command_line
 from django.test import override_settings
 from django.utils import timezone

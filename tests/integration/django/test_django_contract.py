@@ -12,8 +12,8 @@ import pytest
 from automate_django.outbox import OptimisticClaimOutboxStore, SkipLockedClaimOutboxStore
 from automate_django.storage import DjangoStorage
 from automate_kernel.outbox import RowsOutboxStore
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.testing.outbox import OutboxStoreContract
+from automate_testing.clock import FakeClock
+from automate_testing.contracts.outbox import OutboxStoreContract
 from suites.commit_faults import CommitFaultContract, CommitFaults
 from suites.storage import StorageContract
 from waiting import until

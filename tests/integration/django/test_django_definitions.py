@@ -11,7 +11,7 @@ import pytest
 from automate_django import definitions, get_kernel
 from automate_django.kernel import build_kernel
 from automate_django.models import WorkflowDocument, WorkflowStamp, WorkflowVersion
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WorkflowError
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, WorkflowError
 from automate_kernel.workflows.definition.loader import dumps, loads
 from automate_kernel.workflows.definition.model import Workflow
 from django.core.management.sql import emit_post_migrate_signal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from automate_django.storage import DjangoStorage
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from suites.executions import ExecutionStoreContract
 
 

@@ -7,7 +7,7 @@ from io import StringIO
 
 import pytest
 from automate_django.storage import DjangoStorage
-from automate_kernel.errors import AutomateError, StorageError
+from automate_kernel.base.errors import AutomateError, StorageError
 from automate_kernel.storage.migration import require_schema
 from django.core.management import CommandError, call_command
 from django.db import connections

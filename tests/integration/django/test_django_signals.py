@@ -13,7 +13,7 @@ import pytest
 from automate_django import emit, get_kernel, signals
 from automate_django.signals import step_failed, workflow_completed
 from automate_kernel import signals as kernel_signals
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.kernel import Kernel
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction

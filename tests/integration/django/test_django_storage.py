@@ -10,7 +10,7 @@ import pytest
 from logged import logged
 from automate_django.outbox import SkipLockedClaimOutboxStore
 from automate_django.storage import DjangoStorage
-from automate_kernel.errors import ConfigError, LeaseLostError, PayloadError, StorageError
+from automate_kernel.base.errors import ConfigError, LeaseLostError, PayloadError, StorageError
 from automate_kernel.outbox import ItemStatus, NewItem
 from automate_kernel.storage import Rows
 from django.db import DatabaseError, IntegrityError, connection, connections, transaction

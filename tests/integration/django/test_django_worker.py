@@ -15,7 +15,7 @@ from automate_django.connections import freshen
 from automate_django.models import OutboxItem, OutboxWorker, WorkflowExecution
 from automate_kernel import signals as kernel_signals
 from automate_kernel.outbox import NewItem
-from automate_kernel.workflows.engine.announcer import Announcer
+from automate_kernel.workflows.drive.announcer import Announcer
 from django.core.management import CommandError, call_command
 from django.db import connections
 from shop.models import Message, Order

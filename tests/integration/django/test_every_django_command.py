@@ -20,7 +20,7 @@ import typer
 import warm_forks
 from automate_django import get_kernel
 from automate_django.models import ApiToken
-from automate_kernel.cli.app import hosted
+from automate_cli.app import hosted
 from automate_kernel.workflows.execution import ExecutionStatus
 from command_cases import SHARED, Case, State, make_state, missing
 from django.contrib.auth import get_user_model

@@ -1,4 +1,4 @@
-from automate_kernel.testing import ConnectorContract
+from automate_testing import ConnectorContract
 
 from automate_acme.connector import AcmeConnector
 

@@ -1,4 +1,4 @@
-from automate_kernel.testing import FilterContract
+from automate_testing import FilterContract
 
 from automate_acme.filters import acme
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from automate_kernel.testing import OutputStoreContract
+from automate_testing import OutputStoreContract
 
 from automate_acme.outputs import AcmeOutputStore
 

@@ -1,4 +1,4 @@
-from automate_kernel.testing import ProviderContract
+from automate_testing import ProviderContract
 
 from automate_acme.provider import AcmeProvider
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from automate_kernel import SecretsBackend
-from automate_kernel.testing import SecretsBackendContract
+from automate_testing import SecretsBackendContract
 
 from automate_acme.backend import AcmeBackend
 

@@ -1,6 +1,6 @@
 import pytest
 from automate_kernel import MemoryStorage, OutboxStore
-from automate_kernel.testing import FakeClock, OutboxStoreContract
+from automate_testing import FakeClock, OutboxStoreContract
 
 from automate_acme.store import AcmeOutboxStore
 

@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from automate_kernel.errors import ConfigError
-from automate_kernel.hosts import check_encrypted, check_endpoint
+from automate_kernel.base.errors import ConfigError
+from automate_kernel.base.hosts import check_encrypted, check_endpoint
 
 
 class AwsAccess(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 
 _DENIED = ErrorCodes.PERMISSION_DENIED

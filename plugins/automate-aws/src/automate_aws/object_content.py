@@ -7,7 +7,7 @@ import binascii
 import json
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, type_name
+from automate_kernel.base.errors import AutomateError, ErrorCodes, type_name
 from automate_kernel.storage.values import read_json
 
 CONTENT_TYPES: dict[str, str] = {

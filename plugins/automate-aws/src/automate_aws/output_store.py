@@ -12,7 +12,7 @@ from typing import Any
 from automate_aws.access import AwsAccess
 from automate_aws.clients import AwsClients
 from automate_aws.failures import aws_code, needed, worded
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, StorageError
 from automate_kernel.storage.output_store import OutputStore, check_output_key, is_output_key
 
 _PREFIX = re.compile(r"([A-Za-z0-9!_.*'()-]+/)*")

@@ -16,8 +16,8 @@ from uuid import uuid4
 
 from automate_aws.clients import AwsClients
 from automate_aws.failures import aws_code
-from automate_kernel.errors import AutomateError, SecretUnavailableError
-from automate_kernel.forks import new_lock
+from automate_kernel.base.errors import AutomateError, SecretUnavailableError
+from automate_kernel.base.forks import new_lock
 
 logger: logging.Logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import re
 from automate_aws.failures import needed
 from automate_aws.secret_names import SecretName, check_writable, field_of, parse_key
 from automate_aws.secrets_backend import AwsSecretsBackend
-from automate_kernel.errors import SecretNotFoundError
+from automate_kernel.base.errors import SecretNotFoundError
 
 _NAME = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _LONGEST = 1_011

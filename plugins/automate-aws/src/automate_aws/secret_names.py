@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automate_aws.failures import aws_code
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ErrorCodes,
     SecretDeniedError,

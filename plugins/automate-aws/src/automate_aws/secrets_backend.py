@@ -11,7 +11,7 @@ from automate_aws.access import AwsAccess
 from automate_aws.clients import AwsClients
 from automate_aws.parameter_lock import ParameterLock
 from automate_aws.secret_names import secret_failure
-from automate_kernel.errors import AutomateError, SecretError
+from automate_kernel.base.errors import AutomateError, SecretError
 from automate_kernel.secrets import WritableSecretsBackend
 
 

@@ -7,7 +7,7 @@ import re
 from automate_aws.failures import aws_code, needed
 from automate_aws.secret_names import SecretName, check_writable, field_of, parse_key
 from automate_aws.secrets_backend import AwsSecretsBackend
-from automate_kernel.errors import AutomateError, SecretError, SecretNotFoundError
+from automate_kernel.base.errors import AutomateError, SecretError, SecretNotFoundError
 
 _NAME = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
 _ARN = re.compile(r"arn:[\w-]+:secretsmanager:[\w-]+:\d{12}:secret:[A-Za-z0-9/_+=.@!-]+")

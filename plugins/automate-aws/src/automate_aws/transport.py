@@ -15,7 +15,7 @@ from botocore.httpsession import URLLib3Session
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import ReadTimeoutError as Urllib3ReadTimeoutError
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 _MIB = 1024 * 1024
 MOST_ANSWER_BYTES: int = 32 * _MIB

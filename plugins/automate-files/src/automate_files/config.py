@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from automate_files.paths import check_folder, compile_pattern
 from automate_kernel import AutomateError
-from automate_kernel.hosts import check_encrypted, check_endpoint
+from automate_kernel.base.hosts import check_encrypted, check_endpoint
 from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024

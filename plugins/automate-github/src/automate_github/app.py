@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from automate_github.config import AppConfig
 from automate_http import Auth, Credentials, ServiceClient
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import PluginContext, SecretReader
 from automate_kernel.secrets import SecretResolver
 

@@ -41,7 +41,9 @@ from automate_github.marks import mark_of, marked, trailer_of
 from automate_http import Auth, BearerAuth, NextLink, ServiceClient
 from automate_http.failures import forbid_repeat
 from automate_kernel import Call, FieldOption
-from automate_kernel.connectors import (
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.plugins.connectors import (
     ActionSpec,
     Connector,
     ConnectorContext,
@@ -49,9 +51,7 @@ from automate_kernel.connectors import (
     action,
     options,
 )
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.spec import OperationSpec
-from automate_kernel.webhooks import GitHubSignature, Ignored, WebhookHeaders
+from automate_kernel.triggers.webhooks import GitHubSignature, Ignored, WebhookHeaders
 from automate_openapi import OpenApiConnector
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from automate_github.answers import File
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 _MOST_BYTES = 1024 * 1024
 

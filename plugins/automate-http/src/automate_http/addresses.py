@@ -19,7 +19,7 @@ from ipaddress import (
     ip_network,
 )
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from automate_http.exchange import Reply
 from automate_http.guard import origin
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.values import read_json, readable
 
 _SHOWN_PROBLEMS = 5

@@ -6,7 +6,7 @@ import zlib
 
 import httpx
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 ACCEPT_ENCODING = "gzip, deflate"
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}

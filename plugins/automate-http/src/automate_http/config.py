@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from automate_http.fields import BaseUrl, CaFile, HeaderName, PlainHttp, PrivateNetworks, checked_by
 from automate_http.headers import check_headers
-from automate_kernel.hosts import check_encrypted
+from automate_kernel.base.hosts import check_encrypted
 
 _MIB = 1024 * 1024
 

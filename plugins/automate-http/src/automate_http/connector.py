@@ -28,8 +28,8 @@ from automate_http.redirects import REDIRECTS
 from automate_http.transports import Transports
 from automate_http.urls import full_url, parse_base_url
 from automate_kernel import Connector, ConnectorContext, action, current_call
-from automate_kernel.errors import AutomateError, ErrorCodes, SecretError
-from automate_kernel.webhooks import StandardWebhooksSignature
+from automate_kernel.base.errors import AutomateError, ErrorCodes, SecretError
+from automate_kernel.triggers.webhooks import StandardWebhooksSignature
 
 _GONE = 410
 

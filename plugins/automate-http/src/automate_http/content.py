@@ -13,7 +13,7 @@ from automate_http.answers import json_of
 from automate_http.exchange import Reply
 from automate_http.messages import HttpResponse, PostInput, Scalar
 from automate_http.urls import utf8
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 _JSON = re.compile(r"application/(json|[a-z0-9.+-]*\+json)|text/json", re.IGNORECASE)
 _CHARSET = re.compile(r""";\s*charset\s*=\s*"?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)

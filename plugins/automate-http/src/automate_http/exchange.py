@@ -13,7 +13,7 @@ import httpx
 from automate_http.body import read_body
 from automate_http.guard import origin
 from automate_http.redirects import REDIRECTS, next_request
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 _CONNECT_SECONDS = 10.0
 

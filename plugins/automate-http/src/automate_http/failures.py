@@ -10,7 +10,7 @@ from typing import Any
 from automate_http.exchange import Reply
 from automate_http.guard import origin
 from automate_http.waits import header_wait
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 
 _READ, _READ_JSON, _SHOWN = 4_096, 65_536, 200

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from automate_http.addresses import AddressPolicy
 from automate_http.headers import check_headers
 from automate_http.urls import parse_base_url
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 
 _MIB = 1024 * 1024
 

@@ -14,7 +14,7 @@ import httpcore
 import httpx
 
 from automate_http.addresses import AddressPolicy, normal_host
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import current_call
 
 # The methods of requests that change nothing.

@@ -14,7 +14,7 @@ from automate_http.oauth_account import (
     OAuthServer,
     need_authlib,
 )
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.operations.account import AccountStatus, Consent
 from automate_kernel.operations.context import SecretReader, current_call
 

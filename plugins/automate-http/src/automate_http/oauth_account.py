@@ -32,7 +32,7 @@ from automate_http.failures import failure_of
 from automate_http.guard import Guard, origin
 from automate_http.transports import Transports
 from automate_http.urls import parse_base_url, require_encrypted
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretNotFoundError
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, SecretNotFoundError
 from automate_kernel.operations.account import AccountStatus, Consent, tenant_account_key
 from automate_kernel.operations.context import SecretReader
 from automate_kernel.secrets import Redactor, SecretResolver, WritableSecretsBackend

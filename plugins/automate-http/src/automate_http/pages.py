@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automate_http.urls import Scalar
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 _LINK = re.compile(r"<([^<>]*)>([^<>]*)")
 _NEXT = re.compile(r""";\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))""", re.IGNORECASE)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from automate_http.waits import header_wait
-from automate_kernel.errors import ConfigError
-from automate_kernel.forks import new_lock
+from automate_kernel.base.errors import ConfigError
+from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.call_rates import too_long
 from automate_kernel.operations.error_mapping import retry_after_of
 

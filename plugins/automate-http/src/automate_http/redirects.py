@@ -7,7 +7,7 @@ import httpx
 from automate_http.guard import origin
 from automate_http.headers import SAFE_METHODS
 from automate_http.urls import with_host
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Another origin gets only these. Any other header may be a credential, whatever its name.

@@ -44,7 +44,7 @@ from automate_http.urls import (
     with_host,
     with_query,
 )
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import PluginContext, current_call
 from automate_kernel.operations.portal import Portal
 from automate_kernel.secrets import Redactor

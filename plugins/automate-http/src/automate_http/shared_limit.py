@@ -11,8 +11,8 @@ from typing import TypeVar
 import anyio
 
 from automate_http.rate_limit import RateLimiter
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
-from automate_kernel.forks import new_lock
+from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.call_rates import CallRate, CallRates, too_long
 
 T = TypeVar("T")

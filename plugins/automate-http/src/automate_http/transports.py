@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from automate_http.guard import Guard
 from automate_http.transport import GuardedTransport, default_ssl_context
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 
 
 class Transports:

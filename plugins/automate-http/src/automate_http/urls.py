@@ -8,8 +8,8 @@ from urllib.parse import quote, unquote, unquote_plus, urlencode
 
 import httpx
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
-from automate_kernel.hosts import check_encrypted
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.base.hosts import check_encrypted
 
 Scalar = str | int | float | bool
 Query = Mapping[str, Scalar | Sequence[Scalar]]

@@ -27,7 +27,7 @@ from pydantic_ai.tools import RunContext
 from pydantic_ai.usage import RequestUsage
 
 from automate_kernel import AutomateError, ErrorCodes, current_call
-from automate_kernel.budgets import Budgets, Reservation, SpendingLimit
+from automate_kernel.operations.budgets import Budgets, Reservation, SpendingLimit
 from automate_llm.config import LlmBudget, LlmBudgets
 from automate_llm.model_answers import cost_of
 

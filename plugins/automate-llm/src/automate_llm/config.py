@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from automate_kernel.hosts import check_encrypted
+from automate_kernel.base.hosts import check_encrypted
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 

@@ -8,7 +8,7 @@ from pydantic_ai import Agent, ModelRetry, NativeOutput, PromptedOutput, Structu
 from pydantic_ai.models import Model
 
 from automate_kernel import AutomateError, ErrorCodes
-from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.operations.schemas.checks import compile_schema
 
 
 def structured_output(schema: dict[str, Any], how: Literal["tool", "native", "prompted"]) -> Any:

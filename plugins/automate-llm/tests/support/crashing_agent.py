@@ -36,7 +36,7 @@ from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models.wrapper import WrapperModel
 
 from automate_kernel import Call, Kernel, WorkflowContext
-from automate_kernel.testing.clock import FakeClock
+from automate_testing.clock import FakeClock
 from automate_llm import DurableAgent, OperationToolset
 from automate_sqlalchemy import SqlAlchemyStorage
 

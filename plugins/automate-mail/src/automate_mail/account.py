@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from automate_kernel.errors import ConfigError
-from automate_kernel.hosts import is_loopback
+from automate_kernel.base.errors import ConfigError
+from automate_kernel.base.hosts import is_loopback
 from automate_kernel.secrets.keys import SecretKey
 
 if TYPE_CHECKING:

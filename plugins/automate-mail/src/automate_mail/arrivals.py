@@ -6,7 +6,7 @@ import hashlib
 from datetime import datetime, timedelta
 from typing import Any
 
-from automate_kernel.connectors import PolledEvent, PollResult
+from automate_kernel.plugins.connectors import PolledEvent, PollResult
 from automate_mail.imap import ImapSession
 from automate_mail.reading import SUMMARY, Summary, summary_of
 from automate_mail.search import day_of, imap_date

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from automate_kernel.hosts import is_loopback
+from automate_kernel.base.hosts import is_loopback
 from automate_kernel.secrets.keys import SecretKey
 from automate_mail.account import MailOAuth, with_known_servers
 from automate_mail.addresses import HeaderText, MailAddress

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterator
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_mail.config import MailServer
 
 _READ, _SHOWN = 4_096, 200

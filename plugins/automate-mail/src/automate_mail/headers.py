@@ -19,7 +19,7 @@ from email.policy import SMTP, EmailPolicy, default
 from itertools import zip_longest
 from urllib.parse import quote
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_mail.addresses import one_line
 
 _FOLD = "\r\n "

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_mail.addresses import HeaderText, MailAddress, MessageId, one_line, parse_address
 from automate_mail.headers import (
     WIRE,

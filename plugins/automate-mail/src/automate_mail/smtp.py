@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import aiosmtplib
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_mail.config import MailServer
 from automate_mail.failures import code_of_reply, login_failed, said, transport_failure
 from automate_mail.letter import Posting, too_large

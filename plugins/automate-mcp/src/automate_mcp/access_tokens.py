@@ -16,7 +16,7 @@ from mcp.client.auth.utils import (
     issuers_match,
 )
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 from automate_mcp.settings import SCOPES, Authorization, Caller
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mcp import types
 
-from automate_kernel.errors import OutputError
+from automate_kernel.base.errors import OutputError
 from automate_kernel.operations.exposure import shown_error
 from automate_kernel.operations.outputs import answered_output
 

@@ -15,7 +15,7 @@ from typing import Any
 from mcp import types
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.masking import secret_fields
 from automate_mcp.executions import Executions
 from automate_mcp.progress import Send

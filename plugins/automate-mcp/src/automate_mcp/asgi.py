@@ -18,7 +18,7 @@ from mcp.shared.auth import ProtectedResourceMetadata
 from pydantic import AnyHttpUrl
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ConfigError
+from automate_kernel.base.errors import AutomateError, ConfigError
 from automate_kernel.secrets.logs import get_logger
 from automate_mcp.server import mcp_server
 from automate_mcp.settings import SCOPES, Authorization, Caller, ServeSettings, TokenTable

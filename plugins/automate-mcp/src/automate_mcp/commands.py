@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from automate_kernel.cli.command import Commands, Context, TextCommand
-from automate_kernel.cli.inputs import flag, option
-from automate_kernel.cli.output import log_to_stderr
-from automate_kernel.errors import ConfigError
-from automate_kernel.operations.schemas import validation_problems
+from automate_cli.command import Commands, Context, TextCommand
+from automate_cli.inputs import flag, option
+from automate_cli.output import log_to_stderr
+from automate_kernel.base.errors import ConfigError
+from automate_kernel.operations.schemas.checks import validation_problems
 from automate_mcp.settings import ServeSettings
 
 app: Commands = Commands("mcp", "Offer operations and workflows to clients of MCP.")

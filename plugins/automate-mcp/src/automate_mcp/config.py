@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from automate_kernel.hosts import check_encrypted, is_loopback
+from automate_kernel.base.hosts import check_encrypted, is_loopback
 from automate_kernel.secrets.keys import SecretKey
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]

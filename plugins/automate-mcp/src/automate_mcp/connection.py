@@ -24,7 +24,7 @@ from mcp import Client, MCPError, types
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import ValidationError
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.wire_log import guard_loggers, quiet
 from automate_mcp.config import McpConfig
 from automate_mcp.http import http_client

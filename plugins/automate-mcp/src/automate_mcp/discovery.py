@@ -33,8 +33,8 @@ from pydantic import AnyUrl, BaseModel
 
 from automate_http import AddressPolicy, Guard, GuardedTransport, OAuthServer, Reply
 from automate_http.exchange import Bounds, exchange
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.hosts import check_encrypted, is_loopback
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.hosts import check_encrypted, is_loopback
 from automate_mcp.config import OAuthSettings
 
 M = TypeVar("M", bound=BaseModel)

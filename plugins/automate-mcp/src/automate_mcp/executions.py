@@ -11,9 +11,9 @@ import anyio
 from mcp import types
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.workflows.approvals import PendingApproval
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows.execution import Execution
+from automate_kernel.workflows.steer.approvals import PendingApproval
 from automate_mcp.answers import answer, failed
 from automate_mcp.progress import Send
 from automate_mcp.settings import CALL_PREFIX, Caller, ServeSettings

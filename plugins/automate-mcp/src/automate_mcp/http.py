@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 from mcp.types import INTERNAL_ERROR
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 from automate_mcp.config import McpConfig
 from automate_mcp.messages import MARK, answer_to, readable

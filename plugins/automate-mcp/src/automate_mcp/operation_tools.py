@@ -8,11 +8,11 @@ from typing import Any
 from mcp import types
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.exposure import check_sent, hiding_secrets
-from automate_kernel.operations.portable_schemas import portable
-from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.operations.schemas.checks import compile_schema
+from automate_kernel.operations.schemas.portable import portable
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_mcp.answers import answer, failed, wrapped_schema

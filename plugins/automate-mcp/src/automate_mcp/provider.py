@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel import BaseProvider, CapabilitySpec, ProviderContext, current_call
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.outputs import check_sendable
 from automate_kernel.operations.spec import OperationSpec
 from automate_mcp.config import McpConfig

@@ -8,7 +8,7 @@ from typing import Any
 from mcp import MCPError, types
 from pydantic import ValidationError
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.values import readable
 from automate_mcp.messages import MARK
 

@@ -14,7 +14,7 @@ from mcp import MCPError, types
 from mcp.server import Server, ServerRequestContext
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean
+from automate_kernel.base.errors import AutomateError, ErrorCodes, did_you_mean
 from automate_kernel.operations.exposure import (
     allowed_operations,
     check_tools,

@@ -13,9 +13,9 @@ import uvicorn
 from mcp.server import ServerRequestContext
 from mcp.server.stdio import stdio_server
 
+from automate_cli.patient_protocol import PatientProtocol
 from automate_kernel import Kernel
-from automate_kernel.cli.patient_protocol import PatientProtocol
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_mcp.asgi import mcp_app
 from automate_mcp.server import mcp_server
 from automate_mcp.settings import Caller, ServeSettings

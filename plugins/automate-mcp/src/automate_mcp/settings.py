@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from automate_kernel.errors import ConfigError
-from automate_kernel.hosts import is_loopback
+from automate_kernel.base.errors import ConfigError
+from automate_kernel.base.hosts import is_loopback
 from automate_kernel.operations.exposure import callers_key
 
 SCOPES = {

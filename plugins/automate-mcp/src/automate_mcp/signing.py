@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.operations.context import SecretReader
 from automate_mcp.config import OAuthSettings
 

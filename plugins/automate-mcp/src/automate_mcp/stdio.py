@@ -23,7 +23,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.shared.message import SessionMessage
 from mcp.types import INTERNAL_ERROR, ErrorData, JSONRPCError
 
-from automate_kernel.errors import ConfigError, ErrorCodes
+from automate_kernel.base.errors import ConfigError, ErrorCodes
 from automate_mcp.messages import MARK, Outline, parsed
 
 _CHUNK = 65_536

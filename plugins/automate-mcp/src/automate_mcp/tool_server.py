@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_mcp.connection import Connection
 from automate_mcp.readable_tools import left_out_of
 from automate_mcp.tools import RemoteTool, capability_name, is_allowed, remote_tools

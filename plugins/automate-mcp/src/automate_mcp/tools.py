@@ -12,11 +12,11 @@ from typing import Any, TypedDict
 
 from mcp.types import Tool
 
-from automate_kernel.errors import AutomateError
-from automate_kernel.operations.patterns import PatternBudget
-from automate_kernel.operations.portable_schemas import is_portable, without_patterns
-from automate_kernel.operations.schemas import Check, compile_schema
-from automate_kernel.providers import CapabilitySpec
+from automate_kernel.base.errors import AutomateError
+from automate_kernel.operations.schemas.checks import Check, compile_schema
+from automate_kernel.operations.schemas.patterns import PatternBudget
+from automate_kernel.operations.schemas.portable import is_portable, without_patterns
+from automate_kernel.plugins.providers import CapabilitySpec
 from automate_mcp.config import McpConfig, ToolHints
 from automate_mcp.schema_references import check_references
 

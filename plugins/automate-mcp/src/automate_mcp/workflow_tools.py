@@ -10,8 +10,8 @@ from typing import Any
 from mcp import types
 
 from automate_kernel import Kernel
-from automate_kernel.operations.portable_schemas import portable
-from automate_kernel.operations.schemas import compile_schema, invalid
+from automate_kernel.operations.schemas.checks import compile_schema, invalid
+from automate_kernel.operations.schemas.portable import portable
 from automate_kernel.workflows.definition.model import Workflow
 from automate_mcp.answers import answer
 from automate_mcp.executions import Executions

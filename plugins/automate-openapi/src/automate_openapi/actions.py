@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, TypedDict, TypeVar
 
-from automate_kernel.connectors import ActionSpec
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.schemas import Check, compile_schema
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.schemas.checks import Check, compile_schema
+from automate_kernel.plugins.connectors import ActionSpec
 from automate_openapi.bodies import kind_of
 from automate_openapi.config import ActionHints, OpenApiConfig, PagesConfig
 from automate_openapi.document import ApiDocument, BrokenReferenceError, mapping

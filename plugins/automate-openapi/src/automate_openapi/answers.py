@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from automate_http.answers import read_answer
 from automate_http.exchange import Reply
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_openapi.actions import ApiAction
 from automate_openapi.bodies import kind_of
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from automate_http.content import encode_json
 from automate_http.headers import check_headers
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_openapi.document import mapping
 from automate_openapi.parameters import query_pairs, text_of
 

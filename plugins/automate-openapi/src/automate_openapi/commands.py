@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from automate_kernel.cli.command import Commands, Context, TextCommand
-from automate_kernel.cli.inputs import option
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_cli.command import Commands, Context, TextCommand
+from automate_cli.inputs import option
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_openapi.actions import Actions
 from automate_openapi.connector import OpenApiConnector
 

@@ -17,7 +17,7 @@ from automate_http.fields import (
 )
 from automate_http.headers import check_headers
 from automate_http.pages import Cursor, NextLink, Offset, PageNumber, Pages
-from automate_kernel.hosts import check_encrypted
+from automate_kernel.base.hosts import check_encrypted
 from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024

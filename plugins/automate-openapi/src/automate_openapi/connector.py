@@ -11,9 +11,9 @@ from automate_http import Auth, ServiceClient
 from automate_http.failures import forbid_repeat
 from automate_http.headers import call_key, key_as_header
 from automate_http.urls import parse_base_url, require_encrypted
-from automate_kernel.connectors import ActionSpec, Connector, ConnectorContext
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.operations.portal import Portal
+from automate_kernel.plugins.connectors import ActionSpec, Connector, ConnectorContext
 from automate_openapi.actions import Actions, ApiAction, uncallable
 from automate_openapi.answers import check_output, output_of
 from automate_openapi.config import OpenApiConfig

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 import yaml
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.storage.values import read_json
 from automate_openapi.pointers import value_at
 

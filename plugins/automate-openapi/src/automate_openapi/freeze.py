@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.connectors import ActionSpec
+from automate_kernel.plugins.connectors import ActionSpec
 from automate_openapi.actions import Actions
 from automate_openapi.connector import OpenApiConnector
 from automate_openapi.schemas import Direction

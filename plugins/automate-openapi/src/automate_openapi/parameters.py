@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from automate_http.content import encode_json
 from automate_http.urls import utf8
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 Location = Literal["path", "query", "header", "cookie"]
 Pair = tuple[str, str]

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from automate_kernel.operations.patterns import PatternBudget
-from automate_kernel.operations.portable_schemas import without_patterns
+from automate_kernel.operations.schemas.patterns import PatternBudget
+from automate_kernel.operations.schemas.portable import without_patterns
 from automate_openapi.document import ApiDocument, BrokenReferenceError, mapping
 
 Direction = Literal["input", "output"]

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from automate_http import Auth, BasicAuth, BearerAuth, Credentials, HeaderAuth, OAuth2, QueryAuth
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.context import SecretReader
 from automate_openapi.config import OpenApiConfig, SchemeAuth
 from automate_openapi.document import ApiDocument, BrokenReferenceError, is_url, mapping

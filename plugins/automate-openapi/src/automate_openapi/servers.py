@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_openapi.config import OpenApiConfig
 from automate_openapi.document import ApiDocument, is_url, mapping, shown
 from automate_openapi.names import OperationPlace

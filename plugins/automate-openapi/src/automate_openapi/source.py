@@ -22,7 +22,7 @@ from automate_http.failures import failure_of
 from automate_http.guard import origin
 from automate_http.headers import is_header_text
 from automate_http.transports import Transports
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_openapi.config import OpenApiConfig
 from automate_openapi.document import ApiDocument, is_url, parse, references, shown
 

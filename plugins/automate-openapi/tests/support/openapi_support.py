@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from automate_kernel.connectors import ConnectorContext
+from automate_kernel.plugins.connectors import ConnectorContext
 from automate_kernel.operations.portal import Portal
 from automate_openapi import OpenApiConnector
 

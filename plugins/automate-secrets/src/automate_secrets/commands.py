@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 
 import typer
 
-from automate_kernel.cli.command import Commands, Context, TextCommand
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_cli.command import Commands, Context, TextCommand
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_secrets.key_ring import new_key
 from automate_secrets.table import SecretTableBackend
 

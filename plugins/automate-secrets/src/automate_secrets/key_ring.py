@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from automate_kernel.errors import ErrorCodes, SecretDeniedError, SecretError
+from automate_kernel.base.errors import ErrorCodes, SecretDeniedError, SecretError
 
 _KEY_BYTES, _NONCE_BYTES = 32, 12
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     ConfigError,
     SecretError,
     SecretNotFoundError,

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     ConfigError,
     SecretDeniedError,
     SecretError,
     SecretNotFoundError,
     SecretUnavailableError,
 )
-from automate_kernel.forks import new_lock
+from automate_kernel.base.forks import new_lock
 from automate_kernel.secrets import SecretsBackend
 
 _MOST_BYTES = 4 * 1024 * 1024

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     ConfigError,
     SecretError,
     SecretNotFoundError,
     SecretUnavailableError,
     StorageError,
 )
-from automate_kernel.forks import renew_in_children
+from automate_kernel.base.forks import renew_in_children
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     LeaseLock,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import PluginContext, current_call
 from automate_slack.buttons import ApprovalButtons, AskedPlace, Click, escaped
 from automate_slack.messages import ClickOutcome, PostedMessage
@@ -17,7 +17,7 @@ from automate_slack.posts import Posts, repeated
 from automate_slack.web_api import WebApi
 
 if TYPE_CHECKING:
-    from automate_kernel.workflows.approvals import Approvals, PendingApproval
+    from automate_kernel.workflows.steer.approvals import Approvals, PendingApproval
 
 _GONE = "This question waits no longer."
 _DONE = {"approve": "approved", "reject": "rejected"}

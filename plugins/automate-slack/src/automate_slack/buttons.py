@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.secrets.signing import LEAST_KEY, Signer
 from automate_slack.forms import value_at
 
 if TYPE_CHECKING:
-    from automate_kernel.workflows.approvals import PendingApproval
+    from automate_kernel.workflows.steer.approvals import PendingApproval
 
 SIGNING_SECRET = "SLACK_SIGNING_SECRET"  # noqa: S105 - its key
 _OWN = "automate_"

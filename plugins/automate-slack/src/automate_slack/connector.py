@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from automate_kernel.connectors import (
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.plugins.connectors import (
     Connector,
     ConnectorContext,
     FieldOption,
@@ -15,9 +16,8 @@ from automate_kernel.connectors import (
     action,
     options,
 )
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.webhooks import Ignored, SlackSignature
-from automate_kernel.webhooks.request import BodyError, parse_json
+from automate_kernel.triggers.webhooks import Ignored, SlackSignature
+from automate_kernel.triggers.webhooks.request import BodyError, parse_json
 from automate_slack.approvals import SlackApprovals
 from automate_slack.buttons import SIGNING_SECRET, ApprovalButtons
 from automate_slack.config import SlackConfig

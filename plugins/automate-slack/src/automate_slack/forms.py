@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.webhooks.request import BodyError, parse_json
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.triggers.webhooks.request import BodyError, parse_json
 
 _MOST_FIELDS = 100
 _COMMAND = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import PluginContext, current_call
 from automate_slack.forms import value_at
 from automate_slack.messages import Channel, PostedMessage

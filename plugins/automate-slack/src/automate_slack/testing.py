@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from automate_kernel.webhooks import SlackSignature
+from automate_kernel.triggers.webhooks import SlackSignature
 from automate_slack.fake_workspace import APP, TEAM, Refused, Workspace
 from automate_slack.forms import value_at
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from automate_http import BearerAuth, Cursor, ServiceClient
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import PluginContext
 from automate_slack.config import SlackConfig
 from automate_slack.failures import failure_of

@@ -20,7 +20,7 @@ from automate_kernel import (
     options,
     poll,
 )
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_sql import drivers, tables
 from automate_sql.calls import CallsTable
 from automate_sql.config import SqlConfig

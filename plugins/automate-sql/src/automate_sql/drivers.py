@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_sql.config import SqlConfig
 
 _CANCEL_SECONDS = 2.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 _LONGEST = 500
 _SHORTEST_QUOTED = 2

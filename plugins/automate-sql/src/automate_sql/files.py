@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.drafts import Draft
 from automate_sql.reading import Row
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_sql.database import DatabaseSession
 from automate_sql.values import jsonable
 

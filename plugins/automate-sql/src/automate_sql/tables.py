@@ -12,7 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
-from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean
+from automate_kernel.base.errors import AutomateError, ErrorCodes, did_you_mean
 
 _MOST_NAMES = 1_000
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from automate_kernel.connectors import PolledEvent, PollResult
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
+from automate_kernel.plugins.connectors import PolledEvent, PollResult
 from automate_sql.config import TableWatch
 from automate_sql.reading import OpenResult, Row
 from automate_sql.tables import FoundTable

@@ -12,10 +12,10 @@ from automate_http import Cursor, ServiceClient
 from automate_http.failures import forbid_repeat
 from automate_http.headers import call_key, key_as_header
 from automate_http.pages import Page, Pages, field_of
-from automate_kernel.connectors import Connector, ConnectorContext, TriggerSpec, action
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.webhooks import Ignored, StripeSignature
-from automate_kernel.webhooks.signatures import read_field
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.plugins.connectors import Connector, ConnectorContext, TriggerSpec, action
+from automate_kernel.triggers.webhooks import Ignored, StripeSignature
+from automate_kernel.triggers.webhooks.signatures import read_field
 from automate_stripe.config import StripeConfig
 from automate_stripe.events import OBJECTS, StripeEvent, ThinEvent
 from automate_stripe.fields import (

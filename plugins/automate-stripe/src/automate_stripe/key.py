@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from automate_http import BearerAuth, Credentials
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import SecretReader
 
 _LIVE = ("sk_live_", "rk_live_")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from automate_http import Reply, ServiceClient
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
@@ -16,7 +16,7 @@ from automate_kernel.errors import (
     SecretError,
     SecretUnavailableError,
 )
-from automate_kernel.hosts import check_encrypted
+from automate_kernel.base.hosts import check_encrypted
 from automate_kernel.operations.context import PluginContext
 from automate_kernel.secrets import Redactor
 

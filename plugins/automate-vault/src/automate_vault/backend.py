@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automate_kernel.errors import (
+from automate_kernel.base.errors import (
     ConfigError,
     ErrorCodes,
     SecretDeniedError,
     SecretError,
     SecretNotFoundError,
 )
-from automate_kernel.forks import renew_in_children
+from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.portal import Portal
 from automate_kernel.secrets import SecretsBackend
 from automate_vault.api import VaultAnswer, VaultApi, as_mapping

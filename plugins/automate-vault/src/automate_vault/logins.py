@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from automate_kernel.errors import ConfigError, SecretUnavailableError
+from automate_kernel.base.errors import ConfigError, SecretUnavailableError
 
 _MOST_BYTES = 65_536
 # What a login's request has beside its secret: such a name, `shop`, may stand in any log.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from automate_kernel.errors import ErrorCodes, SecretDeniedError, SecretError
+from automate_kernel.base.errors import ErrorCodes, SecretDeniedError, SecretError
 from automate_kernel.secrets.logs import get_logger
 from automate_vault.api import VaultApi, as_mapping
 from automate_vault.logins import NAMES, Login, TokenLogin

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from automate_kernel.errors import ConfigError, ErrorCodes, SecretError, SecretUnavailableError
+from automate_kernel.base.errors import ConfigError, ErrorCodes, SecretError, SecretUnavailableError
 from automate_kernel.operations.portal import Portal
 from automate_kernel.secrets import LeaseLock, LockState, WritableSecretsBackend
 from automate_vault.api import as_mapping

@@ -22,7 +22,7 @@ from automate_django.admin.pages.base import Link, PageSection
 from automate_django.admin.pages.display import shown_text
 from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.operations.account import (
     Account,
     AccountStatus,

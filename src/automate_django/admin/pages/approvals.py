@@ -16,9 +16,9 @@ from automate_django.admin.pages.display import shown_text
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowExecution, WorkflowWait
 from automate_django.tenants import person_of
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.http.approvals import SentAnswer, problems_in, shown_fields
-from automate_kernel.workflows.approvals import MOST_COMMENT, ApprovalPage, PendingApproval
+from automate_kernel.workflows.steer.approvals import MOST_COMMENT, ApprovalPage, PendingApproval
 
 _LIST = "automate_django_workflowwait_changelist"
 _CHANGE = "automate_django_workflowwait_change"

@@ -30,9 +30,9 @@ from automate_django.bulk_actions import (
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.outbox_counts import forget_counts
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox import BulkAction
-from automate_kernel.workflows.bulk_runner import BulkProgress, BulkRequest, BulkRunner
+from automate_kernel.workflows.steer.bulk_runner import BulkProgress, BulkRequest, BulkRunner
 
 _MOST_IDS = 200
 _SALT = "automate_django.pages.order"

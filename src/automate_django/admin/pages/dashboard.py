@@ -22,7 +22,7 @@ from automate_django.outbox_counts import cache_key, read_counts
 from automate_django.templatetags.automate_pages import duration
 from automate_kernel.outbox import Activity, ItemStatus
 from automate_kernel.outbox.statistics import total_by_kind
-from automate_kernel.workflows.engine.statistics import ExecutionCounts
+from automate_kernel.workflows.store.statistics import ExecutionCounts
 
 # Workers write down what they did within seconds. What is older than this is complete.
 _LATE = timedelta(minutes=5)

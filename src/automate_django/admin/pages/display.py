@@ -11,7 +11,7 @@ from automate_django.kernel import get_kernel
 from automate_kernel.monitoring.waiting import WaitReason
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.secrets.masking import hide_named
-from automate_kernel.workflows.attempts import StepAttempt
+from automate_kernel.workflows.steer.attempts import StepAttempt
 
 MOST = 20_000
 """The number of characters of one value that a page shows."""

@@ -29,20 +29,20 @@ from automate_django.admin.pages.step_tracks import SCALE, StepTrack, TimelineDr
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_django.outbox_counts import read_execution_groups
-from automate_kernel.errors import AutomateError, TemplateError
+from automate_kernel.base.errors import AutomateError, TemplateError
 from automate_kernel.monitoring.waiting import why_execution_waits
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.labels import joined_labels
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.storage.values import read_json
-from automate_kernel.workflows.attempts import StepAttempt, step_attempts
+from automate_kernel.workflows.decide.program import step_input
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
-from automate_kernel.workflows.engine.execution_pages import ExecutionPage
-from automate_kernel.workflows.engine.program import step_input
-from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
+from automate_kernel.workflows.steer.attempts import StepAttempt, step_attempts
+from automate_kernel.workflows.store.execution_pages import ExecutionPage
+from automate_kernel.workflows.store.stored import ADVANCE
 
 _LATELY = 1000
 _MOST_HANDED_ON = 200

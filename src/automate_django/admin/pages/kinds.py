@@ -15,7 +15,7 @@ from automate_django.admin.pages.base import PageSection
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxPause
 from automate_django.outbox_counts import forget_counts, read_counts
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import ready_kinds
 
 _LATELY_SECONDS = 3600.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automate_kernel.operations.field_options import FieldOption
-from automate_kernel.operations.fields import (
+from automate_kernel.operations.schemas.fields import (
     FieldTextError,
     InputField,
     assembled,

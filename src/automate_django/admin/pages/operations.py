@@ -22,7 +22,7 @@ from automate_django.audit_trail import json_of
 from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
 from automate_django.operations import CALL, exposed_operations
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.http.operations import OperationProblem
 from automate_kernel.operations.field_options import FieldOption
 from automate_kernel.operations.spec import OperationSpec

@@ -33,7 +33,7 @@ from automate_django.admin.pages.workers import WorkerPages
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.outbox_counts import Counts, read_counts
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.monitoring.waiting import why_item_waits
 from automate_kernel.outbox import ErrorGroup
 from automate_kernel.outbox.failed_attempts import FailedAttempt

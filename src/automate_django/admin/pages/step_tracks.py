@@ -18,8 +18,8 @@ from django.utils import timezone
 from automate_django.admin.pages.display import shown_text
 from automate_django.models import WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration, tone
+from automate_kernel.workflows.decide.record import in_order
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.record import in_order
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 SCALE = 1000

@@ -18,8 +18,8 @@ from automate_django.admin.pages.workflow_list import clean, crumbs_to, current_
 from automate_django.definitions import FORMATS
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
-from automate_kernel.durations import parse_duration
-from automate_kernel.errors import AutomateError, PayloadError, WorkflowError
+from automate_kernel.base.durations import parse_duration
+from automate_kernel.base.errors import AutomateError, PayloadError, WorkflowError
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.document import LARGEST
 from automate_kernel.workflows.definition.graph import to_svg

@@ -33,13 +33,13 @@ from automate_django.admin.pages.workflow_list import (
 )
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.polls.poller import Poll
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.triggers.polls.poller import Poll
 from automate_kernel.workflows.definition.graph import to_svg, to_text
 from automate_kernel.workflows.definition.loader import dumps
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import EventTrigger
-from automate_kernel.workflows.engine.schedule import Schedule
+from automate_kernel.workflows.steer.schedule import Schedule
 
 _LIST = "automate_workflows"
 _RUN = "automate_django.add_workflowexecution"

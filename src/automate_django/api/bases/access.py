@@ -18,7 +18,7 @@ from rest_framework.permissions import AllowAny, IsAdminUser
 from automate_django import conf
 from automate_django.api.problems import ParameterError, problem_exception_handler
 from automate_django.refusals import has_nul
-from automate_kernel.webhooks.request import BodyError, parse_json
+from automate_kernel.triggers.webhooks.request import BodyError, parse_json
 
 if TYPE_CHECKING:
     from rest_framework.views import APIView
@@ -160,9 +160,9 @@ class BoundedJSONParser(JSONParser):
     JSON of at most ``DATA_UPLOAD_MAX_MEMORY_SIZE`` bytes.
 
     Its depth and the length of its numbers are bounded as in
-    `automate_kernel.webhooks.request.parse_json`. Half a surrogate pair, as ``"\ud83d"``, is
-    refused. REST framework's own parser reads past Django's check of the size, and fails on lists
-    that are nested thousands of times.
+    `automate_kernel.triggers.webhooks.request.parse_json`. Half a surrogate pair, as
+    ``"\ud83d"``, is refused. REST framework's own parser reads past Django's check of the size,
+    and fails on lists that are nested thousands of times.
     """
 
     def parse(

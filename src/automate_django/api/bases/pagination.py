@@ -16,7 +16,7 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 from automate_django import conf
 from automate_django.api.bases.access import Configured, MixinOrderGuard
 from automate_django.api.problems import ParameterError
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.paging import LOOK
 
 _MAX_OFFSET = 10_000

@@ -15,8 +15,8 @@ from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource, uuid_of
 from automate_django.models import WorkflowWait
 from automate_django.tenants import Person, person_of
-from automate_kernel.errors import AutomateError
-from automate_kernel.workflows.approvals import ApprovalPage, PendingApproval
+from automate_kernel.base.errors import AutomateError
+from automate_kernel.workflows.steer.approvals import ApprovalPage, PendingApproval
 
 _READS = ("list", "retrieve")
 _COMMANDS = ("approve", "reject")

@@ -14,11 +14,11 @@ from automate_django.api.schema import described
 from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource, require, uuid_of
 from automate_django.models import WorkflowExecution
-from automate_kernel.errors import UnknownHereError
+from automate_kernel.base.errors import UnknownHereError
 from automate_kernel.monitoring.waiting import why_execution_waits
 from automate_kernel.outbox import BulkAction
-from automate_kernel.workflows.attempts import step_attempts
 from automate_kernel.workflows.execution import Execution
+from automate_kernel.workflows.steer.attempts import step_attempts
 
 _READS = ("list", "errors", "retrieve", "output")
 _COMMANDS = (

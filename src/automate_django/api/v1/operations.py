@@ -13,7 +13,7 @@ from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource
 from automate_django.models import OutboxItem
 from automate_django.operations import call_seconds, exposed_operations
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.http.operations import ExposedOperations, OperationProblem
 
 

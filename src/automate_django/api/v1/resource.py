@@ -24,8 +24,8 @@ from automate_django.kernel import get_kernel
 from automate_django.tenants import Principal, principal_of, token_of
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import OutboxItem
-from automate_kernel.workflows.approvals import PendingApproval
 from automate_kernel.workflows.execution import Execution
+from automate_kernel.workflows.steer.approvals import PendingApproval
 
 Seen = TypeVar("Seen", OutboxItem, Execution, PendingApproval)
 _OF_PAGES = ("cursor", "page_size")

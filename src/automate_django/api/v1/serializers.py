@@ -11,7 +11,7 @@ from typing import Any
 from rest_framework import serializers
 
 from automate_django.kernel import get_kernel
-from automate_kernel.errors import PayloadError
+from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox.item import (
     LENGTHS,
     MAX_DELAY_SECONDS,
@@ -21,12 +21,12 @@ from automate_kernel.outbox.item import (
 )
 from automate_kernel.outbox.labels import MAX_LABELS
 from automate_kernel.secrets.masking import hide_named
-from automate_kernel.workflows.approvals import MOST_COMMENT
 from automate_kernel.workflows.execution import (
     ExecutionStatus,
     check_event_name,
     check_event_source,
 )
+from automate_kernel.workflows.steer.approvals import MOST_COMMENT
 
 _ITEM_STATUSES = tuple(status.value for status in ItemStatus)
 _EXECUTION_STATUSES = tuple(status.value for status in ExecutionStatus)

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from automate_django.api.schema import described
 from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource, require
-from automate_kernel.workflows.catalogue import EVERYBODY, Entry
+from automate_kernel.workflows.store.catalogue import EVERYBODY, Entry
 
 _READS = ("list", "retrieve", "schedules")
 _CHANGES = ("pause_schedules", "resume_schedules")

@@ -33,7 +33,7 @@ class Command(KernelCommand):
 
     def handle(self, *args: Any, arguments: list[str], **options: Any) -> None:
         """Run the command in *arguments* on the command's own streams."""
-        from automate_kernel.cli import app_for
+        from automate_cli import app_for
 
         with (
             _as_it_is(self.stdout) as out,

@@ -12,11 +12,11 @@ from django.core.checks import WARNING, run_checks
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
+from automate_cli.command_input import duration_input
 from automate_django import conf
 from automate_django.kernel import get_kernel
 from automate_django.management.base import KernelCommand, as_json
-from automate_kernel.command_input import duration_input
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring import diagnosis
 from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel.monitoring.diagnosis import Finding

@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
+from automate_cli.command_input import duration_input, label_input, payload_input
 from automate_django.kernel import get_kernel
 from automate_django.management.base import KernelCommand, as_json
-from automate_kernel.command_input import duration_input, label_input, payload_input
 
 
 class Command(KernelCommand):

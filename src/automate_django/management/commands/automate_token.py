@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from automate_django.management.base import KernelCommand, as_json
 from automate_django.models import ApiToken
-from automate_kernel.durations import parse_duration
-from automate_kernel.errors import AutomateError
+from automate_kernel.base.durations import parse_duration
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox.item import check_text
 
 

@@ -22,7 +22,7 @@ from automate_django import conf
 from automate_django.connections import FreshConnections, PooledConnections, is_pooled
 from automate_django.kernel import get_kernel
 from automate_django.management.base import KernelCommand
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.http.worker_ports import Ports, run_observed, supervise_observed
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.logs import configure_logging

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.workflows.definition.model import Step
 

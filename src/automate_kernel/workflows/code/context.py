@@ -23,8 +23,8 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from automate_kernel.durations import parse_duration
-from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.base.durations import parse_duration
+from automate_kernel.base.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.operations.annotated import Values
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
 from automate_kernel.outbox.labels import checked_labels

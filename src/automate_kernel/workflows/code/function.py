@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from types import UnionType
 from typing import Any, Union, cast, get_args, get_origin
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, WorkflowError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PluginError, WorkflowError
 from automate_kernel.operations.annotated import Results, Values
 from automate_kernel.operations.signature import Binding, type_hints
 from automate_kernel.operations.spec import OperationSpec, step_operation

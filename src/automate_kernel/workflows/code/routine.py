@@ -9,7 +9,7 @@ from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.code.calls import UnwoundError
 

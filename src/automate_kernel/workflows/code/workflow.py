@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from automate_kernel.errors import WorkflowError, did_you_mean
+from automate_kernel.base.errors import WorkflowError, did_you_mean
 from automate_kernel.operations.annotated import Results
 from automate_kernel.operations.signature import type_hints
 from automate_kernel.workflows.code.function import payload_values

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from automate_kernel.durations import (
+from automate_kernel.base.durations import (
     DurationField,
     OptionalDuration,
     format_duration,

@@ -27,8 +27,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from automate_kernel.durations import OptionalDuration, format_duration
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.durations import OptionalDuration, format_duration
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows.definition.fields import (
     DefinitionModel,
     Identifier,

@@ -19,9 +19,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from automate_kernel.durations import DurationField, format_duration
-from automate_kernel.errors import ErrorCodes, WorkflowError
-from automate_kernel.operations.schemas import validation_problems
+from automate_kernel.base.durations import DurationField, format_duration
+from automate_kernel.base.errors import ErrorCodes, WorkflowError
+from automate_kernel.operations.schemas.checks import validation_problems
 from automate_kernel.storage.values import UnstorableError, plain_json
 from automate_kernel.workflows.definition.structure import FieldPath
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from xml.sax.saxutils import escape
 
-from automate_kernel.durations import format_duration
+from automate_kernel.base.durations import format_duration
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.structure import topological_order
 from automate_kernel.workflows.definition.triggers import (

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from automate_kernel.errors import PayloadError
+from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox.labels import MAX_LABELS, checked_labels
 from automate_kernel.workflows.definition.fields import refused
 from automate_kernel.workflows.definition.structure import kind_of

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from automate_kernel.errors import AutomateError, WorkflowError, did_you_mean
+from automate_kernel.base.errors import AutomateError, WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document, dump_yaml, read_json, read_yaml
 from automate_kernel.workflows.definition.model import KINDS, NO_KIND, Workflow
 from automate_kernel.workflows.definition.problems import (

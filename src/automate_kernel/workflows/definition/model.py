@@ -53,8 +53,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from automate_kernel.durations import OptionalDuration
-from automate_kernel.errors import WorkflowError, did_you_mean
+from automate_kernel.base.durations import OptionalDuration
+from automate_kernel.base.errors import WorkflowError, did_you_mean
 from automate_kernel.outbox.item import MAX_CONCURRENCY
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_json

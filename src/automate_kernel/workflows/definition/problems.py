@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from automate_kernel.durations import parse_duration
-from automate_kernel.errors import WorkflowError, did_you_mean
+from automate_kernel.base.durations import parse_duration
+from automate_kernel.base.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.approval import LINKS, Approval, FormField, Notice
 from automate_kernel.workflows.definition.blocks import list_of, lists_around, local_id

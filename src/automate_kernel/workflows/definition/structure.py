@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 
-from automate_kernel.errors import did_you_mean
+from automate_kernel.base.errors import did_you_mean
 
 FieldPath = tuple[str | int, ...]
 """The place of a value in a definition: ``("steps", 0, "retry", "delay")``."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from automate_kernel.errors import ErrorCodes, did_you_mean
+from automate_kernel.base.errors import ErrorCodes, did_you_mean
 from automate_kernel.workflows.definition.structure import FieldPath
 from automate_kernel.workflows.execution import Event, StepStatus
 

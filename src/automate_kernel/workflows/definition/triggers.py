@@ -16,8 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from automate_kernel.durations import Duration, OptionalDuration
-from automate_kernel.errors import ConfigError, did_you_mean
+from automate_kernel.base.durations import Duration, OptionalDuration
+from automate_kernel.base.errors import ConfigError, did_you_mean
 from automate_kernel.workflows.definition.fields import (
     Condition,
     DefinitionModel,

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from automate_kernel.durations import (
+from automate_kernel.base.durations import (
     OptionalDuration,
     format_duration,
     parse_duration,

@@ -14,7 +14,7 @@ from automate_django.admin.bases.export import csv_lines, unescaped
 from automate_django.models import AuditEntry
 from backoffice.models import Product, Project, Task
 
-from automate_kernel.testing import HOSTILE_VALUES, HostileValuesContract
+from automate_testing import HOSTILE_VALUES, HostileValuesContract
 
 from .conftest import World, page, url
 

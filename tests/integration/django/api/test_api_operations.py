@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from automate_django.models import ApiToken, IdempotencyRecord
 from automate_kernel import Call, Connector, action
-from automate_kernel.connectors import options
-from automate_kernel.errors import AutomateError
+from automate_kernel.plugins.connectors import options
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.http.operations import ExposedOperations
 from django.contrib.auth.models import Permission, User
 from django.db import connection

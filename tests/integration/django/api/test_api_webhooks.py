@@ -11,9 +11,9 @@ from automate_django import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.webhooks import WebhookView
 from automate_kernel import Connector, TriggerSpec
-from automate_kernel.errors import SecretUnavailableError
+from automate_kernel.base.errors import SecretUnavailableError
 from automate_kernel.secrets import SecretsBackend
-from automate_kernel.webhooks import GitHubSignature
+from automate_kernel.triggers.webhooks import GitHubSignature
 from django.core.handlers.wsgi import WSGIRequest
 from django.test import Client, RequestFactory, override_settings
 

@@ -218,7 +218,7 @@ def test_staff_without_a_tenant_see_nothing_unless_they_operate(staff, fail, ker
 
 
 def test_an_order_is_carried_on_by_nobody_else(staff, root, fail, kernel, monkeypatch):
-    from automate_kernel.workflows import bulk_runner
+    from automate_kernel.workflows.steer import bulk_runner
     from automate_kernel.outbox import operator_commands
 
     monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)

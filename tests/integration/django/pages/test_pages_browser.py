@@ -68,7 +68,7 @@ def test_from_the_group_of_failures_to_all_of_them_retried(kernel, busy, operato
 
 
 def test_a_large_order_shows_how_far_it_is_and_ends_by_itself(kernel, busy, operator, monkeypatch):
-    from automate_kernel.workflows import bulk_runner
+    from automate_kernel.workflows.steer import bulk_runner
     from automate_kernel.outbox import operator_commands
 
     monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)
@@ -185,7 +185,7 @@ def test_a_viewer_has_nothing_to_press(kernel, busy, operator, staff):
 
 
 def test_without_script_everything_is_done_by_buttons(kernel, busy, operator, monkeypatch):
-    from automate_kernel.workflows import bulk_runner
+    from automate_kernel.workflows.steer import bulk_runner
     from automate_kernel.outbox import operator_commands
 
     monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)

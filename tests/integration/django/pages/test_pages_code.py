@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from automate_django import get_kernel
 from automate_django.kernel import automation, forget_kernel
-from automate_kernel.errors import ConfigError
+from automate_kernel.base.errors import ConfigError
 from automate_kernel.workflows.execution import ExecutionStatus
 from django.conf import settings
 from django.test import override_settings

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from automate_django import definitions
 from automate_django.models import AuditEntry, WorkflowExecution
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.workflows import bulk_runner
-from automate_kernel.workflows.engine import executions as stored_executions
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.workflows.steer import bulk_runner
+from automate_kernel.workflows.steer import executions as stored_executions
 from django.db import connections
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext

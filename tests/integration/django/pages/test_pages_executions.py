@@ -13,7 +13,7 @@ from automate_django import definitions
 from automate_django.kernel import get_kernel
 from automate_django.models import AuditEntry, WorkflowExecution
 from automate_kernel import Kernel, WorkflowContext
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows.execution import ExecutionStatus
 from django.db import connection
 from django.test import override_settings

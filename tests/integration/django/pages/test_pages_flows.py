@@ -94,7 +94,7 @@ def test_a_file_with_a_bad_row_saves_nothing_and_the_mended_one_does(
 
 
 def test_the_timeline_of_an_execution_and_how_it_goes_on(kernel, operator):
-    from automate_kernel.errors import AutomateError, ErrorCodes
+    from automate_kernel.base.errors import AutomateError, ErrorCodes
 
     down = [True]
 

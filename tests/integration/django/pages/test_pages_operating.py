@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from automate_kernel.connectors import Connector, action
+from automate_kernel.plugins.connectors import Connector, action
 from automate_kernel.outbox import WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
 
@@ -236,7 +236,7 @@ def test_no_page_holds_what_a_strict_policy_forbids(kernel, root, fail, alive, p
 
 
 def test_the_pages_in_between_hold_none_of_it_either(kernel, root, fail, monkeypatch, markup_of):
-    from automate_kernel.workflows import bulk_runner
+    from automate_kernel.workflows.steer import bulk_runner
     from automate_kernel.outbox import operator_commands
 
     monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 import pytest
 from automate_kernel import Call, Connector, action
-from automate_kernel.connectors import FieldOption, options
-from automate_kernel.errors import AutomateError
+from automate_kernel.plugins.connectors import FieldOption, options
+from automate_kernel.base.errors import AutomateError
 from pydantic import BaseModel, Field
 
 BASE = "/admin/automate_django/outboxitem/operations/"

@@ -12,7 +12,7 @@ BASE = "/admin/automate_django/outboxitem/"
 @pytest.fixture(autouse=True)
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten items a step."""
-    from automate_kernel.workflows import bulk_runner
+    from automate_kernel.workflows.steer import bulk_runner
     from automate_kernel.outbox import operator_commands
 
     monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)

@@ -373,7 +373,7 @@ def test_all_that_a_filter_finds_are_retried_and_no_others(alias, kernel, root, 
 def test_a_large_order_goes_on_request_by_request_and_takes_each_item_once(
     alias, kernel, root, fail, monkeypatch
 ):
-    from automate_kernel.workflows import bulk_runner
+    from automate_kernel.workflows.steer import bulk_runner
     from automate_kernel.outbox import operator_commands
 
     monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)
@@ -397,7 +397,7 @@ def test_a_large_order_goes_on_request_by_request_and_takes_each_item_once(
 def test_items_that_fail_after_the_order_was_given_are_not_its_business(
     alias, kernel, root, fail, monkeypatch
 ):
-    from automate_kernel.workflows import bulk_runner
+    from automate_kernel.workflows.steer import bulk_runner
     from automate_kernel.outbox import operator_commands
 
     monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)

@@ -29,8 +29,8 @@ from automate_django.tasks.versions import (
     task_finished,
     task_started,
 )
-from automate_kernel.errors import PayloadError
-from automate_kernel.testing.values import KEPT, nested, same
+from automate_kernel.base.errors import PayloadError
+from automate_testing.contracts.values import KEPT, nested, same
 from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
 from django.db import IntegrityError, connections, transaction
 from django.test import override_settings

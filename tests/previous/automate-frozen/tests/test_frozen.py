@@ -10,9 +10,9 @@ from automate_frozen.connector import FrozenConnector
 from automate_frozen.filters import shout
 from automate_frozen.provider import FrozenMath
 from automate_kernel import ConnectorContext, ProviderContext
-from automate_kernel.testing.connectors import ConnectorContract
-from automate_kernel.testing.providers import ProviderContract
-from automate_kernel.testing.secrets import SecretsBackendContract
+from automate_testing.contracts.connectors import ConnectorContract
+from automate_testing.contracts.providers import ProviderContract
+from automate_testing.contracts.secrets import SecretsBackendContract
 
 
 class TestFrozenConnector(ConnectorContract):

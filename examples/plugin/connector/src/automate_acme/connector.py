@@ -1,7 +1,7 @@
 """The connector: actions and webhooks of Acme Inc."""
 
 from automate_kernel import Connector, TriggerSpec, action
-from automate_kernel.webhooks import HmacSignature
+from automate_kernel.triggers.webhooks import HmacSignature
 from pydantic import BaseModel, Field
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from automate_kernel import AutomateError, Call, Connector, ErrorCodes, TriggerSpec, action
-from automate_kernel.webhooks import HmacSignature
+from automate_kernel.triggers.webhooks import HmacSignature
 from pydantic import BaseModel, Field
 
 

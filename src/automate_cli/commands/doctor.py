@@ -1,0 +1,220 @@
+"""``automate doctor`` and ``automate secrets``: checks of a project, with remedies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache, partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from automate_cli.command import Commands, Context, WorkFailedError
+from automate_cli.command_input import duration_input
+from automate_cli.database import is_stand_in
+from automate_cli.inputs import flag, option
+from automate_cli.output import Columns, attributes, rows_of
+from automate_cli.version import version_line
+from automate_kernel.base.errors import AutomateError
+from automate_kernel.monitoring.connections import connection_findings
+from automate_kernel.monitoring.diagnosis import (
+    Finding,
+    clock_finding,
+    execution_findings,
+    findings_of,
+    plugin_findings,
+    poll_findings,
+    schedule_findings,
+    schema_findings,
+    secret_findings,
+    secret_uses,
+    worker_findings,
+    workflow_findings,
+)
+from automate_kernel.storage import MemoryStorage
+
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
+
+app: Commands = Commands()
+secrets_app: Commands = Commands(
+    "secrets", "Find out whether secrets can be read. Values are never shown."
+)
+
+
+@app.called(
+    "automate doctor",
+    "automate doctor --json",
+    "automate doctor --test-connections   # starts servers of MCP, and asks other services",
+    "automate doctor --idle-after 15m   # where a worker runs every ten minutes",
+)
+def doctor(
+    context: Context,
+    idle_after: str = option(
+        "60s",
+        "Report work that is due for so long and that no worker works on.",
+        metavar="DURATION",
+    ),
+    test_connections: bool = flag(
+        "--test-connections", "Have the plugins that have config ask their services, too."
+    ),
+) -> None:
+    """
+    Check the database, plugins, secrets, workflows, schedules, executions, workers and clocks.
+
+    Each finding comes with its remedy. Exits with 1 if something is broken: work that is due and
+    that nobody works on, for example.
+    """
+    checks = _checks(context, duration_input(idle_after, "--idle-after"))
+    if test_connections:
+        checks = chain(checks, [("connections", lambda: _connections(context))])
+    findings = findings_of(checks, debug=context.debug)
+    out, broken = context.out, sum(each.state == "fail" for each in findings)
+    out.data({"ok": not broken, "findings": [each.to_json() for each in findings]})
+    columns = {"CHECK": "check", "STATE": "state", "FOUND": "text"}
+    out.table(columns, rows_of(findings, columns))
+    for each in findings:
+        if each.remedy and each.state != "ok":
+            out.line(f"{each.check}: {each.remedy}", "yellow")
+    if broken:
+        raise WorkFailedError(message=f"{broken} of {len(findings)} findings are failures")
+
+
+def _checks(
+    context: Context, idle_seconds: float
+) -> Iterator[tuple[str, Callable[[], list[Finding]]]]:
+    session = context.session
+    kernel = cache(partial(session.in_memory, workflows=False))
+    yield "program", lambda: [Finding("program", "ok", version_line())]
+    yield "settings", lambda: _settings(context)
+    yield "database", lambda: _database(context)
+    yield "plugins", lambda: _plugins(kernel())
+    yield "workflows", lambda: _workflows(session.workflow_paths(), kernel())
+    yield "secrets", lambda: secret_findings(kernel(), _uses(context, kernel()))
+    listening = cache(partial(_listening, context))
+    yield (
+        "polls",
+        lambda: poll_findings(
+            listening(), command=context.named("polls"), idle_seconds=idle_seconds
+        ),
+    )
+    yield (
+        "schedules",
+        lambda: schedule_findings(
+            listening(), command=context.named("schedules"), idle_seconds=idle_seconds
+        ),
+    )
+    yield (
+        "executions",
+        lambda: execution_findings(session.plain, command=context.named("executions")),
+    )
+    yield (
+        "workers",
+        lambda: worker_findings(
+            session.plain.outbox,
+            command=context.named("outbox"),
+            worker=context.named("worker"),
+            idle_seconds=idle_seconds,
+        ),
+    )
+
+
+def _connections(context: Context) -> list[Finding]:
+    return connection_findings(context.session.in_memory(workflows=False))
+
+
+def _plugins(kernel: Kernel) -> list[Finding]:
+    kernel.plugins.registry("command").load_all()  # no kernel imports them
+    return plugin_findings(kernel)
+
+
+def _listening(context: Context) -> Kernel:
+    """Return a kernel that has the workflows, as far as they are valid."""
+    kernel = context.session.look().build(workflows=False)
+    for path in context.session.workflow_paths():
+        with suppress(AutomateError):  # reported with the workflows
+            kernel.add_workflow(path)
+    return kernel
+
+
+def _settings(context: Context) -> list[Finding]:
+    settings = context.session.settings
+    found = [Finding("settings", "ok", str(settings.file or "no file: defaults and environment"))]
+    for name, near in settings.strays:
+        remedy = f"did you mean {near}?" if near else "unset it, if it was meant for us"
+        found.append(Finding("settings", "warn", f"{name} is read by nobody", remedy))
+    return found
+
+
+def _database(context: Context) -> list[Finding]:
+    storage = context.session.plain.storage
+    if isinstance(storage, MemoryStorage):
+        remedy = "give the kernel a storage, or workers in other processes see nothing"
+        return [Finding("database", "warn", "app keeps everything in memory", remedy)]
+    if is_stand_in(storage):
+        remedy = "name the right one, or begin: the first event, worker or db create makes it"
+        return [Finding("database", "warn", f"{storage.describe()}: there is no file", remedy)]
+    found = schema_findings(storage)
+    failed = any(each.state == "fail" for each in found)
+    return found if failed else [*found, clock_finding(storage)]
+
+
+def _workflows(paths: list[Path], kernel: Kernel) -> list[Finding]:
+    found = []
+    for path in paths:
+        try:
+            kernel.add_workflow(path)
+        except AutomateError as error:
+            found.append(Finding("workflows", "fail", str(error), "correct the definitions"))
+    if found and not len(kernel.workflows):
+        return found
+    none = "set workflows in automate.toml, or make the folder workflows"
+    others = workflow_findings(kernel, none=none)
+    return [*found, *(each for each in others if not found or each.state != "ok")]
+
+
+def _uses(context: Context, kernel: Kernel) -> dict[str, list[str]]:
+    settings = context.session.settings
+    tokens = {name: settings[name] for name in ("serve.events_token", "serve.operations_token")}
+    return secret_uses(kernel, settings["config"], tokens)
+
+
+@secrets_app.called("automate secrets check", "automate secrets check --json")
+def check(context: Context) -> None:
+    """
+    Read each secret that workflows, plugins' config and webhooks name, and show which work.
+
+    Values are read and dropped, never shown. Exits with 1 if any can't be read. A value that is too
+    short or common to be hidden well gets a warning.
+    """
+    out, kernel = context.out, context.session.in_memory()
+    uses = _uses(context, kernel)
+    report = kernel.secrets.check(uses)
+    rows = [
+        {
+            **attributes(status, "key", "ok"),
+            **{name: getattr(status, name) or None for name in ("backend", "problem", "warning")},
+            "used_by": uses[status.key],
+        }
+        for status in report.statuses
+    ]
+    out.data({"ok": report.ok, "secrets": rows})
+    columns: Columns = {
+        "KEY": "key",
+        "STATE": lambda status: ("warn" if status.warning else "ok") if status.ok else "missing",
+        "BACKEND": lambda status: status.backend or None,
+        "USED BY": lambda status: "; ".join(uses[status.key]),
+    }
+    none = "no workflow, config or webhook names a secret"
+    out.table(columns, rows_of(report.statuses, columns), empty=none)
+    for status in report.problems:
+        out.line(f"{status.key}: {status.problem}", "red")
+    for status in report.warnings:
+        out.line(f"{status.key}: {status.warning}", "yellow")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+app.add_typer(secrets_app)

@@ -1,0 +1,492 @@
+"""``automate outbox``: look at items, change, limit and pause them, and clean up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from automate_cli import inputs, overview, records
+from automate_cli.command import Commands, Context, DataCommand, WorkFailedError
+from automate_cli.command_input import duration_input
+from automate_cli.inputs import LABEL, LIMIT, TENANT, argument, flag, option
+from automate_cli.output import Columns, as_json, attributes, boxed, counted, seconds
+from automate_kernel.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from automate_kernel.outbox import OutboxItem, OutboxStats
+
+app: Commands = Commands(
+    "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean."
+)
+
+_STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
+_HANDFUL = 10
+_WAKE_UP = "automate.advance"
+_CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than", "limit")
+
+_KIND = option(None, "Only items of this kind.")
+_ONE_KIND = argument("The kind of item: mail.send.")
+
+# -- statistics -----------------------------------------------------------------------------------
+
+
+@app.called(
+    "automate outbox stats",
+    "automate outbox stats --watch",
+    "automate outbox stats --watch 10 --json   # a document a line",
+)
+def stats(
+    context: Context,
+    watch: bool = flag("--watch", "Look again and again."),
+    every: float | None = argument(
+        "With --watch: seconds between two looks; 2 by default.", None, metavar="[SECONDS]", min=0.1
+    ),
+) -> None:
+    """Count the items of each kind by state, and show the delay of the oldest due one."""
+    if every is not None and not watch:
+        raise ConfigError("how often to look is for --watch", hint=f"add it: --watch {every:g}")
+    out = context.out
+    if watch:
+        look = context.session.storing.outbox.stats
+        overview.Watch(out, look, _picture, _line, _data).run(every or 2.0)
+        return
+    found = context.session.plain.outbox.stats()
+    out.data(_data(found))
+    out.table(("KIND", *_STATES), _rows(found), empty="the outbox is empty")
+    for text, style in _below(found):
+        out.line(text, style)
+
+
+@app.called("automate outbox workers")
+def workers(context: Context) -> None:
+    """List the workers that report to this database, with their processes and loads."""
+    outbox = context.session.plain.outbox
+    columns = overview.worker_columns(outbox.now())
+    context.out.listing(outbox.workers(), columns, overview.NO_WORKER, overview.worker_data)
+
+
+def _data(found: OutboxStats) -> dict[str, Any]:
+    return attributes(found, "counts", "oldest_due_seconds", "paused")
+
+
+def _rows(found: OutboxStats) -> list[tuple[Any, ...]]:
+    return [(kind, *(of.get(each, 0) for each in _STATES)) for kind, of in found.counts.items()]
+
+
+def _below(found: OutboxStats) -> list[tuple[str, str | None]]:
+    late = found.oldest_due_seconds
+    lines: list[tuple[str, str | None]] = [
+        (f"oldest due item: {'none' if late is None else seconds(late) + ' late'}", None)
+    ]
+    if found.paused:
+        lines.append((f"paused: {', '.join(found.paused)}", "yellow"))
+    return lines
+
+
+def _line(found: OutboxStats) -> str:
+    counts = "  ".join(f"{state.lower()} {found.total(state)}" for state in _STATES)
+    return f"{datetime.now():%H:%M:%S}  {counts}  {_below(found)[0][0]}"  # noqa: DTZ005  (to read)
+
+
+def _picture(found: OutboxStats) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(
+        boxed(("KIND", *_STATES), [tuple(map(str, row)) for row in _rows(found)], live=True),
+        *(Text(text, style=style or "") for text, style in _below(found)),
+    )
+
+
+# -- items ----------------------------------------------------------------------------------------
+
+
+@app.command("list", cls=DataCommand, hidden=True)
+@app.called(
+    "automate outbox ls --status FAILED",
+    "automate outbox ls --kind automate.event --limit 100 --json",
+    "automate outbox ls --label order=4711",
+)
+def ls(
+    context: Context,
+    status: str | None = option(None, "PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED."),
+    kind: str | None = _KIND,
+    tenant: str | None = TENANT,
+    label: str | None = LABEL,
+    limit: int = LIMIT,
+) -> None:
+    """List items, the newest first."""
+    outbox = context.session.plain.outbox
+    given: dict[str, Any] = {"status": _status(status), "kind": kind, "tenant_id": tenant}
+    if label is None:
+        found = outbox.find(**given, limit=limit)
+    else:
+        found = outbox.labelled(label, **given, limit=limit)
+    context.out.listing(found, records.ITEMS, "no items", records.item_data)
+
+
+def _status(given: str | None) -> str | None:
+    from automate_kernel.outbox.item import ItemStatus
+
+    return inputs.one_of(given, ItemStatus, "--status")
+
+
+@app.called("automate outbox show 0193f0c2-…")
+def show(context: Context, item_id: str = argument("The item's id.", metavar="ID")) -> None:
+    """
+    Show an item with its payload, and the error of each attempt.
+
+    A failed attempt is shown with the files and lines of its error, without values.
+    """
+    from automate_kernel.monitoring.waiting import why_item_waits
+
+    item = _found_item(context, item_id)
+    data = records.item_data(item, whole=True)
+    attempts = context.session.plain.outbox.failed_attempts(item.id)
+    failed = [records.attempt_data(each) for each in attempts]
+    reasons = why_item_waits(context.session.plain, item)
+    shown_reasons = [each.to_json() for each in reasons]
+    context.out.data({**data, "failed_attempts": failed, "reasons": shown_reasons})
+    headers = as_json(data["headers"]) if data["headers"] else None
+    labels = records.labels_text(data["labels"])
+    shown = {**data, "payload": as_json(data["payload"]), "headers": headers, "labels": labels}
+    context.out.fields(shown.items())
+    records.show_reasons(context, reasons)
+    records.show_attempts(context.out, attempts)
+
+
+@app.called("automate outbox errors", "automate outbox errors --kind mail.send --json")
+def errors(
+    context: Context, kind: str | None = _KIND, tenant: str | None = TENANT, limit: int = LIMIT
+) -> None:
+    """
+    Group the failed items by kind and by where their error came from.
+
+    automate outbox requeue --failed --error GROUP requeues a group.
+    """
+    found = context.session.plain.outbox.error_groups(kind=kind, tenant_id=tenant, limit=limit)
+    records.list_groups(context.out, found, "KIND")
+
+
+def _found_item(context: Context, item_id: str) -> OutboxItem:
+    item = context.session.plain.outbox.get(item_id)
+    if item is None:
+        raise context.missing(f"item {item_id!r}", "outbox ls")
+    return item
+
+
+# -- changes --------------------------------------------------------------------------------------
+
+
+def _choice(
+    item_ids: list[str] | None = argument("The items' ids.", None, metavar="[ID]…"),
+    every: bool = flag("--all", "All items that the options match."),
+    failed: bool = flag("--failed", "All items that FAILED."),
+    status: str | None = option(None, "Only items in this state."),
+    kind: str | None = _KIND,
+    tenant: str | None = TENANT,
+    error_code: str | None = option(None, "Only with this last error."),
+    error: str | None = option(
+        None, "Only of this group, as outbox errors names it: KeyError in shop.charge."
+    ),
+    older_than: str | None = inputs.OLDER_THAN,
+    newer_than: str | None = inputs.NEWER_THAN,
+    limit: int | None = inputs.MOST,
+    rate: float | None = option(
+        None, "Number of items of a kind that become due in a second.", min=0.001
+    ),
+    yes: bool = inputs.YES,
+) -> None: ...
+
+
+class _RequeueCommand(DataCommand):
+    shared = staticmethod(_choice)
+
+
+class _ChangeCommand(_RequeueCommand):
+    without = ("failed", "rate")
+
+
+@app.command("retry", cls=_RequeueCommand, hidden=True)
+@app.called(
+    "automate outbox requeue 0193f0c2-… 0193f0c3-…",
+    "automate outbox requeue --failed --kind mail.send --rate 50",
+    'automate outbox requeue --failed --error "KeyError in shop.actions.charge"',
+    "automate outbox requeue --all --status CANCELLED --yes",
+    cls=_RequeueCommand,
+)
+def requeue(context: Context) -> None:
+    """
+    Make failed or cancelled items wait again, with all their attempts.
+
+    Without ids every FAILED one that the options match, or with --status CANCELLED those. An
+    execution is resumed by automate executions resume instead.
+    """
+    outbox, rate = context.session.plain.outbox, context.given["rate"]
+    change = _Change(
+        context, "requeue", "requeued", ("FAILED",), ("CANCELLED",), "executions resume"
+    )
+    if rate is not None and change.ids:
+        raise ConfigError("--rate goes with --failed or --all")
+    change.run(outbox.requeue, partial(outbox.requeue_matching, per_second=rate))
+
+
+@app.called(
+    "automate outbox cancel 0193f0c2-…",
+    "automate outbox cancel --all --kind mail.send --yes",
+    "automate outbox cancel --all --status RUNNING --kind report",
+    cls=_ChangeCommand,
+)
+def cancel(context: Context) -> None:
+    """
+    Cancel waiting items, and ask running ones to stop.
+
+    With --all, every PENDING and RETRY one, or with --status RUNNING the running ones. An execution
+    is cancelled by automate executions cancel instead.
+    """
+    outbox = context.session.plain.outbox
+    change = _Change(
+        context, "cancel", "cancelled", ("PENDING", "RETRY"), ("RUNNING",), "executions cancel"
+    )
+    change.run(outbox.cancel, outbox.cancel_matching)
+
+
+@app.called(
+    "automate outbox discard 0193f0c2-…",
+    "automate outbox discard --all --kind mail.send --older-than 7d --yes",
+    cls=_ChangeCommand,
+)
+def discard(context: Context) -> None:
+    """
+    Delete items that are finished.
+
+    With --all, every FAILED and CANCELLED one, or with --status COMPLETED the completed ones.
+    """
+    outbox = context.session.plain.outbox
+    change = _Change(context, "discard", "discarded", ("FAILED", "CANCELLED"), ("COMPLETED",))
+    change.run(outbox.discard, outbox.discard_matching)
+
+
+@app.called("automate outbox reschedule 0193f0c2-… --delay 2h")
+def reschedule(
+    context: Context,
+    item_ids: list[str] = argument("The items' ids.", metavar="ID…"),
+    delay: str = option("0", "The time until they are due: 2h; 0 is at once.", metavar="DURATION"),
+) -> None:
+    """Change when items that wait are due."""
+    outbox, seconds_ = context.session.plain.outbox, duration_input(delay, "--delay")
+    ids = [_found_item(context, item_id).id for item_id in item_ids]
+    _report(context, outbox.reschedule(ids, delay=seconds_), "rescheduled", len(ids))
+
+
+class _Change:
+    """
+    A change of the items that `_choice` chooses: those with the ids, or all that match.
+
+    *usual* are the states without --status, *also* the others that it may name. *instead* is the
+    command for items of executions. Raises `ConfigError` for options that don't go together.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        verb: str,
+        done: str,
+        usual: tuple[str, ...],
+        also: tuple[str, ...],
+        instead: str | None = None,
+    ) -> None:
+        given = self._given = context.given
+        self._context, self._verb, self._done, self._instead = context, verb, done, instead
+        self._outbox = context.session.plain.outbox
+        failed = bool(given.get("failed"))
+        self._status = _status("FAILED" if failed else given["status"])
+        self._states = (self._status,) if self._status else usual
+        item_ids: Sequence[str] = given["item_ids"] or ()
+        if bool(item_ids) == (given["every"] or failed):
+            raise ConfigError(
+                "name the items, or say --all",
+                hint="--all takes every item that --kind, --status and the others match",
+            )
+        found = [_found_item(context, item_id) for item_id in item_ids]
+        if instead and _WAKE_UP in (given["kind"], *(item.kind for item in found)):
+            raise ConfigError(
+                f"an item of kind {_WAKE_UP} belongs to an execution",
+                hint=f"use {context.named(instead)}",
+            )
+        if self._status not in (None, *usual, *also):
+            raise ConfigError(f"items that are {self._status} can't be {done}")
+        self.ids: list[str] = [item.id for item in found]
+
+    def run(self, some: Callable[[Sequence[str]], int], many: Callable[..., int]) -> None:
+        """Change *some* items by their ids, or *many* of each kind by conditions, and report."""
+        ids, out, verb, number = self.ids, self._context.out, self._verb, self._number()
+        what = "all that match" if number is None else counted(number)
+        if number != 0 and (not ids or len(ids) > _HANDFUL):
+            inputs.confirm(f"{verb.capitalize()} {what}?", yes=self._given["yes"])
+        with out.working(f"{verb}: {what}") as show:
+            if ids:
+                changed = some(ids)
+            else:
+                changed = self._matching(many, lambda count: show(f"{verb}: {count} of {what}"))
+        _report(self._context, changed, self._done, len(ids) if ids else None)
+
+    def _matching(self, many: Callable[..., int], show: Callable[[int], None]) -> int:
+        given, changed = self._given, 0
+        conditions = {
+            "status": self._status,
+            "tenant_id": given["tenant"],
+            "error_code": given["error_code"],
+            "error_group": given["error"],
+            **inputs.ages(self._outbox.now(), given["older_than"], given["newer_than"]),
+        }
+        for kind in self._kinds():
+            conditions["limit"] = None if given["limit"] is None else given["limit"] - changed
+            changed += many(
+                kind=kind, progress=lambda n, before=changed: show(before + n), **conditions
+            )
+        return changed
+
+    def _kinds(self) -> list[str]:
+        if self._given["kind"]:
+            return [self._given["kind"]]
+        counts = self._outbox.stats().counts
+        return [kind for kind in counts if kind != _WAKE_UP or not self._instead]
+
+    def _number(self) -> int | None:
+        """Return the number of items, or None where only a pass through all of them shows it."""
+        if self.ids:
+            return len(self.ids)
+        if any(self._given[name] for name in _CONDITIONS):
+            return None
+        counts, kinds = self._outbox.stats().counts, self._kinds()
+        return sum(counts.get(kind, {}).get(state, 0) for kind in kinds for state in self._states)
+
+
+def _report(context: Context, changed: int, done: str, named: int | None) -> None:
+    unchanged = 0 if named is None else named - changed
+    context.out.data({done: changed, "unchanged": unchanged})
+    context.out.line(f"{counted(changed)} {done}")
+    if unchanged:
+        raise WorkFailedError(
+            message=f"{counted(unchanged)} could not be {done}",
+            hint=f"they are in another state: {context.named('outbox show')} shows it",
+        )
+
+
+# -- limits and pauses ----------------------------------------------------------------------------
+
+
+@app.called(
+    "automate outbox limit mail.send --concurrency 5",
+    "automate outbox limit crm.update --rate 100/1m --burst 10",
+)
+def limit(
+    context: Context,
+    kind: str = _ONE_KIND,
+    concurrency: int | None = option(None, "The number of items that run at once.", min=1),
+    rate: str | None = option(
+        None, "The number of starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"
+    ),
+    burst: int | None = option(None, "The number of starts at once after a lull.", min=1),
+) -> None:
+    """Limit the items of a kind that run at once, and that start, over all workers."""
+    if concurrency is None and rate is None:
+        raise ConfigError("nothing is limited", hint="add --concurrency 5 or --rate 100/1m")
+    number, per_seconds = _rate(rate)
+    options: dict[str, Any] = {"concurrency": concurrency, "rate": number}
+    options |= {"per_seconds": per_seconds, "burst": burst}
+    context.session.storing.outbox.limit(kind, **options)
+    context.out.data({"kind": kind, **options})
+    context.out.line(f"{kind} is limited; {context.named('outbox unlimit')} {kind} lifts it")
+
+
+def _rate(text: str | None) -> tuple[int | None, float]:
+    if text is None:
+        return None, 1.0
+    number, _, per = text.partition("/")
+    if not number.isdecimal() or not int(number):
+        raise ConfigError(f"--rate: {text[:40]!r} is no rate", hint="write 100/1m, or 5 for 5/1s")
+    return int(number), duration_input(per or "1", "--rate")
+
+
+@app.called("automate outbox unlimit mail.send")
+def unlimit(context: Context, kind: str = _ONE_KIND) -> None:
+    """Lift the limit of a kind."""
+    lifted = context.session.plain.outbox.unlimit(kind)
+    context.out.data({"kind": kind, "lifted": lifted})
+    context.out.line(f"{kind} {'is no longer' if lifted else 'was not'} limited")
+
+
+@app.called("automate outbox limits")
+def limits(context: Context) -> None:
+    """List the limits. An operator's limit wins over one that the code declares."""
+    found = context.session.plain.outbox.limits()
+    columns: Columns = {
+        "KIND": "kind",
+        "AT ONCE": lambda each: each.concurrency or "-",
+        "RATE": lambda each: f"{each.rate} in {each.per_seconds:g} s" if each.rate else "-",
+        "BURST": lambda each: each.burst or each.rate or "-",
+        "SET BY": lambda each: "the code" if each.declared else "an operator",
+    }
+    context.out.listing(found, columns, empty="no kind is limited")
+
+
+@app.called("automate outbox purge --older-than 30d --yes")
+def purge(
+    context: Context,
+    older_than: str = option(..., "The time since they ended: 30d, 12h.", metavar="DURATION"),
+    yes: bool = inputs.YES,
+) -> None:
+    """Delete items and executions that ended long ago, with everything that belongs to them."""
+    age = duration_input(older_than, "--older-than")
+    inputs.confirm(f"Delete every item and execution that ended over {older_than} ago?", yes=yes)
+    with context.out.working("deleting"):
+        total = context.session.plain.purge(older_than_seconds=age)
+    context.out.data({"purged": total})
+    context.out.line(f"{counted(total, 'row')} deleted")
+
+
+@app.called('automate outbox pause mail.send --reason "the mail server is down"')
+def pause(
+    context: Context,
+    kind: str = _ONE_KIND,
+    reason: str = option("", "The reason, which is shown to others."),
+) -> None:
+    """Stop all workers from claiming items of a kind, until resume."""
+    outbox = context.session.storing.outbox
+    outbox.pause(kind, reason)
+    context.out.data({"kind": kind, "paused": True})
+    context.out.line(f"{kind} is paused; {context.named('outbox resume')} {kind} lets it go on")
+    if not outbox.find(kind=kind, limit=1):
+        # It may be paused before its first item. Misspelt, it would hold up nothing.
+        context.doubt("item", kind, outbox.stats().counts)
+
+
+@app.called("automate outbox resume mail.send")
+def resume(context: Context, kind: str = _ONE_KIND) -> None:
+    """Let workers claim items of a kind again."""
+    context.session.plain.outbox.resume(kind)
+    context.out.data({"kind": kind, "paused": False})
+    context.out.line(f"{kind} is no longer paused")
+
+
+@app.called("automate outbox reap", "automate outbox reap --stale-seconds 600")
+def reap(
+    context: Context,
+    stale_seconds: float | None = option(
+        None, "Seconds since the lease was renewed; never less than the lease.", min=0
+    ),
+) -> None:
+    """Recover items whose worker died. Workers do it themselves, if any is running."""
+    from automate_kernel.worker import OutboxReaper
+
+    kernel = context.session.plain
+    stale = kernel.outbox.lease_seconds if stale_seconds is None else stale_seconds
+    reaped = OutboxReaper(kernel.outbox, stale_threshold_seconds=stale).reap_stale_items()
+    context.out.data({"reaped": reaped})
+    context.out.line(f"{counted(reaped)} recovered")

@@ -1,0 +1,392 @@
+"""``automate workflow``: check, test and show definitions, pause and resume workflows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+from operator import methodcaller
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from automate_cli.command import Commands, Context, DataCommand, TextCommand
+from automate_cli.command_input import json_input
+from automate_cli.commands.events import find_workflow, is_path
+from automate_cli.commands.executions import found_execution
+from automate_cli.inputs import argument, flag, option
+from automate_cli.output import Columns, as_json, counted, seconds, time_of
+from automate_cli.records import show_dry_run, statuses_of
+from automate_kernel.base.errors import AutomateError, ConfigError, StorageError, did_you_mean
+from automate_kernel.secrets.redaction import redact_shown
+
+if TYPE_CHECKING:
+    from automate_cli.session import Session
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.workflows.definition.model import Workflow
+    from automate_testing.workflows.file import CaseFile
+
+_NAME = argument("The workflow's name.")
+_SHOWN_NAMES = 5
+app: Commands = Commands("workflow", "Check, test, show, pause and resume workflows.")
+hosted: Commands = Commands("workflow", "Pause and resume workflows.")
+"""The commands for workflows that the application's kernel has."""
+
+
+@app.called(
+    "automate workflow validate",
+    "automate workflow validate workflows/ extra/report.yaml",
+    "automate workflow validate --syntax workflows/   # without looking for the actions",
+)
+def validate(
+    context: Context,
+    paths: list[str] | None = argument("Files and folders; by default the configured ones.", None),
+    syntax: bool = flag("--syntax", "Only what stands in the files themselves."),
+) -> None:
+    """
+    Check workflows: fields, templates, and that their actions and webhooks exist.
+
+    Shows every problem, with its file and line if it has them. Exits with 2 if there is any.
+    """
+    session, out = context.session, context.out
+    kernel = session.in_memory(workflows=False)
+    given = [Path(path) for path in paths or ()] or session.workflow_paths()
+    if not given and not len(kernel.workflows):
+        raise ConfigError(
+            "there are no workflows to check",
+            hint="name files or folders, or set workflows in automate.toml",
+        )
+    results = [result for path in given for result in _results(kernel, path, syntax=syntax)]
+    out.data({"ok": not any(each["problems"] for each in results), "workflows": results})
+    for each in results:
+        name, problems = each["workflow"] or each["source"], each["problems"]
+        out.line(f"{'✗' if problems else '✓'} {name}", "red" if problems else "green")
+        for problem in problems:
+            out.line(f"  {problem}")
+    if any(each["problems"] for each in results):
+        raise typer.Exit(2)
+
+
+def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]]:
+    from automate_kernel.monitoring.diagnosis import workflow_problems
+
+    try:
+        found = kernel.add_workflow(path)
+    except AutomateError as error:
+        lines = [line.strip() for line in str(error).split("\n")]
+        return [{"source": str(path), "workflow": None, "problems": lines[1:] or lines}]
+    return [
+        {
+            "source": str(path),
+            "workflow": each.name,
+            "problems": [] if syntax else workflow_problems(kernel, each),
+        }
+        for each in found
+    ]
+
+
+@app.called(
+    "automate workflow test",
+    "automate workflow test workflows/order.test.yaml",
+    'automate workflow test workflows/ --only "a large order"',
+    name="test",
+)
+def run_cases(
+    context: Context,
+    paths: list[str] | None = argument(
+        "Files with cases, and folders; by default those of the workflows.", None
+    ),
+    only: str | None = option(None, "Only the cases with this in their name.", metavar="TEXT"),
+) -> None:
+    """
+    Run the tests of workflows: the cases in files like order.test.yaml.
+
+    No action is called but those that a file names as real, and nothing is stored. Time that a
+    workflow waits is skipped. Exits with 1 if a case fails.
+    """
+    from automate_testing.workflows.file import cases_beside, find_case_files, load_case_file
+
+    session, out = context.session, context.out
+    files = find_case_files(
+        [Path(path) for path in paths or ()] or cases_beside(session.workflow_paths())
+    )
+    loaded = [load_case_file(path) for path in files]
+    data, failed, number = [], 0, 0
+    for cases in loaded:
+        out.line(str(cases.path))
+        for index, case in enumerate(cases.cases):
+            if only is not None and only not in case.name:
+                continue
+            result = cases.run_case(index, _kernel_for(session, cases))
+            data.append({"file": str(cases.path), **asdict(result), "passed": result.passed})
+            number, failed = number + 1, failed + (not result.passed)
+            mark, style = ("✓", "green") if result.passed else ("✗", "red")
+            out.line(f"  {mark} {result.name}  {seconds(result.seconds)}", style)
+            for problem in result.problems:
+                out.line(f"      {problem}")
+    if not number and only is not None and any(cases.cases for cases in loaded):
+        names = [case.name for cases in loaded for case in cases.cases]
+        some = ", ".join(repr(name) for name in names[:_SHOWN_NAMES])
+        more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        raise ConfigError(
+            f"no case has {only!r} in its name",
+            hint=did_you_mean(only, names, also=f"there are {some}{more}"),
+        )
+    if not number:
+        raise ConfigError(
+            "there are no tests to run",
+            hint="name a file with cases, for example workflows/order.test.yaml",
+        )
+    out.data({"ok": not failed, "cases": data})
+    out.line(f"{number - failed} passed, {failed} failed" if failed else f"{number} passed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _kernel_for(session: Session, cases: CaseFile) -> Kernel:
+    """Return a new kernel that keeps nothing; raises `ConfigError` where the app's own does."""
+    from automate_kernel.storage import MemoryStorage
+
+    kernel = session.in_memory(workflows=_among_configured(session, cases.workflow))
+    if not isinstance(kernel.storage, MemoryStorage):
+        raise ConfigError(
+            f"app is a kernel that keeps what it does in {kernel.storage.describe()}",
+            hint="let app be a function that is called with the kernel",
+        )
+    return kernel
+
+
+def _among_configured(session: Session, workflow: Path | str) -> bool:
+    """Return True for a workflow by name, or in a configured file: others may be needed with it."""
+    if isinstance(workflow, str):
+        return True
+    file = workflow.resolve()
+    configured = [path.resolve() for path in session.workflow_paths()]
+    return any(path in (file, *file.parents) for path in configured)
+
+
+@app.called(
+    "automate workflow show order-notify",
+    "automate workflow show workflows/order-notify.yaml --mermaid",
+    "automate workflow show order-notify --svg > order-notify.svg",
+)
+def show(
+    context: Context,
+    workflow: str = argument("A workflow's file, or its name."),
+    mermaid: bool = flag("--mermaid", "As a Mermaid diagram."),
+    svg: bool = flag("--svg", "As an SVG picture."),
+    execution: str | None = option(None, "Show how far this execution is.", metavar="ID"),
+) -> None:
+    """Draw a workflow: its triggers, its steps, and the order of the steps."""
+    from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
+
+    if mermaid and svg:
+        raise ConfigError("--mermaid and --svg are two pictures: take one")
+    kernel = context.session.in_memory(workflows=not is_path(workflow))
+    found = find_workflow(kernel, workflow)
+    statuses = statuses_of(found_execution(context, execution)) if execution else None
+    context.out.data(found.to_dict())
+    if context.out.json:
+        return
+    if mermaid or svg:
+        print((to_mermaid if mermaid else to_svg)(found, statuses).rstrip("\n"))
+        return
+    if found.description:
+        context.out.line(f"{found.description}\n")
+    context.out.line(to_text(found, statuses).rstrip("\n"))
+
+
+@app.called(
+    "automate workflow dry-run order-notify --event order.json",
+    "automate workflow dry-run order.yaml --payload '{\"total\": 120}'",
+    "automate workflow dry-run order.yaml --output 'price={\"total\": 9}' --json",
+    name="dry-run",
+)
+def dry_run(
+    context: Context,
+    workflow: str = argument("A workflow's file, or its name."),
+    payload: str | None = option(None, "The event's payload as JSON."),
+    event: str | None = option(None, "A file with the payload; - for stdin.", metavar="FILE"),
+    output: list[str] | None = option(
+        None, "The output of a step; may be repeated.", metavar="STEP=JSON"
+    ),
+) -> None:
+    """
+    Render every call that a workflow would make, and make none.
+
+    Secrets are not read, and nothing is stored. What depends on outputs that are not given is
+    marked; where the action has an output schema, an example stands in for it. Exits with 1 if
+    something would fail.
+    """
+    if payload is not None and event is not None:
+        raise ConfigError("give the payload once: with --payload or with --event")
+    given = json_input(payload, "--payload") if payload is not None else None
+    given = json_input(event) if event is not None else given
+    kernel = context.session.in_memory(workflows=not is_path(workflow))
+    found = find_workflow(kernel, workflow)
+    dry = kernel.dry_run(found.name, given, outputs=_outputs(output or ()))
+    context.out.data(redact_shown(dry.to_json()))
+    show_dry_run(context.out, dry)
+    if dry.problems:
+        raise typer.Exit(1)
+
+
+def _outputs(given: Iterable[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"--output {text[:40]!r} has no value", hint="write step=JSON")
+        found[name] = json_input(value, f"--output {name}")
+    return found
+
+
+@app.called(
+    "automate workflow diff order-notify",
+    "automate workflow diff old/order.yaml new/order.yaml",
+    "automate workflow diff 3f9a2c workflows/order.yaml --json",
+)
+def diff(
+    context: Context,
+    before: str = argument("A file, a workflow's name, or the hash of a stored definition."),
+    after: str | None = argument("The same; by default the workflow as it is now.", None),
+) -> None:
+    """
+    Compare two definitions of a workflow, by step and field.
+
+    With one name or file it compares what the newest execution is pinned to with what is there now.
+    The number of executions that still go on with the first definition is shown too.
+    """
+    from automate_kernel.workflows.definition.difference import differences_between
+    from automate_kernel.workflows.store.definitions import newest_definition
+
+    session, out = context.session, context.out
+    if after is None:
+        kernel = session.in_memory(workflows=not is_path(before))
+        new = find_workflow(kernel, before)
+        stored = newest_definition(session.bare(), new.name)
+        if stored is None:
+            raise ConfigError(
+                f"no execution of {new.name!r} is stored to compare with",
+                hint="name two definitions, or the --database",
+            )
+        old = stored
+    else:
+        old, new = _definition(context, before), _definition(context, after)
+    changes = differences_between(old, new)
+    files = after is not None and is_path(before) and is_path(after)
+    pinned = _pinned(session, old, files=files)
+    data = {
+        "before": {"name": old.name, "hash": old.hash()},
+        "after": {"name": new.name, "hash": new.hash()},
+        "changes": [asdict(change) for change in changes],
+        "running_before": pinned,
+    }
+    out.data(data)
+    out.line(f"{old.name} {old.hash()[:12]} → {new.name} {new.hash()[:12]}")
+    colours = {"added": "green", "removed": "red"}
+    for change in changes:
+        out.line(f"  {change}", colours.get(change.kind, "yellow"))
+    if not changes:
+        out.line("  no difference")
+    if pinned:
+        out.line(f"{counted(pinned, 'execution')} still running with the first")
+
+
+def _definition(context: Context, given: str) -> Workflow:
+    """Return the workflow in a file, with a name, or with a stored hash."""
+    if is_path(given):
+        return find_workflow(context.session.in_memory(workflows=False), given)
+    if re.fullmatch(r"[0-9a-f]{6,64}", given):
+        from automate_kernel.workflows.store.definitions import find_definition
+
+        return find_definition(context.session.bare(), given)
+    return find_workflow(context.session.in_memory(), given)
+
+
+def _pinned(session: Session, workflow: Workflow, *, files: bool) -> int | None:
+    """Count the executions that go on with *workflow*; None if no database is known."""
+    if files and not session.settings.given("database"):
+        return None  # to look would make the default one
+    from automate_kernel.workflows.store.definitions import pinned_executions
+
+    try:
+        return pinned_executions(session.bare(), workflow)
+    except (ConfigError, StorageError):
+        return None
+
+
+@app.called("automate workflow ls")
+def ls(context: Context) -> None:
+    """List the workflows that are configured."""
+    from automate_kernel.workflows.definition.graph import describe_trigger
+
+    kernel = context.session.in_memory()
+    columns: Columns = {
+        "NAME": "name",
+        "STARTS ON": lambda each: ", ".join(map(describe_trigger, each.triggers)),
+        "STEPS": lambda each: len(each.steps) or getattr(each, "code", 0),
+        "DESCRIPTION": lambda each: each.description or each.title or "",
+    }
+    found = sorted(kernel.workflows, key=lambda each: each.name)
+    none = "no workflows; set workflows in automate.toml, or make the folder workflows"
+    context.out.listing(found, columns, data=methodcaller("to_dict"), empty=none)
+
+
+@hosted.called('automate workflow pause order-notify --reason "stock-taking"')
+@app.called('automate workflow pause order-notify --reason "stock-taking"')
+def pause(
+    context: Context,
+    workflow: str = _NAME,
+    reason: str = option("", "The reason, which is shown to others."),
+    tenant: str | None = option(None, "Only the executions of this tenant."),
+) -> None:
+    """
+    Let no step of a workflow begin until resume.
+
+    What runs ends and is saved. Events still start executions, which wait.
+    """
+    kernel = context.session.storing
+    kernel.workflows.pause(workflow, reason, tenant_id=tenant)
+    context.out.data({"workflow": workflow, "tenant_id": tenant, "paused": True})
+    go_on = f"{context.named('workflow resume')} {workflow}"
+    context.out.line(f"{workflow} is paused; {go_on} lets it go on")
+    if not kernel.executions.find(workflow=workflow, limit=1):
+        # It may be paused before its first execution. Misspelt, it would hold up nothing.
+        context.doubt("execution", workflow, kernel.executions.stats().counts)
+
+
+@hosted.called("automate workflow resume order-notify")
+@app.called("automate workflow resume order-notify")
+def resume(
+    context: Context,
+    workflow: str = _NAME,
+    tenant: str | None = option(None, "Only the executions of this tenant."),
+) -> None:
+    """Let the executions of a paused workflow go on."""
+    resumed = context.session.plain.workflows.resume(workflow, tenant_id=tenant)
+    context.out.data({"workflow": workflow, "tenant_id": tenant, "paused": False})
+    context.out.line(f"{workflow} {'is no longer' if resumed else 'was not'} paused")
+
+
+@hosted.called("automate workflow paused", cls=DataCommand)
+@app.called("automate workflow paused", cls=DataCommand)
+def paused(context: Context) -> None:
+    """List the workflows that are paused."""
+    columns: Columns = {
+        "WORKFLOW": "workflow",
+        "TENANT": lambda each: each.tenant_id or "",
+        "SINCE": lambda each: time_of(each.paused_at),
+        "REASON": "reason",
+    }
+    found = context.session.plain.workflows.paused()
+    context.out.listing(found, columns, "no workflow is paused", asdict)
+
+
+@app.called("automate workflow schema > workflow.schema.json", cls=TextCommand)
+def schema(context: Context) -> None:
+    """Print the JSON Schema of workflows, for editors."""
+    from automate_kernel.workflows import workflow_json_schema
+
+    print(as_json(workflow_json_schema()))

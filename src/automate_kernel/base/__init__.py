@@ -1,0 +1,1 @@
+"""What every other room uses: errors, checks of arguments, durations, documents, forks."""

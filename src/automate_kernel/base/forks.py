@@ -1,0 +1,234 @@
+"""The parts of a process that its forks can't take over: threads, locks, loops, connections."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
+
+from automate_kernel.base.errors import ErrorCodes, StorageError
+
+T = TypeVar("T")
+
+
+class Renewable(Protocol):
+    """Something with threads or connections, which are its own process's."""
+
+    def renew(self) -> None:
+        """Forget them, and make others when needed. None is closed: the parent goes on with it."""
+
+
+def renew_in_children(one: Renewable) -> None:
+    """
+    Have *one* renewed in each process that is forked from this one.
+
+    Servers that load an application before they fork (uWSGI, Gunicorn with ``--preload``) have the
+    kernel in both. A thread is not copied, so who waited for its answer would wait for ever; and
+    two processes that write to one socket mix up their requests.
+    """
+    _renewables[id(one)] = one
+
+
+_renewed_in = os.getpid()
+# So long a fork waits for transactions of other threads. Most take milliseconds.
+_PATIENCE_SECONDS = 10.0
+_LOOK_SECONDS = 0.005
+
+
+class ForkGate:
+    """
+    A gate before a library that must not be in use, in any thread, while the process is forked.
+
+    SQLite is such a library. Its locks are copied in the state that they are in, and nobody in the
+    child ever frees those of a thread that is not there. So a fork waits until all are out, for ten
+    seconds, has newcomers wait, and calls *leave*, which closes what the child must not inherit.
+    *leave* returns False while somebody still uses it. *mine* returns True if the thread that forks
+    does so itself: then it is no use to wait.
+    """
+
+    def __init__(
+        self, leave: Callable[[], bool] = lambda: True, mine: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._leave, self.mine = leave, mine
+        self.left = False
+        self.torn = False
+        _gates[id(self)] = self
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Use the library for the block, which another thread may end than has begun it."""
+        self.check()
+        token = object()
+        self._enter(token)
+        try:
+            yield
+        finally:
+            _inside.pop(token, None)
+            if forks_unseen() or threading.get_ident() in _closed:
+                self.leave()
+
+    def check(self) -> None:
+        """Raise `StorageError` in a child that can't use the library."""
+        if self.torn:
+            raise StorageError(
+                "this process was forked while SQLite was in use, and so can't use it",
+                code=ErrorCodes.FAILED_PRECONDITION,
+                hint="end your transactions and stop workers before you fork, fork before they"
+                " begin, or start a new process (multiprocessing's 'spawn', or subprocess)",
+            )
+
+    def _enter(self, token: object) -> None:
+        me = threading.get_ident()
+        # First this, then the look: whoever forks does it the other way round.
+        _inside[token] = self, me
+        while _closed:
+            others = _inside.copy()
+            del others[token]
+            # Who is in another gate must come out, and the thread that forks waits for nobody.
+            if me in _closed or any(thread == me for _, thread in others.values()):
+                self.left = False
+                return
+            del _inside[token]
+            while _closed:
+                time.sleep(_LOOK_SECONDS)
+            _inside[token] = self, me
+
+    def leave(self) -> bool:
+        """Close what a child must not inherit; return False while somebody uses the library."""
+        self.left = False
+        if all(gate is not self for gate, _ in _inside.copy().values()):
+            self.left = self._leave()
+        return self.left
+
+
+# Nothing of these is locked: each step on them is atomic, and a signal handler that comes in
+# between, in the same thread, would wait for ever.
+_renewables: WeakValueDictionary[int, Renewable] = WeakValueDictionary()
+_gates: WeakValueDictionary[int, ForkGate] = WeakValueDictionary()
+_locks: WeakValueDictionary[int, Any] = WeakValueDictionary()
+# Who is in which gate, and the threads that are about to fork.
+_inside: dict[object, tuple[ForkGate, int]] = {}
+_closed: list[int] = []
+
+
+def _alive(registry: WeakValueDictionary[int, T]) -> list[T]:
+    found = [reference() for reference in registry.valuerefs()]
+    return [one for one in found if one is not None]
+
+
+def new_lock() -> threading.Lock:
+    """Return a lock that is free in each process that is forked, whoever held it."""
+    made = threading.Lock()
+    _locks[id(made)] = made
+    return made
+
+
+def new_rlock() -> Any:
+    """Return a reentrant lock that is free in each process that is forked, but for this thread."""
+    made = threading.RLock()
+    _locks[id(made)] = made
+    return made
+
+
+def _close_gates() -> None:
+    """Keep newcomers out, and wait until all others have left, but for whom it is no use."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    _closed.append(threading.get_ident())
+    while True:
+        gates = _alive(_gates)
+        used = {gate for gate in gates if not gate.leave()}
+        if not used - _hopeless(gates) or time.monotonic() > deadline:
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _hopeless(gates: list[ForkGate]) -> set[ForkGate]:
+    """Return the gates that nobody leaves before this thread goes on."""
+    inside = [*_inside.copy().values()]
+    hopeless, stuck = {gate for gate in gates if gate.mine()}, {threading.get_ident()}
+    known = -1
+    while known != len(hopeless) + len(stuck):
+        known = len(hopeless) + len(stuck)
+        hopeless.update(gate for gate, thread in inside if thread in stuck)
+        # They may wait for a lock that this thread has.
+        stuck.update(thread for gate, thread in inside if gate in hopeless)
+    return hopeless
+
+
+def _open_gates() -> None:
+    with suppress(ValueError):
+        _closed.remove(threading.get_ident())
+
+
+def _renew_gates() -> None:
+    """Let nobody into a gate that somebody was in. Forget the threads that are not here."""
+    me, inside = threading.get_ident(), _inside.copy()
+    occupied = {gate for gate, _ in inside.values()}
+    for gate in _alive(_gates):
+        # uWSGI, which forks in C, has closed no gate.
+        gate.torn = gate.torn or not (gate.left if _closed else gate not in occupied)
+    for token, (_, thread) in inside.items():
+        if thread != me:
+            del _inside[token]
+    _closed.clear()
+
+
+def _renew_all() -> None:
+    global _renewed_in  # noqa: PLW0603  (the process is one)
+    _renewed_in = os.getpid()
+    for lock in _alive(_locks):
+        owned = getattr(lock, "_is_owned", None)  # by the thread that has forked, and goes on
+        if owned is None or not owned():
+            lock._at_fork_reinit()  # noqa: SLF001 - as the standard library does for its own
+    _renew_gates()
+    for one in _alive(_renewables):
+        one.renew()
+
+
+def _renew_after_uwsgi() -> None:
+    """Have uWSGI renew in its workers too: it forks in C, and by default Python isn't told."""
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if not hasattr(uwsgi, "masterpid"):  # uWSGI's own module, which is nowhere but inside of it
+        return
+    try:
+        decorators: Any = importlib.import_module("uwsgidecorators")
+    except Exception:  # it isn't installed, or refuses since there is no master process
+        before = getattr(uwsgi, "post_fork_hook", None)
+
+        def hook() -> None:
+            if before is not None:
+                before()
+            _forked_by_uwsgi()
+
+        uwsgi.post_fork_hook = hook
+    else:
+        # The hook is one attribute, which this module sets at its import, and has a list for.
+        decorators.postfork(_forked_by_uwsgi)
+
+
+def forks_unseen() -> bool:
+    """Return True in a process of uWSGI that is still to be forked, and calls no hook before."""
+    uwsgi: Any = sys.modules.get("uwsgi")
+    return hasattr(uwsgi, "masterpid") and not uwsgi.worker_id()
+
+
+def _forked_by_uwsgi() -> None:
+    # Without a master the first worker is the very process that loaded the application. And options
+    # of uWSGI's have Python told after all.
+    if _renewed_in == os.getpid():
+        return
+    # Else a worker that ends waits for the parent's threads, which it takes for its own.
+    after_fork: Any = vars(threading)["_after_fork"]
+    after_fork()
+    _renew_all()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_gates, after_in_parent=_open_gates, after_in_child=_renew_all)
+_renew_after_uwsgi()

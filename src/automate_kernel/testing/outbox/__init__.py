@@ -1,5 +1,0 @@
-"""The test of an `OutboxStore`: subclass `OutboxStoreContract` in your own tests."""
-
-from automate_kernel.testing.outbox.contract import OutboxStoreContract
-
-__all__ = ["OutboxStoreContract"]

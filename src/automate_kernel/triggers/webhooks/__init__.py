@@ -1,0 +1,35 @@
+"""
+Webhooks: signatures that prove a request's origin, and the ledger of accepted deliveries.
+
+A scheme goes into a trigger (``TriggerSpec("push", signature=GitHubSignature())``) and names the
+secrets to verify with. The same scheme signs, for tests and for webhooks of one's own.
+"""
+
+from __future__ import annotations
+
+from automate_kernel.triggers.webhooks.ledger import ReplayLedger, WebhookReceipt
+from automate_kernel.triggers.webhooks.request import HeadersLike, Ignored, WebhookHeaders
+from automate_kernel.triggers.webhooks.signatures import (
+    GitHubSignature,
+    HmacSignature,
+    SecretNames,
+    SignatureScheme,
+    SlackSignature,
+    StandardWebhooksSignature,
+    StripeSignature,
+)
+
+__all__ = [
+    "GitHubSignature",
+    "HeadersLike",
+    "HmacSignature",
+    "Ignored",
+    "ReplayLedger",
+    "SecretNames",
+    "SignatureScheme",
+    "SlackSignature",
+    "StandardWebhooksSignature",
+    "StripeSignature",
+    "WebhookHeaders",
+    "WebhookReceipt",
+]

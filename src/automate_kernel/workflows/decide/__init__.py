@@ -1,0 +1,1 @@
+"""What an execution does next: pure decisions, without rows, threads or a clock."""

@@ -1,0 +1,1 @@
+"""The engine: threads, the event loop and the committer that move executions."""

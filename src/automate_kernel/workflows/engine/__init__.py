@@ -1,1 +1,0 @@
-"""The engine of workflows: executions, their next moves, the runner, schedules."""

@@ -1,0 +1,1 @@
+"""What people and clocks do with executions: commands, approvals, schedules."""

@@ -1,0 +1,186 @@
+"""
+Bulk actions of operators, carried out by a worker whatever becomes of the browser's tab.
+
+How far a bulk action has come is the payload of an outbox item of a kind of our own. The worker
+that handles the item carries the action on for a second. It leaves the rest to the next item, in
+the transaction that completes this one. So an action survives a worker that dies, and one worker at
+a time carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+from uuid import UUID, uuid4
+
+from automate_kernel.base.errors import LeaseLostError
+from automate_kernel.outbox import BulkAction, ItemStatus, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox.item import FINISHED, OutcomeRecorded
+from automate_kernel.worker import Snooze, cancelling
+from automate_kernel.workflows.steer.executions import ExecutionStore
+
+KIND = "automate.order"
+"""The kind of the outbox items that hold bulk actions."""
+SECONDS = 1.0
+"""The number of seconds that one request, or one item, carries a bulk action on."""
+
+_LABEL = "automate-order"
+# Before what is merely due: somebody waits for it.
+_PRIORITY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRequest:
+    """
+    A bulk action that *user* asked for, and how far it has come.
+
+    *kind* is the application's word for it. *tenant* is the user's own; a user without one reaches
+    the rows of all tenants. *about* says in words what is meant, *fields* as the page's address has
+    it, and *total* how many there were. With *tied* the tenant follows from the user alone, so that
+    it can be looked up again.
+    """
+
+    kind: str
+    user: str
+    tenant: str | None
+    about: str
+    fields: dict[str, str]
+    total: int
+    action: BulkAction
+    tied: bool = False
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> BulkRequest:
+        """Return the request that ``asdict`` made *data* of."""
+        return cls(**{**data, "action": BulkAction(**data["action"])})
+
+    @property
+    def label(self) -> str:
+        """The progress in words: ``35 of 40 failed items``."""
+        return f"{self.action.done:,} of {self.total:,} {self.about}"
+
+
+@dataclass(frozen=True, slots=True)
+class BulkProgress:
+    """The progress of a bulk action: *over* if nothing follows, *problem* if it ended badly."""
+
+    id: str
+    request: BulkRequest
+    over: bool
+    item_id: str = ""
+    waits: bool = False
+    problem: str = ""
+
+
+class BulkHost(Protocol):
+    """The application's part in bulk actions: who may do what, and the record of it."""
+
+    def objection(self, request: BulkRequest) -> str:
+        """Return why the user may not do it any more; empty text if they may."""
+
+    def ended(self, request_id: str, request: BulkRequest, problem: str) -> None:
+        """Record that the action ended, in the open transaction."""
+
+    def find_ended(self, request_id: str) -> tuple[BulkRequest, str] | None:
+        """Return what was recorded of an action's end, and the problem; None if nothing was."""
+
+
+class BulkRunner:
+    """The runner of bulk actions on items and executions, for an application's *host*."""
+
+    def __init__(self, outbox: OutboxStore, executions: ExecutionStore, host: BulkHost) -> None:
+        self._outbox, self._executions, self._host = outbox, executions, host
+
+    def total(self, action: BulkAction) -> int:
+        """Return how many items or executions *action* would come to now."""
+        if action.target == "executions":
+            return self._executions.count_bulk(action)
+        return self._outbox.count(**action.matching)
+
+    def carry_on(self, request: BulkRequest) -> BulkRequest:
+        """Carry a bulk action on for `SECONDS`; return it as far as it has come."""
+        of_items = request.action.target == "items"
+        run = self._outbox.run_bulk if of_items else self._executions.run_bulk
+        return replace(request, action=run(request.action, seconds=SECONDS))
+
+    def has_worker(self) -> bool:
+        """Return True if a worker is there that carries out bulk actions."""
+        return any(
+            KIND in each.kinds and not each.lost and not each.stopping
+            for each in self._outbox.workers()
+        )
+
+    def hand_over(self, request: BulkRequest) -> str:
+        """Let a worker carry *request* on; return an id to follow it by."""
+        request_id = str(uuid4())
+        self._enqueue(request_id, 0, request)
+        return request_id
+
+    def _enqueue(
+        self, request_id: str, step: int, request: BulkRequest, transaction: Any = None
+    ) -> None:
+        self._outbox.enqueue(
+            KIND,
+            {"id": request_id, "step": step, "request": asdict(request)},
+            labels={_LABEL: request_id},
+            idempotency_key=f"{_LABEL}:{request_id}:{step}",
+            priority=_PRIORITY,
+            transaction=transaction,
+        )
+
+    def find_progress(self, request_id: UUID) -> BulkProgress | None:
+        """Return where the bulk action with this id stands; None if there is none."""
+        # All steps have the same label; the newest one is where it stands.
+        found = self._outbox.find(label=f"{_LABEL}={request_id}", limit=1)
+        # What is completed may be deleted at once. That it ended is written down.
+        ended = self._host.find_ended(str(request_id))
+        if ended is not None and (not found or found[0].status is ItemStatus.COMPLETED):
+            return BulkProgress(str(request_id), ended[0], over=True, problem=ended[1])
+        return _progress_of(found[0]) if found else None
+
+    def stop(self, request_id: UUID) -> bool:
+        """Have nothing more done of a bulk action; return False if it was over."""
+        # Another step may follow between the look and the change.
+        for _ in range(3):
+            found = self.find_progress(request_id)
+            if found is None or found.over:
+                return False
+            if self._outbox.cancel([found.item_id]):
+                return True
+        return False
+
+    def handle(self, item: OutboxItem) -> OutcomeRecorded | Snooze:
+        """Handle the item of a bulk action: a second's worth of it, and the next item's."""
+        given, request = item.payload, BulkRequest.read(item.payload["request"])
+        problem = self._host.objection(request)
+        if not problem:
+            request = self.carry_on(request)
+        if cancelling():
+            return Snooze(0)  # which ends it as CANCELLED: what is done stays done
+        ends = bool(problem) or request.action.finished
+        with self._outbox.transaction() as transaction:
+            outcome = Outcome(item.id, token=item.lease_token)
+            lost = self._outbox.acknowledge(
+                item.lease_owner or "", [outcome], transaction=transaction
+            )
+            if lost:
+                raise LeaseLostError(f"the lease of item {item.id} is lost")
+            if ends:
+                self._host.ended(given["id"], request, problem)
+            else:
+                self._enqueue(given["id"], given["step"] + 1, request, transaction)
+        return OutcomeRecorded()
+
+
+def _progress_of(item: OutboxItem) -> BulkProgress:
+    failed = f"It failed: {item.last_error}"
+    ends = {ItemStatus.CANCELLED: "It was stopped", ItemStatus.FAILED: failed}
+    return BulkProgress(
+        item.payload["id"],
+        BulkRequest.read(item.payload["request"]),
+        over=item.status.value in FINISHED,
+        item_id=item.id,
+        waits=item.status in (ItemStatus.PENDING, ItemStatus.RETRY),
+        problem=ends.get(item.status, ""),
+    )

@@ -1,0 +1,152 @@
+"""The meaning of an outbox item's end to the execution that it wakes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from automate_kernel.base.errors import ErrorCodes
+from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.queries import item_ids_of
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.tables import EXECUTION, OUTBOX
+from automate_kernel.workflows.decide.children import outside_items
+from automate_kernel.workflows.decide.waits import RESUMED
+from automate_kernel.workflows.execution import Execution, ExecutionStatus
+from automate_kernel.workflows.steer.executions import ExecutionStore
+from automate_kernel.workflows.store.repair import reopen
+from automate_kernel.workflows.store.stored import (
+    ADVANCE,
+    begin_cancelling,
+    change_status,
+    concurrency_of,
+    end_from_outside,
+    must_clean_up,
+    wake_up,
+)
+
+_COMMIT_SECONDS = 60.0
+# Where nobody announces them, they are no more than these.
+_MOST = 1000
+
+
+class ExecutionListener:
+    """
+    The listener of an outbox that keeps executions in step with the items that wake them.
+
+    An outbox calls it in the transaction in which an item ends or goes back to wait.
+    """
+
+    def __init__(self) -> None:
+        # With the time until which to wait for the transaction.
+        self._cancelled: deque[tuple[Execution, float]] = deque(maxlen=_MOST)
+        self.announce: Callable[[], object] | None = None
+        """Is called after a transaction that may have cancelled executions, to send `cancelled`."""
+
+    def committed(self) -> None:
+        """Have the executions announced that were cancelled."""
+        if self._cancelled and self.announce is not None:
+            self.announce()
+
+    def take_cancelled(self, store: ExecutionStore) -> Iterator[Execution]:
+        """Yield the executions that were cancelled here, once that is committed."""
+        # One whose transaction was made again after a deadlock is here twice.
+        told = set[tuple[str, str | None]]()
+        for _ in range(len(self._cancelled)):
+            try:
+                execution, until = self._cancelled.popleft()
+            except IndexError:  # another thread takes them too
+                return
+            if (about := (execution.id, execution.item_id)) in told:
+                continue
+            told.add(about)
+            found = store.get(execution.id)
+            if found is not None and found.status is ExecutionStatus.CANCELLED:
+                yield found
+            elif found is not None and not found.status.finished and time.monotonic() < until:
+                self._cancelled.append((execution, until))
+
+    def ended(self, rows: Rows, item: OutboxItem) -> None:
+        """End the execution whose wake-up has FAILED or was CANCELLED."""
+        if item.status is ItemStatus.FAILED:
+            self.give_up(rows, item)
+        elif item.status is ItemStatus.CANCELLED:
+            self.cancel_with(rows, item)
+
+    def give_up(self, rows: Rows, item: OutboxItem) -> None:
+        """Fail the execution whose wake-up was given up; one that has something to undo, later."""
+        for row in _rows_driven_by(rows, item):
+            execution = Execution.from_row(row)
+            cancelling = execution.status is ExecutionStatus.CANCELLING
+            cleans_up = execution.error_code is None and must_clean_up(rows, row)
+            execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
+            execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
+            execution.error_group = item.last_error_group
+            if cleans_up and change_status(rows, execution, ExecutionStatus.RUNNING):
+                _wake_anew(rows, row)
+            elif cancelling:
+                self._cancel(rows, execution)
+            else:
+                _end(rows, execution, ExecutionStatus.FAILED)
+
+    def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
+        """Cancel the execution whose wake-up was cancelled, as `ExecutionStore.cancel` does."""
+        for row in _rows_driven_by(rows, item):
+            if must_clean_up(rows, row) and begin_cancelling(rows, row):
+                _wake_anew(rows, row)
+            else:
+                self._cancel(rows, Execution.from_row(row))
+
+    def _cancel(self, rows: Rows, execution: Execution) -> None:
+        if _end(rows, execution, ExecutionStatus.CANCELLED):
+            self._cancelled.append((execution, time.monotonic() + _COMMIT_SECONDS))
+
+    def requeued(self, rows: Rows, item: OutboxItem) -> bool:
+        """
+        Resume the execution whose wake-up is put back to wait.
+
+        Return False if the item drives no execution any more: that was resumed with another item,
+        ended well, or is gone.
+        """
+        if item.kind != ADVANCE:
+            return True
+        found = rows.select(EXECUTION, _of(item), lock=True)
+        able = (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
+        if not found or not reopen(rows, found[0], item.id, able):
+            return False
+        # As the new item of one that is resumed: its calls may have been made before.
+        changes: Row = {"headers": {**item.headers, RESUMED: True}}
+        rows.update(OUTBOX, [Where("id", "eq", item.id)], changes)
+        return True
+
+
+def _end(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:
+    ended = end_from_outside(rows, execution, status)
+    if ended:
+        # Into the tables that the item is in, whose listener this is.
+        items = outside_items(rows, execution)
+        rows.insert(OUTBOX, [item.to_row() for item in items], notify=True)
+    return ended
+
+
+def _rows_driven_by(rows: Rows, item: OutboxItem) -> Iterable[Row]:
+    return rows.select(EXECUTION, _of(item), lock=True) if item.kind == ADVANCE else ()
+
+
+def _wake_anew(rows: Rows, row: Row) -> None:
+    """Give the execution of *row* another wake-up: its own has ended, and it has to clean up."""
+    concurrency = concurrency_of(rows, row)
+    item = wake_up(row["id"], new_id(), row["tenant_id"], concurrency=concurrency)
+    rows.insert(OUTBOX, [item.to_row(None)], notify=True)
+    changes = {"item_id": item.id, "updated_at": Now()}
+    rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes)
+
+
+def _of(item: OutboxItem) -> list[Where]:
+    payload = item.payload if isinstance(item.payload, dict) else {}
+    ids = item_ids_of([payload.get("execution_id", "")])  # none, of an item that we did not make
+    # Of this item alone: the execution may have been resumed with another.
+    return [Where("id", "in", ids), Where("item_id", "eq", item.id)]

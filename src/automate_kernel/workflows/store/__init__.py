@@ -1,0 +1,1 @@
+"""What is written of executions, and how it is read."""
