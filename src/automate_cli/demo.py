@@ -47,7 +47,7 @@ _ORDER, _SLOW = "order-fulfilment", "invoice"
 def project() -> Path:
     """Return the folder of the project: a part of the installed package, or of the repository."""
     installed = Path(__file__).with_name("demo_project")
-    return installed if installed.is_dir() else Path(__file__).parents[3] / "examples" / "demo"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "examples" / "demo"
 
 
 @app.called("automate demo", "automate demo --keep", "automate demo --json")

@@ -9,8 +9,9 @@ Names are loaded at their first use, so a plugin that needs `Connector` doesn't 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from automate_kernel.base.lazy import lazy_names
 
 if TYPE_CHECKING:
     from automate_kernel.base.errors import (
@@ -126,89 +127,79 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "workflows.automation": ("Automation",),
-    "plugins.connectors": (
-        "ActionSpec",
-        "Connector",
-        "FieldOption",
-        "PollResult",
-        "PolledEvent",
-        "TriggerSpec",
-        "action",
-        "options",
-        "poll",
-    ),
-    "operations.context": (
-        "Call",
-        "ConnectorContext",
-        "ProviderContext",
-        "current_call",
-        "current_item",
-    ),
-    "base.errors": (
-        "AutomateError",
-        "ConfigError",
-        "ErrorCodes",
-        "LeaseLostError",
-        "OutputError",
-        "PayloadError",
-        "PluginError",
-        "SecretDeniedError",
-        "SecretError",
-        "SecretNotFoundError",
-        "SecretUnavailableError",
-        "StorageError",
-        "TemplateError",
-        "WebhookRejectedError",
-        "WorkflowError",
-    ),
-    "kernel": ("Kernel",),
-    "outbox": (
-        "OutboxItem",
-        "OutboxStore",
-    ),
-    "plugins": (
-        "ProviderRegistry",
-        "hookimpl",
-    ),
-    "plugins.providers": (
-        "BaseProvider",
-        "CapabilitySpec",
-        "capability",
-    ),
-    "secrets": ("SecretsBackend",),
-    "storage": ("MemoryStorage",),
-    "storage.output_store": ("FileOutputStore", "OutputStore"),
-    "templates": ("register_filter",),
-    "worker": ("OutboxReaper",),
-    "workflows": (
-        "Event",
-        "Execution",
-        "Step",
-        "StepRun",
-        "Workflow",
-    ),
-    "workflows.code": (
-        "ApprovalAnswer",
-        "StepFailedError",
-        "SyncWorkflowContext",
-        "WorkflowContext",
-        "WorkflowInterruptedError",
-    ),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
 
 if not TYPE_CHECKING:  # it would give every name, misspelt ones too
-
-    def __getattr__(name: str) -> Any:
-        module = _HOME.get(name)
-        if module is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "workflows.automation": ("Automation",),
+            "plugins.connectors": (
+                "ActionSpec",
+                "Connector",
+                "FieldOption",
+                "PollResult",
+                "PolledEvent",
+                "TriggerSpec",
+                "action",
+                "options",
+                "poll",
+            ),
+            "operations.context": (
+                "Call",
+                "ConnectorContext",
+                "ProviderContext",
+                "current_call",
+                "current_item",
+            ),
+            "base.errors": (
+                "AutomateError",
+                "ConfigError",
+                "ErrorCodes",
+                "LeaseLostError",
+                "OutputError",
+                "PayloadError",
+                "PluginError",
+                "SecretDeniedError",
+                "SecretError",
+                "SecretNotFoundError",
+                "SecretUnavailableError",
+                "StorageError",
+                "TemplateError",
+                "WebhookRejectedError",
+                "WorkflowError",
+            ),
+            "kernel": ("Kernel",),
+            "outbox": (
+                "OutboxItem",
+                "OutboxStore",
+            ),
+            "plugins": (
+                "ProviderRegistry",
+                "hookimpl",
+            ),
+            "plugins.providers": (
+                "BaseProvider",
+                "CapabilitySpec",
+                "capability",
+            ),
+            "secrets": ("SecretsBackend",),
+            "storage": ("MemoryStorage",),
+            "storage.output_store": ("FileOutputStore", "OutputStore"),
+            "templates": ("register_filter",),
+            "worker": ("OutboxReaper",),
+            "workflows": (
+                "Event",
+                "Execution",
+                "Step",
+                "StepRun",
+                "Workflow",
+            ),
+            "workflows.code": (
+                "ApprovalAnswer",
+                "StepFailedError",
+                "SyncWorkflowContext",
+                "WorkflowContext",
+                "WorkflowInterruptedError",
+            ),
+        },
+    )

@@ -19,7 +19,8 @@ from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.definition.admission import StartRate
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.decide.turn import Turn
-from automate_kernel.workflows.decide.admission import Admission, lock_gates
+from automate_kernel.workflows.decide.admission import Admission
+from automate_kernel.workflows.store.gates import lock_gates
 from automate_kernel.workflows.store.checkpoints import Save
 from automate_kernel.workflows.decide.children import Child
 from automate_kernel.workflows.steer.executions import ExecutionStore

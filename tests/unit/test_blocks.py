@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -458,13 +459,21 @@ def test_what_failed_inside_before_a_crash_fails_the_block_after_it() -> None:
     """Saved while the call beside it went on, which the crash has cut off."""
     block = {"id": "b", "steps": [note("x", "x"), note("y", "y", needs=[]),
                                   note("z", "z", needs=["y"])]}  # fmt: skip
-    flow = advance(_program(block), Activation(execution=_execution(), waits={}))
+    flow = advance(
+        _program(block),
+        Activation(execution=_execution(), waits={}, now=datetime.now(timezone.utc)),
+    )
     turn = next(flow)
     failing = next(call for call in turn.calls if call.run.step_id == "b.y")
     error = AutomateError(ErrorCodes.INTERNAL, "no")
     saved = copy.deepcopy(flow.send(([CallOutcome(failing, error=error)], 0.0)).saves)
     assert {run.key for run in saved} == {("b", -1), ("b.y", -1)}
-    turn = next(advance(_program(block), Activation(execution=_execution(saved), waits={})))
+    turn = next(
+        advance(
+            _program(block),
+            Activation(execution=_execution(saved), waits={}, now=datetime.now(timezone.utc)),
+        )
+    )
     assert turn.end is FAILED and not turn.calls
 
 
@@ -473,11 +482,18 @@ def test_a_condition_that_held_holds_after_a_crash() -> None:
     block = {"id": "b", "needs": [], "if": "{{ steps.a is not defined }}",
              "steps": [note("x", "x"), note("y", "y")]}  # fmt: skip
     program = _program(note("a", "a"), block)
-    flow = advance(program, Activation(execution=_execution(), waits={}))
+    flow = advance(
+        program, Activation(execution=_execution(), waits={}, now=datetime.now(timezone.utc))
+    )
     turn = next(flow)
     a = next(call for call in turn.calls if call.run.step_id == "a")
     saved = copy.deepcopy(flow.send(([CallOutcome(a, output=1)], 0.0)).saves)
-    turn = next(advance(program, Activation(execution=_execution(saved), waits={})))
+    turn = next(
+        advance(
+            program,
+            Activation(execution=_execution(saved), waits={}, now=datetime.now(timezone.utc)),
+        )
+    )
     assert [call.run.step_id for call in turn.calls] == ["b.x"]
 
 
@@ -486,10 +502,17 @@ def test_a_switch_keeps_its_choice_after_a_crash() -> None:
     switch = {"id": "b", "needs": [], "switch": "{{ steps.a is not defined }}", "cases": cases,
               "default": [note("q", "q")]}  # fmt: skip
     program = _program(note("a", "a"), switch)
-    flow = advance(program, Activation(execution=_execution(), waits={}))
+    flow = advance(
+        program, Activation(execution=_execution(), waits={}, now=datetime.now(timezone.utc))
+    )
     a = next(call for call in next(flow).calls if call.run.step_id == "a")
     saved = copy.deepcopy(flow.send(([CallOutcome(a, output=1)], 0.0)).saves)
-    turn = next(advance(program, Activation(execution=_execution(saved), waits={})))
+    turn = next(
+        advance(
+            program,
+            Activation(execution=_execution(saved), waits={}, now=datetime.now(timezone.utc)),
+        )
+    )
     assert [call.run.step_id for call in turn.calls] == ["b.x"]
 
 
@@ -497,7 +520,7 @@ def test_a_flat_workflow_saves_no_more_than_before() -> None:
     """A block's own row comes with the rows of its steps: it costs no turn of its own."""
     flow = advance(
         _program({"id": "b", "steps": [note("x", "x")]}),
-        Activation(execution=_execution(), waits={}),
+        Activation(execution=_execution(), waits={}, now=datetime.now(timezone.utc)),
     )
     turn = next(flow)
     assert not turn.saves and len(turn.calls) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -255,7 +256,9 @@ def cost(kernel: Kernel, elements: int, concurrency: int) -> int:
     before = sys.getprofile()
     sys.setprofile(count)
     try:
-        flow = advance(program, Activation(execution=execution, waits={}))
+        flow = advance(
+            program, Activation(execution=execution, waits={}, now=datetime.now(timezone.utc))
+        )
         turn = next(flow)
         in_flight = list(turn.calls)
         while not turn.last:

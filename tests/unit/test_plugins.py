@@ -937,7 +937,7 @@ def test_config_of_no_plugin_is_told(caplog: pytest.LogCaptureFixture) -> None:
     ("group", "remedy"),
     [
         ("automate.connector", "did you mean 'automate.connectors'?"),
-        ("automate_kernel.plugins.providers", "did you mean 'automate.providers'?"),
+        ("automate_kernel.providers", "did you mean 'automate.providers'?"),
         ("automate-connectors", "did you mean 'automate.connectors'?"),
         ("automate.completely_different", "there are: "),
     ],

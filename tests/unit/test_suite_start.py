@@ -57,7 +57,7 @@ def test_the_tests_of_a_new_plugin_run_before_it_is_installed(
 def test_a_suite_that_needs_no_kernel_imports_none(tmp_path: Path) -> None:
     """It is half of what there is to import."""
     contracts = "secrets outbox output_store filters".split()
-    imports = ", ".join(f"automate_testing.{each}" for each in contracts)
+    imports = ", ".join(f"automate_testing.contracts.{each}" for each in contracts)
     code = f"import sys, {imports}; print('automate_kernel.kernel' in sys.modules)"
     assert run("-c", code, folder=tmp_path) == "False\n"
 

@@ -10,9 +10,10 @@ Django 6.0 brings Tasks along. Below, the package ``django-tasks`` does, with th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from automate_django.tasks.retries import retry
+from automate_kernel.base.lazy import lazy_names
 
 if TYPE_CHECKING:
     from automate_django.tasks.backend import OutboxBackend
@@ -20,20 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["OutboxBackend", "TaskCancelledError", "TaskLostError", "retry"]
 
-_HOMES = {
-    "OutboxBackend": "automate_django.tasks.backend",
-    "TaskCancelledError": "automate_django.tasks.results",
-    "TaskLostError": "automate_django.tasks.results",
-}
-
 
 if not TYPE_CHECKING:  # it would give every name, misspelt ones too
-
-    def __getattr__(name: str) -> Any:
-        # Not before it is asked for: others (Celery, say) import every app's ``tasks``, and below
-        # Django 6.0 the package that the backend needs may not be there.
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
-
-        return getattr(import_module(_HOMES[name]), name)
+    # Not before it is asked for: others (Celery, say) import every app's ``tasks``, and below
+    # Django 6.0 the package that the backend needs may not be there.
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {"backend": ("OutboxBackend",), "results": ("TaskCancelledError", "TaskLostError")},
+    )

@@ -1,1 +1,1 @@
-"""What every other room uses: errors, checks of arguments, durations, documents, forks."""
+"""Parts that every other room uses: errors, checks of arguments, durations, documents, forks."""

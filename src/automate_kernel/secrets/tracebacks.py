@@ -37,7 +37,13 @@ _LED_TO = "\n\nwhich led to:\n\n"
 _SOURCES = Path(__file__).parents[2]
 _OURS = tuple(
     f"{_SOURCES / name}{os.sep}"
-    for name in ("automate_kernel", "automate_sqlalchemy", "automate_django")
+    for name in (
+        "automate_kernel",
+        "automate_cli",
+        "automate_testing",
+        "automate_sqlalchemy",
+        "automate_django",
+    )
 )
 _Frame = tuple[FrameType, int]
 

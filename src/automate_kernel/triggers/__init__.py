@@ -1,1 +1,1 @@
-"""What starts workflows from outside: webhooks and polls."""
+"""Triggers from outside: webhooks, and polls of services."""

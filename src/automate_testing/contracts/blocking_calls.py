@@ -31,7 +31,8 @@ _EVENTS = {
 }
 _LIBRARY = tuple(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib"))
 _INSTALLED = ("site-packages", "dist-packages")
-_OURS = str(Path(__file__).resolve().parents[1])
+_SOURCES = Path(__file__).resolve().parents[2]
+_OURS = tuple(str(_SOURCES / name) for name in ("automate_kernel", "automate_testing"))
 
 
 def run_watched(work: Awaitable[T], *, seconds: float = 0.1) -> tuple[T, list[str]]:
@@ -163,7 +164,7 @@ def _place(frame: FrameType | None) -> str | None:
         inside = str(Path(file).resolve())
         if any(part in inside for part in _INSTALLED):
             installed = installed or _named(file, line, frame.f_code.co_name)
-        elif not inside.startswith((*_LIBRARY, _OURS)) and Path(file).is_file():
+        elif not inside.startswith((*_LIBRARY, *_OURS)) and Path(file).is_file():
             return _named(file, line, frame.f_code.co_name)
         frame = frame.f_back
     return installed

@@ -1,1 +1,1 @@
-"""What an execution does next: pure decisions, without rows, threads or a clock."""
+"""Decisions on what an execution does next: pure, without rows, threads or a clock."""

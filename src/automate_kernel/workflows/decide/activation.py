@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Protocol
 
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
@@ -16,10 +16,6 @@ from automate_kernel.workflows.decide.children import FindChild
 from automate_kernel.workflows.decide.turn import CallOutcome, Turn
 from automate_kernel.workflows.decide.waits import Inbox
 from automate_kernel.workflows.execution import Execution, StepKey
-
-
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +26,8 @@ class Activation:
     """Changed along the way: it shows what the turns so far have saved, and the calls that run."""
     waits: dict[StepKey, float]
     """The seconds that are left until runs are due that wait for a retry or a time."""
+    now: datetime
+    """The database's time."""
     left: float | None = None
     """The seconds that are left of the workflow's own timeout."""
     crashes: int = 0
@@ -40,8 +38,6 @@ class Activation:
     """
     arrived: Inbox = field(default_factory=dict)
     """The events that have come for runs that wait. A turn takes them out; more may be put in."""
-    now: datetime = field(default_factory=_utc_now)
-    """The database's time."""
     find_child: FindChild | None = None
     """Finds the workflows of steps that start one."""
     most_output: int = MAX_PAYLOAD_BYTES

@@ -11,9 +11,6 @@ from typing import Any
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, NewItem
-from automate_kernel.storage.query import Where
-from automate_kernel.storage.rows import Rows
-from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.decide.admission import Admission
 from automate_kernel.workflows.decide.waits import child_key, plain_value, signal_item
 from automate_kernel.workflows.definition.model import Workflow
@@ -256,18 +253,10 @@ def cancel_items(execution: Execution, children: list[str]) -> list[NewItem]:
     """Return the item that cancels these *children* of an execution; none without children."""
     if not children:
         return []
-    return [_cancel_item(execution, {"execution_ids": children})]
+    return [cancel_item(execution, {"execution_ids": children})]
 
 
-def _cancel_item(execution: Execution, payload: dict[str, Any]) -> NewItem:
+def cancel_item(execution: Execution, payload: dict[str, Any]) -> NewItem:
+    """Return the item that cancels the children of *execution* that *payload* names."""
     most = ACCEPTED_MAX_ATTEMPTS
     return NewItem(CANCEL, payload, tenant_id=execution.tenant_id, max_attempts=most)
-
-
-def outside_items(rows: Rows, execution: Execution) -> list[NewItem]:
-    """Return the items for parent and children of an execution that no worker has ended."""
-    its = [Where("parent_id", "eq", execution.id)]
-    items = end_items(execution)
-    if rows.select(EXECUTION, its, limit=1, columns=("id",)):
-        items.append(_cancel_item(execution, {"parent_id": execution.id}))
-    return items

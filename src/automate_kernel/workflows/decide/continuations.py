@@ -9,16 +9,12 @@ parent, or a cancellation, finds the one that goes on.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
-from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.query import Where
-from automate_kernel.storage.rows import Row, Rows
-from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.decide.children import FindChild, inherited_headers
 from automate_kernel.workflows.definition.model import Workflow
@@ -85,7 +81,7 @@ def successor_of(
     return Successor(event.id, workflow, event)
 
 
-def check_not_continued(row: Row) -> None:
+def check_not_continued(row: Mapping[str, Any]) -> None:
     """Raise ``FAILED_PRECONDITION`` if the execution of *row* was continued by another one."""
     if row["successor_id"] is not None:
         raise AutomateError(
@@ -93,30 +89,6 @@ def check_not_continued(row: Row) -> None:
             f"execution {row['id']} was continued as {row['successor_id']}",
             hint="resume the last of the chain, or fork this one",
         )
-
-
-def live_successor(rows: Rows, execution_id: str, its: Sequence[Where] = ()) -> str | None:
-    """
-    Return the id of the execution that goes on for one that was continued; None without any.
-
-    The first of a chain leads to it, too, once it is purged. *its* are other conditions on both.
-    """
-    this = [Where("id", "eq", execution_id), *its]
-    found = rows.select(EXECUTION, this, columns=("chain_id", "successor_id"))
-    if found and found[0]["successor_id"] is None:
-        return None
-    first = (found[0]["chain_id"] if found else None) or execution_id
-    chain = [Where("chain_id", "eq", first), Where("status", "in", LIVE), *its]
-    live = rows.select(EXECUTION, chain, limit=1, columns=("id",))
-    return live[0]["id"] if live else None
-
-
-def ends_of_chains(rows: Rows, first_ids: Iterable[str]) -> dict[str, str]:
-    """Return the ids of the last executions of these chains, by those of the first."""
-    chains = Where("chain_id", "in", sorted(first_ids))
-    last = [chains, Where("successor_id", "eq", None)]
-    found = rows.select(EXECUTION, last, columns=("id", "chain_id"))
-    return {row["chain_id"]: row["id"] for row in found}
 
 
 # -- events ----------------------------------------------------------------------------------------
@@ -140,7 +112,7 @@ def last_taken(taken: Mapping[str, Any], key: str) -> tuple[datetime | None, lis
 def events_left(
     execution: Execution,
     taken: dict[str, Any],
-    found: Sequence[Row],
+    found: Sequence[Mapping[str, Any]],
     now: datetime,
     *,
     kept: timedelta,

@@ -42,11 +42,7 @@ from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.storage.values import encode_json
 from automate_kernel.worker.handler import Snooze, asked_to_stop, cancelling, should_stop
 from automate_kernel.worker.periodic import SAVE_SECONDS, try_for
-from automate_kernel.workflows.decide.admission import (
-    Admission,
-    SkippedError,
-    announce_skipped,
-)
+from automate_kernel.workflows.decide.admission import Admission, SkippedError
 from automate_kernel.workflows.decide.children import (
     FindChild,
     lose_output,
@@ -71,6 +67,7 @@ from automate_kernel.workflows.execution import (
 )
 from automate_kernel.workflows.steer.executions import ExecutionStore
 from automate_kernel.workflows.store.catalogue import Entry
+from automate_kernel.workflows.store.gates import announce_skipped
 from automate_kernel.workflows.store.held_up import PUT_OFF_SECONDS, Admitted, Plain
 from automate_kernel.workflows.store.statistics import ExecutionActivity
 from automate_kernel.workflows.store.stored import Loaded

@@ -1,1 +1,1 @@
-"""What people and clocks do with executions: commands, approvals, schedules."""
+"""Commands of people and clocks for executions: approvals, schedules, cancellations."""

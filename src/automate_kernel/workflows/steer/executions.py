@@ -34,8 +34,7 @@ from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, EXECUTION_ACTIVITY, OUTBOX, STEP, WAIT
-from automate_kernel.workflows.decide import admission as admissions
-from automate_kernel.workflows.decide.continuations import check_not_continued, live_successor
+from automate_kernel.workflows.decide.continuations import check_not_continued
 from automate_kernel.workflows.decide.waits import WaitingFor
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun, StepStatus
@@ -47,6 +46,7 @@ from automate_kernel.workflows.steer.bulk_commands import (
     resume_or_leave,
 )
 from automate_kernel.workflows.steer.standstills import Standstill, find_standstills
+from automate_kernel.workflows.store import gates as start_gates
 from automate_kernel.workflows.store.checkpoints import Checkpoints
 from automate_kernel.workflows.store.definitions import purge_definitions
 from automate_kernel.workflows.store.execution_pages import (
@@ -56,6 +56,7 @@ from automate_kernel.workflows.store.execution_pages import (
 )
 from automate_kernel.workflows.store.large_outputs import LargeOutputs
 from automate_kernel.workflows.store.pauses import WorkflowPauses
+from automate_kernel.workflows.store.relatives import live_successor
 from automate_kernel.workflows.store.repair import (
     check_fits,
     cleaning_again,
@@ -611,7 +612,7 @@ class ExecutionStore:
             row = self._held(rows, its, self._tell)
             if row is None or row["status"] not in able:
                 return False
-            begun = status != RUNNING or admissions.has_begun(rows, row["id"])
+            begun = status != RUNNING or start_gates.has_begun(rows, row["id"])
             changes = {"status": status if begun else PENDING, "updated_at": Now()}
             return bool(rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes))
 
@@ -993,7 +994,7 @@ class ExecutionStore:
         """Delete what starts of one key locked a day ago or earlier; return the number."""
         total, after = 0, ""
         while True:
-            work = partial(admissions.purge_gates, after=after)
+            work = partial(start_gates.purge_gates, after=after)
             deleted, last = write(self.storage, None, work)
             total += deleted
             if last is None:

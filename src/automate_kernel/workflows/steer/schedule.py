@@ -27,12 +27,7 @@ from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import SCHEDULE
-from automate_kernel.workflows.decide.admission import (
-    Admission,
-    SkippedError,
-    announce_skipped,
-    lock_gates,
-)
+from automate_kernel.workflows.decide.admission import Admission, SkippedError
 from automate_kernel.workflows.definition.admission import Concurrency
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import ScheduleTrigger, require_cron
@@ -40,6 +35,7 @@ from automate_kernel.workflows.execution import Event
 from automate_kernel.workflows.steer.executions import ExecutionStore
 from automate_kernel.workflows.store.catalogue import EVERYBODY, Catalogue, Everybody
 from automate_kernel.workflows.store.events import scheduled_event
+from automate_kernel.workflows.store.gates import announce_skipped, lock_gates
 from automate_kernel.workflows.store.starts import backfilled
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""What is written of executions, and how it is read."""
+"""Rows of executions: everything that is written of them, and how it is read."""

@@ -41,7 +41,7 @@ from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.storage.values import encode_json, storable
-from automate_kernel.workflows.decide.admission import Admission, has_begun
+from automate_kernel.workflows.decide.admission import Admission
 from automate_kernel.workflows.decide.children import Child, cancel_items, end_items
 from automate_kernel.workflows.decide.continuations import Successor
 from automate_kernel.workflows.decide.record import LONGEST_PLACE
@@ -54,6 +54,7 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
+from automate_kernel.workflows.store.gates import has_begun
 from automate_kernel.workflows.store.large_outputs import LargeOutputs
 from automate_kernel.workflows.store.pauses import WorkflowPauses
 from automate_kernel.workflows.store.repair import delete_runs, resumed_child

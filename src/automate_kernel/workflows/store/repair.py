@@ -26,7 +26,6 @@ from automate_kernel.workflows.decide.children import (
     end_items,
     left_headers,
 )
-from automate_kernel.workflows.decide.continuations import ends_of_chains
 from automate_kernel.workflows.decide.phases import NOT_UNDONE
 from automate_kernel.workflows.decide.record import (
     forgotten_on_resume,
@@ -48,6 +47,7 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
+from automate_kernel.workflows.store.relatives import ends_of_chains
 from automate_kernel.workflows.store.stored import (
     concurrency_of,
     definition_row,

@@ -34,7 +34,6 @@ from automate_kernel.workflows.decide.children import end_event
 from automate_kernel.workflows.decide.continuations import (
     MORE,
     Successor,
-    ends_of_chains,
     events_left,
     events_since,
     last_taken,
@@ -56,6 +55,7 @@ from automate_kernel.workflows.decide.waits import (
 )
 from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepKey
+from automate_kernel.workflows.store.relatives import ends_of_chains
 from automate_kernel.workflows.store.watermark import Watermarks
 
 Awaited = tuple[str, str]

@@ -21,13 +21,13 @@ from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import AWAITED, DEFINITION, EXECUTION, LABEL, OUTBOX
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_around, encode_json
-from automate_kernel.workflows.decide import admission as admissions
 from automate_kernel.workflows.decide.admission import Admission, SkippedError
-from automate_kernel.workflows.decide.children import outside_items
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
+from automate_kernel.workflows.store import gates as start_gates
 from automate_kernel.workflows.store.held_up import HeldUp
+from automate_kernel.workflows.store.relatives import outside_items
 from automate_kernel.workflows.store.signal_store import Awaited, SignalStore
 from automate_kernel.workflows.store.stored import (
     GOING,
@@ -275,8 +275,8 @@ class ExecutionStarts:
         then the items of executions that have to make room, in the order of a checkpoint: those of
         its group run, and those that it wakes wait.
         """
-        admissions.lock_gates(rows, admissions.gates_of(given))
-        ids = admissions.items_in_the_way(rows, given)
+        start_gates.lock_gates(rows, start_gates.gates_of(given))
+        ids = start_gates.items_in_the_way(rows, given)
         if isinstance(self._outbox, RowsOutboxStore):
             for status in ([Where("status", "eq", ItemStatus.RUNNING.value)], []):
                 its = [Where("id", "in", sorted(ids)), *status]
@@ -284,7 +284,7 @@ class ExecutionStarts:
 
     def admit(self, rows: Rows, new: NewExecution, admission: Admission) -> str:
         """Begin *new* as its conditions allow; return its id, or that of one which waits for it."""
-        gates = admissions.lock_gates(rows, admission.gates)
+        gates = start_gates.lock_gates(rows, admission.gates)
         if rows.select(EXECUTION, [Where("id", "eq", new.id)], columns=("id",)):
             return new.id
         if admission.concurrency is not None and admission.concurrency_key is not None:
@@ -298,14 +298,14 @@ class ExecutionStarts:
             new.item.delay, new.item.run_at = admission.debounce.for_, None
         if admission.concurrency is not None:
             self._make_room(rows, new, admission.concurrency)
-        begins = admissions.begin_time(rows, admission, gates)
+        begins = start_gates.begin_time(rows, admission, gates)
         if begins is not None:
             given = new.item.run_at or rows.now() + timedelta(seconds=seconds(new.item.delay))
             new.item.delay, new.item.run_at = 0.0, max(begins, given)
         # Another start of the same event may have been quicker, if it had no gate to pass.
         if self.insert(rows, [new]):
             self._outbox.enqueue_many([new.item], transaction=rows.native)
-            admissions.pass_gates(rows, admission, new.id)
+            start_gates.pass_gates(rows, admission, new.id)
         return new.id
 
     def _postponed(
@@ -316,7 +316,7 @@ class ExecutionStarts:
         changes: Row = {name: new.row.get(name) for name in given}
         item = new.item.to_row()
         its_item = {name: item.get(name) for name in ("concurrency_key", "concurrency_limit")}
-        waiting = admissions.postpone(rows, debounce, gate, changes, its_item)
+        waiting = start_gates.postpone(rows, debounce, gate, changes, its_item)
         if waiting is None:
             return None
         if waiting["definition_id"] != new.row["definition_id"]:
@@ -333,11 +333,11 @@ class ExecutionStarts:
         if key is None:
             return
         if concurrency.when_full == "skip":
-            live = admissions.live_executions(rows, key, most=concurrency.limit)
+            live = start_gates.live_executions(rows, key, most=concurrency.limit)
             if len(live) >= concurrency.limit:
                 raise SkippedError(new.workflow.name, live[0]["id"])
         elif concurrency.when_full == "cancel_older":
-            live = admissions.live_executions(rows, key)
+            live = start_gates.live_executions(rows, key)
             self._cancel_within(rows, live[: max(0, len(live) - concurrency.limit + 1)])
 
     def _cancel_within(self, rows: Rows, found: Sequence[Row]) -> None:

@@ -1,0 +1,200 @@
+"""
+The gates of starts: rows that starts of one key lock, so that they decide one after another.
+
+They are locked in the order of their ids. A gate has the last execution that came through it, and a
+time: of a debounce that of the first event, of a rate that at which its bucket is full again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from automate_kernel import signals
+from automate_kernel.outbox import concurrency_keys
+from automate_kernel.outbox.item import WAITING, waiting_changes
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.checkpoint import LIVE
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX, STEP
+from automate_kernel.workflows.decide.admission import Admission, SkippedError
+from automate_kernel.workflows.decide.waits import RESUMED
+from automate_kernel.workflows.definition.admission import Debounce
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.execution import Event, ExecutionStatus
+
+logger: logging.Logger = get_logger(__name__)
+
+_UNBEGUN = (ExecutionStatus.PENDING.value, ExecutionStatus.PAUSED.value)
+_NOBODY = "00000000-0000-0000-0000-000000000000"
+# A gate that nobody has come to for so long is forgotten: it would be made anew as it is.
+_FORGOTTEN_SECONDS = 86_400.0
+_PAGE = 1000
+
+
+def announce_skipped(
+    sender: Any,
+    workflow: Workflow,
+    event: Event,
+    error: SkippedError,
+    *,
+    send: Callable[..., Any] = signals.emit,
+) -> None:
+    """Log a start that was skipped, and send `workflow_skipped` once that is committed."""
+    logger.info("event %s: %s", event.id, error.message)
+    send(
+        signals.workflow_skipped, sender, workflow=workflow, event=event,
+        execution_id=error.running,
+    )  # fmt: skip
+
+
+def lock_gates(rows: Rows, ids: Iterable[str]) -> dict[str, Row]:
+    """Lock the gates *ids* until the transaction of *rows* ends; return them by id."""
+    wanted = sorted(set(ids))
+    found: dict[str, Row] = {}
+    # On SQLite the insert comes first: a transaction that has only read can't go on to write.
+    known = rows.dialect.row_locks
+    while len(found) < len(wanted):
+        if not known:
+            missing = [each for each in wanted if each not in found]
+            new = {"execution_id": _NOBODY, "created_at": Now()}
+            rows.ensure(DEBOUNCE, [{"id": each, **new} for each in missing])
+        its = [Where("id", "in", wanted)]
+        found = {row["id"]: row for row in rows.select(DEBOUNCE, its, order_by=("id",), lock=True)}
+        known = False
+    return found
+
+
+def pass_gates(rows: Rows, admission: Admission, execution_id: str) -> None:
+    """Note in the gates of *admission* that *execution_id* has come through."""
+    for gate in sorted(admission.gates):
+        # A change of the row itself: where the database compares snapshots, it must see one.
+        changes: dict[str, Any] = {"execution_id": execution_id}
+        if gate != admission.rate_gate:
+            changes["created_at"] = Now()
+        rows.update(DEBOUNCE, [Where("id", "eq", gate)], changes)
+
+
+def purge_gates(rows: Rows, after: str) -> tuple[int, str | None]:
+    """
+    Delete gates after the id *after* that nobody needs any more, among the next thousand old ones.
+
+    Returns the number of deleted gates, and the id to go on after; None at the end.
+    """
+    old = [Where("created_at", "lt", Now(-_FORGOTTEN_SECONDS)), Where("id", "gt", after)]
+    found = rows.select(
+        DEBOUNCE, old, order_by=("id",), limit=_PAGE, lock=True, skip_locked=True,
+        columns=("id", "execution_id"),
+    )  # fmt: skip
+    its = [
+        Where("id", "in", sorted({row["execution_id"] for row in found})),
+        Where("status", "in", _UNBEGUN),
+    ]
+    # An event may still take the place of the one that they wait with.
+    pending = {row["id"] for row in rows.select(EXECUTION, its, columns=("id",))}
+    ids = [row["id"] for row in found if row["execution_id"] not in pending]
+    deleted = rows.delete(DEBOUNCE, [Where("id", "in", ids)])
+    return deleted, found[-1]["id"] if len(found) == _PAGE else None
+
+
+def live_executions(rows: Rows, key: str, *, most: int | None = None) -> list[Row]:
+    """Return ids and items of the executions with this key that have not ended, oldest first."""
+    return rows.select(
+        EXECUTION, [Where("concurrency_key", "eq", key), Where("status", "in", LIVE)],
+        # Those of one moment in the order of their starts: items have ids that ascend.
+        order_by=("created_at", "item_id"), limit=most, columns=("id", "item_id"),
+    )  # fmt: skip
+
+
+def items_in_the_way(rows: Rows, given: Sequence[Admission]) -> set[str]:
+    """Return the items of the executions that starts with these conditions may have to cancel."""
+    ids = set[str]()
+    room = Counter[tuple[str, int]]()
+    for each in given:
+        if each.concurrency is not None and each.concurrency.when_full == "cancel_older":
+            room[each.concurrency_key or "", each.concurrency.limit] += 1
+    for (key, limit), count in room.items():
+        live = live_executions(rows, key)
+        ids |= {row["item_id"] for row in live[: max(0, len(live) - limit + count)]}
+    return ids
+
+
+def begin_time(rows: Rows, admission: Admission, gates: Mapping[str, Row]) -> datetime | None:
+    """Take a place in the rate of *admission*; return its time, or None if that is now."""
+    limit = admission.rate_limit
+    if limit is None:
+        return None
+    now = rows.now()
+    # Rounded up: a timestamp holds microseconds, and no start may come too early.
+    apart = timedelta(microseconds=math.ceil(limit.per / limit.limit * 1_000_000))
+    full_at = max(gates[admission.rate_gate]["created_at"], now)
+    begins = full_at - ((limit.burst or limit.limit) - 1) * apart
+    full_at += apart
+    rows.update(DEBOUNCE, [Where("id", "eq", admission.rate_gate)], {"created_at": full_at})
+    return begins if begins > now else None
+
+
+def has_begun(rows: Rows, execution_id: str) -> bool:
+    """Return True if a step of an execution has a row: without one nothing of it has begun."""
+    its = [Where("execution_id", "eq", execution_id)]
+    return bool(rows.select(STEP, its, limit=1, columns=("id",)))
+
+
+def postpone(
+    rows: Rows, debounce: Debounce, gate: Row, changes: Row, item_changes: Row
+) -> Row | None:
+    """
+    Make *changes* to the execution that waits behind *gate*, and to its item, which waits anew.
+
+    *item_changes* give the item's concurrency key. Returns its id and the definition that it had;
+    None if there is none, or it has begun.
+    """
+    its = [Where("id", "eq", gate["execution_id"]), Where("status", "in", _UNBEGUN)]
+    for execution in rows.select(EXECUTION, its, columns=("id", "item_id", "definition_id")):
+        # Locked, so that no worker claims it now. One that was claimed may have begun.
+        unclaimed = [
+            Where("id", "eq", execution["item_id"]),
+            Where("status", "in", WAITING),
+            Where("attempt_count", "eq", 0),
+        ]
+        read = ("id", "priority", "concurrency_key", "headers", "lease_token", "waiting_for")
+        for item in rows.select(OUTBOX, unclaimed, lock=True, columns=read):
+            # One that is paused was claimed, and put back as it was. One that goes on after its end
+            # keeps its own event.
+            untouched = item["lease_token"] is None or item["waiting_for"] == "resume"
+            if not untouched or RESUMED in item["headers"]:
+                return None
+            if has_begun(rows, execution["id"]):
+                return None
+            if not rows.update(EXECUTION, its, {**changes, "updated_at": Now()}):
+                return None
+            waits = waiting_changes(_quiet_at(rows, debounce, gate), item["priority"])
+            headers = {k: v for k, v in item["headers"].items() if k != concurrency_keys.HEADER}
+            if item_changes["concurrency_key"] is not None:
+                headers[concurrency_keys.HEADER] = True
+            # Nobody has claimed it by now, so that the next event finds it too.
+            own: Row = {"headers": headers, "lease_token": None}
+            its_own = [Where("id", "eq", item["id"])]
+            rows.update(OUTBOX, its_own, {**item_changes, **waits, **own})
+            if item["concurrency_key"] is not None:
+                # It may have taken a slot before it was put back, or been woken to take one.
+                concurrency_keys.leave(rows, [(item["concurrency_key"], item["id"])])
+            return execution
+    return None
+
+
+def _quiet_at(rows: Rows, debounce: Debounce, gate: Row) -> datetime | float:
+    if debounce.at_most is None:
+        return debounce.for_
+    latest: datetime = gate["created_at"] + timedelta(seconds=debounce.at_most)
+    return min(latest, rows.now() + timedelta(seconds=debounce.for_))
+
+
+def gates_of(admissions: Sequence[Admission]) -> list[str]:
+    """Return the ids of all gates of *admissions*."""
+    return [gate for each in admissions for gate in each.gates]
