@@ -13,13 +13,21 @@ from automate_kernel.secrets import (
     SecretResolver,
     WritableFileSecretsBackend,
 )
-from automate_testing import WritableSecretsBackendContract
+from automate_kernel.testing import WritableSecretsBackendContract
+from broken_places import broken_folders
 
 
 class TestWritableFileSecretsBackend(WritableSecretsBackendContract):
     @pytest.fixture
     def writable(self, tmp_path: Path) -> WritableFileSecretsBackend:
         return WritableFileSecretsBackend(tmp_path / "tokens")
+
+    @pytest.fixture
+    def broken(
+        self, tmp_path: Path, known_key: str, missing_key: str
+    ) -> dict[str, WritableFileSecretsBackend]:
+        folder = tmp_path / "broken"
+        return broken_folders(WritableFileSecretsBackend, folder, known_key, missing_key)
 
 
 def test_only_its_user_can_read_a_file(tmp_path: Path) -> None:

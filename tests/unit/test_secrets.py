@@ -32,7 +32,8 @@ from automate_kernel.secrets import (
     reveal,
 )
 from automate_kernel.templates import TemplateContext, TemplateEngine
-from automate_testing.contracts.secrets import SecretsBackendContract
+from automate_kernel.testing.secrets import SecretsBackendContract
+from broken_places import broken_folders
 
 VALUE = "correct-horse-battery-staple"
 
@@ -54,6 +55,10 @@ class TestFileBackend(SecretsBackendContract):
     def backend(self, tmp_path, known_key, known_value):
         (tmp_path / known_key).write_text(known_value, encoding="utf-8")
         return FileSecretsBackend(tmp_path)
+
+    @pytest.fixture
+    def broken(self, tmp_path, known_key, missing_key):
+        return broken_folders(FileSecretsBackend, tmp_path / "broken", known_key, missing_key)
 
 
 class FakeVault:
@@ -173,9 +178,9 @@ def test_file_refuses_a_link_out_of_its_directory(tmp_path):
 
 
 def test_file_does_not_wait_for_a_pipe(tmp_path):
-    """A named pipe is no secret, and opening one would block."""
+    """A named pipe is no secret, and opening one would block. Nor is it a key that isn't there."""
     os.mkfifo(tmp_path / "K")
-    with pytest.raises(SecretNotFoundError):
+    with pytest.raises(SecretError, match="no file"):
         FileSecretsBackend(tmp_path).get_secret("K")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import nullcontext
+import socket
+from contextlib import closing, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -21,25 +22,49 @@ from waiting import within
 
 from automate_kernel import (
     Kernel,
-    SecretDeniedError,
     SecretError,
     SecretNotFoundError,
     SecretUnavailableError,
 )
 from automate_kernel.secrets import MemorySecretsBackend, WritableSecretsBackend
-from automate_testing import SecretsBackendContract, WritableSecretsBackendContract
-from automate_testing.contracts.hostile_service import hostile_service
+from automate_kernel.testing import SecretsBackendContract, WritableSecretsBackendContract
 
 BACKENDS = [SecretsManagerBackend, ParameterStoreBackend]
 
 
-class TestSecretsManager(WritableSecretsBackendContract):
+class FailingAws:
+    """AWS that fails in each way."""
+
+    kind: Any = SecretsManagerBackend
+
+    @pytest.fixture
+    def broken(self) -> dict[str, Any]:
+        with closing(socket.socket()) as unused:
+            unused.bind(("127.0.0.1", 0))
+            nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        return {"nobody listens": self.backend_at(nobody, 10.0)}
+
+    def backend_at(self, url: str, timeout_seconds: float) -> WritableSecretsBackend:
+        access = {
+            "region": REGION, "access_key_id": "A", "secret_access_key": SECRET_KEY,
+            "endpoint_url": url, "max_attempts": 1, "timeout_seconds": timeout_seconds,
+        }  # fmt: skip
+        return self.kind(access=access)
+
+    def answer_to(self, method: str, path: str) -> Any:
+        kept = {"SecretString": "value-of-it", "Parameter": {"Value": "value-of-it"}}
+        return {**kept, "ARN": "arn:of-it", "Version": 2}
+
+
+class TestSecretsManager(FailingAws, WritableSecretsBackendContract):
     @pytest.fixture
     def writable(self, aws: Aws) -> WritableSecretsBackend:
         return SecretsManagerBackend(f"{aws.name}/", access=aws.access)
 
 
-class TestParameterStore(WritableSecretsBackendContract):
+class TestParameterStore(FailingAws, WritableSecretsBackendContract):
+    kind = ParameterStoreBackend
+
     @pytest.fixture
     def writable(self, aws: Aws) -> WritableSecretsBackend:
         return ParameterStoreBackend(f"/{aws.name}/", access=aws.access)
@@ -155,37 +180,6 @@ def test_a_binary_secret_is_refused(aws: Aws):
     aws.clients.call("secretsmanager", "create_secret", Name=aws.name, SecretBinary=b"\x00\x01")
     with pytest.raises(SecretError, match="base64"):
         SecretsManagerBackend(access=aws.access).get_secret(aws.name)
-
-
-@pytest.mark.parametrize("kind", BACKENDS, ids=["secrets-manager", "parameter-store"])
-@pytest.mark.parametrize(
-    ("manner", "expected"),
-    [
-        ("forbidden", SecretDeniedError), ("unauthenticated", SecretDeniedError),
-        ("expired_token", SecretDeniedError), ("rate_limited", SecretUnavailableError),
-        ("failing", SecretUnavailableError), ("silent", SecretUnavailableError),
-        ("dripping", SecretUnavailableError), ("truncated", SecretUnavailableError),
-        ("hung_up", SecretUnavailableError), ("not_found", SecretError), ("huge", SecretError),
-        ("bomb", SecretError), ("other_shape", SecretError), ("page_for_people", SecretError),
-        ("redirect_to_private_address", SecretError),
-    ],
-)  # fmt: skip
-def test_no_failure_falls_through(kind: Any, manner: str, expected: type[SecretError]):
-    with hostile_service(lambda method, path: {}) as service:
-        service.manner = manner
-        access = {
-            "region": REGION, "access_key_id": "A", "secret_access_key": SECRET_KEY,
-            "endpoint_url": service.url, "max_attempts": 1,
-            "timeout_seconds": 1 if manner in ("silent", "dripping") else 20,
-        }  # fmt: skip
-        backends = [kind(access=access), MemorySecretsBackend({"key": "from-further-down"})]
-        kernel = Kernel(discover=False, secrets=backends)
-        with pytest.raises(expected) as caught:
-            kernel.secrets.get("key")
-        assert not service.reached
-    assert not isinstance(caught.value, SecretNotFoundError)
-    assert caught.value.retryable is (expected is SecretUnavailableError) or expected is SecretError
-    assert SECRET_KEY not in str(caught.value)
 
 
 def test_the_lock_of_a_process_that_died_is_free_after_its_lease(

@@ -21,11 +21,33 @@ def service(secret_service: None) -> Any:
     keyring.set_keyring(before)
 
 
+class _Failing:
+    """The library, with a keyring that fails."""
+
+    errors = keyring.errors
+
+    def __init__(self, kind: type[Exception]) -> None:
+        self._kind = kind
+
+    def get_password(self, service: str, key: str) -> str:
+        raise self._kind("canary")
+
+
 class TestKeyringBackend(SecretsBackendContract):
     @pytest.fixture
     def backend(self, service: Any, known_key: str, known_value: str) -> SecretsBackend:
         service.set_password("automate", known_key, known_value)
         return KeyringBackend()
+
+    @pytest.fixture
+    def broken(self) -> dict[str, SecretsBackend]:
+        errors = keyring.errors
+        kinds = (errors.KeyringLocked, errors.InitError, errors.KeyringError, OSError, ValueError)
+        made: dict[str, SecretsBackend] = {}
+        for kind in (*kinds, errors.NoKeyringError):
+            made[kind.__name__] = backend = KeyringBackend()
+            backend._keyring = _Failing(kind)
+        return made
 
 
 def test_services_are_apart(service: Any) -> None:

@@ -42,6 +42,32 @@ class TestSopsBackend(SecretsBackendContract):
         file = encrypted(tmp_path, age_key, {known_key: known_value})
         return SopsBackend(file, age_key_file=age_key[0])
 
+    @pytest.fixture
+    def broken(
+        self, tmp_path: Path, age_key: Key, other_age_key: Key, its: Any
+    ) -> dict[str, SecretsBackend]:
+        content = {its.key: its.value, "other": "value-of-other"}
+        file = encrypted(tmp_path, age_key, content, "good.json")
+        changed = json.loads(file.read_text())
+        del changed["other"]
+        texts = {
+            "changed by hand": json.dumps(changed), "cut off": file.read_text()[:40], "empty": "",
+            "never encrypted": json.dumps(content), "no object": "[]",
+        }  # fmt: skip
+        made = {}
+        for number, (failure, text) in enumerate(texts.items()):
+            (tmp_path / f"{number}.json").write_text(text)
+            made[failure] = SopsBackend(tmp_path / f"{number}.json", age_key_file=age_key[0])
+        return {
+            **made,
+            "no file": SopsBackend(tmp_path / "away.json", age_key_file=age_key[0]),
+            "another key": SopsBackend(file, age_key_file=other_age_key[0]),
+            "no key": SopsBackend(file, age_key_file=tmp_path / "none"),
+            "a program that fails": SopsBackend(file, program="false"),
+            "a program that says nothing": SopsBackend(file, program="true"),
+            "a program that says no object": SopsBackend(file, program="echo"),
+        }
+
 
 @pytest.mark.parametrize(
     ("name", "content"),

@@ -63,6 +63,34 @@ class TestSecretTable(WritableSecretsBackendContract):
     def writable(self, table: Made) -> SecretTableBackend:
         return table()
 
+    @pytest.fixture
+    def broken(
+        self, table: Made, url: str, tmp_path: Path, its: Any
+    ) -> Iterator[dict[str, SecretTableBackend]]:
+        table().set_secret(its.key, its.value)
+        table().set_secret(its.missing_key, "a-value-of-its-own")
+        none, nowhere = MemorySecretsBackend({}), f"sqlite:///{tmp_path / 'away' / 'x.sqlite3'}"
+        ring = MemorySecretsBackend({"SECRET_TABLE_KEYS": OLD})
+        empty = f"sqlite:///{tmp_path / 'empty.sqlite3'}"
+        kinds = {
+            "no keys": SecretTableBackend(url, keys=none),
+            "another key": SecretTableBackend(
+                url, keys=MemorySecretsBackend({"SECRET_TABLE_KEYS": NEW})
+            ),
+            "the id of another key": SecretTableBackend(
+                url, keys=MemorySecretsBackend({"SECRET_TABLE_KEYS": new_key("2026")})
+            ),
+            "keys that can't be read": SecretTableBackend(
+                url, keys=MemorySecretsBackend({"SECRET_TABLE_KEYS": "plain-text"})
+            ),
+            "no file of keys": SecretTableBackend(url, keys_file=tmp_path / "none"),
+            "no folder": SecretTableBackend(nowhere, keys=ring),
+            "no table": SecretTableBackend(empty, keys=ring),
+        }
+        yield kinds
+        for each in kinds.values():
+            each.close()
+
 
 def test_a_commit_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
     """A secret that was refused is not written by what comes next, and nobody is locked out."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +22,43 @@ from vault_support import ROOT, Bao
 TOKEN = {"method": "token", "token": ROOT}
 
 
-class TestVersionTwo(SecretsBackendContract):
+class FailingVault:
+    """A Vault that fails in each way, at each of its requests."""
+
+    mount = "secret"
+    version = "2"
+
+    def backend_at(self, url: str, timeout_seconds: float) -> VaultBackend:
+        return VaultBackend(url, auth=TOKEN, mount=self.mount, timeout_seconds=timeout_seconds)
+
+    @pytest.fixture
+    def broken(self, tmp_path: Path) -> dict[str, VaultBackend]:
+        with closing(socket.socket()) as unused:
+            unused.bind(("127.0.0.1", 0))
+            nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        gone = {"method": "token", "token_file": tmp_path / "gone"}
+        return {
+            "nobody listens": VaultBackend(nobody, auth=TOKEN),
+            "the file of its token is gone": VaultBackend(nobody, auth=gone),
+        }
+
+    def answer_to(self, method: str, path: str) -> Any:
+        known = {
+            "lookup-self": {"data": {"ttl": 3600, "renewable": True}},
+            "mounts": {"data": {"type": "kv", "options": {"version": self.version}}},
+            "login": {"auth": {"client_token": "t-canary", "lease_duration": 3600}},
+        }
+        for part, answer in known.items():
+            if part in path:
+                return answer
+        if method == "POST":
+            return {"data": {"version": 2}}
+        fields = {"value": "value-of-it", "password": "password-of-it"}
+        two = {"data": fields, "metadata": {"version": 1}}
+        return {"data": two if self.version == "2" else fields}
+
+
+class TestVersionTwo(FailingVault, SecretsBackendContract):
     @pytest.fixture
     def backend(self, bao: Bao, known_key: str, known_value: str) -> Iterator[VaultBackend]:
         bao.write(known_key, value=known_value)
@@ -28,7 +67,9 @@ class TestVersionTwo(SecretsBackendContract):
         backend.close()
 
 
-class TestVersionOne(SecretsBackendContract):
+class TestVersionOne(FailingVault, SecretsBackendContract):
+    mount, version = "legacy", "1"
+
     @pytest.fixture
     def known_key(self) -> str:
         return "app/database#password"
@@ -41,7 +82,11 @@ class TestVersionOne(SecretsBackendContract):
         backend.close()
 
 
-class TestAppRole(SecretsBackendContract):
+class TestAppRole(FailingVault, SecretsBackendContract):
+    def backend_at(self, url: str, timeout_seconds: float) -> VaultBackend:
+        login = {"method": "approle", "role_id": "contract", "secret_id": "secret-canary"}
+        return VaultBackend(url, auth=login, timeout_seconds=timeout_seconds)
+
     @pytest.fixture
     def backend(self, bao: Bao, known_key: str, known_value: str) -> Iterator[VaultBackend]:
         bao.write(known_key, value=known_value)
@@ -50,7 +95,10 @@ class TestAppRole(SecretsBackendContract):
         backend.close()
 
 
-class TestWritable(WritableSecretsBackendContract):
+class TestWritable(FailingVault, WritableSecretsBackendContract):
+    def backend_at(self, url: str, timeout_seconds: float) -> WritableVaultBackend:
+        return WritableVaultBackend(url, auth=TOKEN, timeout_seconds=timeout_seconds)
+
     @pytest.fixture
     def writable(self, bao: Bao) -> Iterator[WritableVaultBackend]:
         backend = WritableVaultBackend(bao.url, auth=TOKEN, mount="team/kv")

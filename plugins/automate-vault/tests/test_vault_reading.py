@@ -192,6 +192,26 @@ def test_a_success_of_a_proxy_is_no_missing_secret(vault: Made, version: str, bo
     assert not isinstance(caught.value, SecretNotFoundError)
 
 
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"errors": ["no handler for route"]}', '{"errors": ["the backend is away"]}',
+        '{"errors": "away"}', '{"errors": null}', '{"errors": {}}', '{"data": null}',
+        '{"data": {}}', '{"data": {"data": null}}', '{"data": {"metadata": null}}',
+        '{"data": null, "warnings": ["Invalid path for a versioned K/V secrets engine"]}',
+    ],
+)  # fmt: skip
+def test_a_404_with_words_is_no_missing_secret(vault: Made, version: str, body: str) -> None:
+    """Vault's own for a secret that isn't there has an empty list of errors, and no words."""
+    with answering(body, 404, version) as address:
+        with pytest.raises(SecretError, match="can't read from the mount") as caught:
+            vault(address=address).get_secret("app")
+    assert not isinstance(caught.value, SecretNotFoundError)
+    with answering('{"errors": []}', 404, version) as address, pytest.raises(SecretNotFoundError):
+        vault(address=address).get_secret("app")
+
+
 def test_an_engine_that_is_being_upgraded_is_worth_another_attempt(vault: Made) -> None:
     """It refuses all requests until it is ready."""
     said = (

@@ -145,7 +145,7 @@ class FileSecretsBackend(SecretsBackend):
     def _read(self, key: str) -> str:
         try:
             root = self.directory.resolve(strict=True)
-        except OSError:
+        except (OSError, RuntimeError):
             message = f"the secrets directory {str(self.directory)!r} can't be read"
             raise SecretUnavailableError(message, hint="is the volume mounted?") from None
         try:
@@ -154,14 +154,20 @@ class FileSecretsBackend(SecretsBackend):
             if not path.is_relative_to(root):
                 raise SecretDeniedError(f"secret {key!r} is a link out of {str(root)!r}")
             if not path.is_file():  # opening a pipe would wait for ever
-                raise SecretNotFoundError(key)
+                raise SecretError(
+                    f"secret {key!r} is no file in {str(root)!r}",
+                    hint="Docker makes a folder where the file to mount is missing",
+                )
             with path.open("rb") as file:
                 content = file.read(_MAX_FILE_BYTES + 1)
         except FileNotFoundError:
-            raise SecretNotFoundError(key) from None
+            if not os.path.lexists(root / key):
+                raise SecretNotFoundError(key) from None
+            message = f"secret {key!r} is a link to a file that is not there"
+            raise SecretUnavailableError(message, hint="is the volume mounted?") from None
         except PermissionError:
             raise SecretDeniedError(f"the file of secret {key!r} can't be read") from None
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter for links in a circle
             reason = type(error).__name__
             raise SecretUnavailableError(f"secret {key!r} can't be read: {reason}") from None
         return _text(key, content)

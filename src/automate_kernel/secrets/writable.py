@@ -125,7 +125,7 @@ class WritableFileSecretsBackend(FileSecretsBackend, WritableSecretsBackend):
         return self.directory / key
 
     def _read(self, key: str) -> str:
-        if not self.directory.exists():
+        if not os.path.lexists(self.directory):  # a link to a disk that is away is there
             raise SecretNotFoundError(key)
         return super()._read(key)
 

@@ -39,6 +39,8 @@ class HostileService:
     answer_to: Callable[[str, str], Any]
     content_type: str = "application/json"
     manner: str = "right"
+    well: int = 0
+    """The number of requests that are answered right before its manner begins."""
     url: str = ""
     elsewhere: str = ""
     """The URL of a server at another private address; empty where this machine has none."""
@@ -69,7 +71,7 @@ class _AnyRequest(BaseHTTPRequestHandler):
         service = self.server.service
         service.paths.append(self.path)
         service.cookies.extend(self.headers.get_all("Cookie", []))
-        ANSWERS[service.manner](self)
+        ANSWERS[service.manner if len(service.paths) > service.well else "right"](self)
 
     def __getattr__(self, name: str) -> Any:
         # The standard library asks for do_GET and the like.

@@ -6,19 +6,40 @@ import asyncio
 import logging
 import pickle
 import traceback
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from automate_kernel.base.errors import SecretNotFoundError
-from automate_kernel.secrets import SecretResolver, SecretsBackend, WritableSecretsBackend
-from automate_testing.contracts.packages import require_no_drift
+from automate_kernel.errors import SecretDeniedError, SecretError, SecretNotFoundError
+from automate_kernel.secrets import (
+    MemorySecretsBackend,
+    SecretResolver,
+    SecretsBackend,
+    WritableSecretsBackend,
+)
+from automate_kernel.testing.hostile_service import hostile_service
+from automate_kernel.testing.packages import require_no_drift
 
 __all__ = ["SecretsBackendContract", "WritableSecretsBackendContract"]
 
 _ODD_PATHS = ["../known", "/etc/passwd", "known/../known", "%2e%2e", "."]
 _ODD_TEXTS = ["a" * 500, "ключ", "a b", "a\nb"]
+_DENIED = {"unauthenticated", "expired_token", "forbidden"}
+_ENDLESS = {"silent", "dripping"}
+_AWAY = {"rate_limited", "failing", "unavailable", "cut_off", "hung_up", *_ENDLESS}
+_UNREADABLE = {
+    "not_found", "truncated", "page_for_people", "empty", "no_text", "nested", "long_number",
+    "other_shape", "broken_chunks", "huge", "bomb", "redirect_for_ever", "redirect_to_nowhere",
+    "redirect_to_private_address",
+}  # fmt: skip
+# A service may have nothing to say of a deletion.
+_SILENT = {
+    "empty", "no_text", "nested", "long_number", "other_shape", "page_for_people", "truncated",
+}  # fmt: skip
+_SHORT_SECONDS, _LONG_SECONDS = 0.5, 30.0
+_OLD = "an-old-value-of-the-next-backend"
 
 
 class _Secret(NamedTuple):
@@ -30,7 +51,12 @@ class _Secret(NamedTuple):
 
 
 class SecretsBackendContract:
-    """Subclass it and give it a fixture ``backend``."""
+    """
+    Subclass it and give it a fixture ``backend``.
+
+    That no failure is taken for a missing key is tested on the backends of `broken`; and, for a
+    backend that asks a service over HTTP, with `backend_at` and `answer_to`.
+    """
 
     @pytest.fixture
     def known_key(self) -> str:
@@ -51,6 +77,23 @@ class SecretsBackendContract:
     def backend(self) -> SecretsBackend:
         """Make a backend with `known_value` under `known_key`, and without `missing_key`."""
         raise NotImplementedError("give the contract a `backend` fixture")
+
+    @pytest.fixture
+    def broken(self) -> Mapping[str, SecretsBackend]:
+        """
+        Make backends that can't look at their place, each under the name of its failure.
+
+        Its disk is away, its key is wrong, what it reads is damaged: each way that can be made.
+        """
+        return {}
+
+    def backend_at(self, url: str, timeout_seconds: float) -> SecretsBackend | None:
+        """Return a backend that asks a service over HTTP at *url*; None if yours asks none."""
+        return None
+
+    def answer_to(self, method: str, path: str) -> Any:
+        """Return the right answer of that service, JSON or bytes, with a secret `known_key`."""
+        return {}
 
     @pytest.fixture
     def its(self, known_key: str, known_value: str, missing_key: str) -> _Secret:
@@ -81,6 +124,54 @@ class SecretsBackendContract:
             backend.get_secret(its.missing_key)
         assert caught.value.key == its.missing_key
         assert its.missing_key in str(caught.value)
+
+    def test_no_failure_is_a_missing_key(
+        self, broken: Mapping[str, SecretsBackend], its: _Secret
+    ) -> None:
+        """Else the next backend would be asked, which may have an old value."""
+        if not broken:
+            pytest.skip("give the contract a fixture `broken`: backends whose place fails")
+        for failure, backend in broken.items():
+            for key in (its.key, its.missing_key):
+                _failed(failure, lambda: backend.get_secret(key), its)  # noqa: B023
+                _failed(failure, lambda: asyncio.run(backend.aget_secret(key)), its)  # noqa: B023
+                _failed(failure, lambda: _behind(backend, key), its)  # noqa: B023
+
+    def test_no_failure_of_its_service_is_a_missing_key(self, its: _Secret) -> None:
+        """Neither at the first request nor at the last, as after a login; and each has its kind."""
+        self._try_failures(lambda backend: _behind(backend, its.key), its)
+
+    def _try_failures(
+        self, call: Callable[[Any], object], its: _Secret, without: Collection[str] = ()
+    ) -> None:
+        requests = self._requests(call)
+        for manner in sorted((_DENIED | _AWAY | _UNREADABLE).difference(without)):
+            seconds = _SHORT_SECONDS if manner in _ENDLESS else _LONG_SECONDS
+            for well in sorted({0, requests - 1}):
+                failure = f"{manner}, from request {well + 1} on"
+                with hostile_service(self.answer_to) as service:
+                    service.manner, service.well = manner, well
+                    backend = self.backend_at(service.url, seconds)
+                    try:
+                        error = _failed(failure, lambda: call(backend), its)  # noqa: B023
+                    finally:
+                        service.stopping.set()
+                        if backend is not None:
+                            backend.close()
+                    assert not service.reached, f"{failure}: it followed the redirect"
+                _check_kind(failure, manner, error)
+
+    def _requests(self, call: Callable[[Any], object]) -> int:
+        """Return the number of requests that *call* makes while the service is well."""
+        with hostile_service(self.answer_to) as service:
+            backend = self.backend_at(service.url, _LONG_SECONDS)
+            if backend is None:
+                pytest.skip("it asks no service over HTTP: it has no `backend_at`")
+            try:
+                call(backend)
+                return len(service.paths)
+            finally:
+                backend.close()
 
     @pytest.mark.parametrize("key", _ODD_PATHS + _ODD_TEXTS)
     def test_odd_key_is_not_found(self, backend: SecretsBackend, key: str) -> None:
@@ -166,6 +257,33 @@ class SecretsBackendContract:
         backend.close()
 
 
+def _behind(backend: SecretsBackend, key: str) -> str:
+    """Look *key* up as a kernel does, with a backend behind that has an old value."""
+    return SecretResolver([backend, MemorySecretsBackend({key: _OLD})]).get(key)
+
+
+def _failed(failure: str, call: Callable[[], object], its: _Secret) -> Exception:
+    try:
+        value = call()
+    except SecretNotFoundError:
+        pytest.fail(f"{failure}: it is taken for a missing key")
+    except Exception as error:
+        shown = "".join(traceback.format_exception(error))
+        assert its.value not in shown, f"{failure}: the error shows the value"
+        return error
+    assert value != _OLD, f"{failure}: the next backend was asked"
+    raise AssertionError(f"{failure}: it is taken for a success")
+
+
+def _check_kind(failure: str, manner: str, error: Exception) -> None:
+    assert isinstance(error, SecretError), f"{failure}: it raised {error!r}"
+    if manner in _DENIED:
+        assert isinstance(error, SecretDeniedError), f"{failure}: not denied, but {error!r}"
+    if manner in _DENIED | _AWAY:
+        retryable = manner in _AWAY
+        assert error.retryable is retryable, f"{failure}: retryable is {error.retryable}: {error}"
+
+
 class WritableSecretsBackendContract(SecretsBackendContract):
     """Subclass it and give it a fixture ``writable``: a backend without secrets."""
 
@@ -217,3 +335,11 @@ class WritableSecretsBackendContract(SecretsBackendContract):
             raise ZeroDivisionError
         with writable.locked("key"):
             pass
+
+    def test_no_failure_of_its_service_is_a_write(self, its: _Secret) -> None:
+        """Nobody takes a secret for written that is not."""
+        self._try_failures(lambda backend: backend.set_secret(its.key, its.value), its)
+
+    def test_no_failure_of_its_service_is_a_deletion(self, its: _Secret) -> None:
+        """Or an account would be taken for disconnected while its tokens are still there."""
+        self._try_failures(lambda backend: backend.delete_secret(its.key), its, _SILENT)

@@ -39,7 +39,7 @@ class ParameterStoreBackend(AwsSecretsBackend):
         """Write a new version of an encrypted parameter; up to 8 KiB of it."""
         name = self._writable(key)
         with self._asking(key):
-            self._clients.call(
+            answer = self._clients.call(
                 "ssm",
                 "put_parameter",
                 Name=name,
@@ -49,6 +49,8 @@ class ParameterStoreBackend(AwsSecretsBackend):
                 # An advanced one, which costs, only where 4 KiB are not enough.
                 Tier="Intelligent-Tiering",
             )
+            # An empty answer, as of a proxy, is nobody's word that the value was kept.
+            needed(answer, "Version", "ssm put_parameter")
 
     def delete_secret(self, key: str) -> None:
         """Delete a parameter with its versions."""

@@ -49,21 +49,22 @@ class SecretsManagerBackend(AwsSecretsBackend):
             # Twice, as another process may create it between.
             for last in (False, True):
                 try:
-                    self._clients.call(
-                        "secretsmanager", "put_secret_value", SecretId=secret, SecretString=value
-                    )
+                    self._written("put_secret_value", SecretId=secret, SecretString=value)
                     return
                 except AutomateError as error:
                     if last or aws_code(error) != "ResourceNotFoundException":
                         raise
                 try:
-                    self._clients.call(
-                        "secretsmanager", "create_secret", Name=secret, SecretString=value
-                    )
+                    self._written("create_secret", Name=secret, SecretString=value)
                     return
                 except AutomateError as error:
                     if aws_code(error) != "ResourceExistsException":
                         raise
+
+    def _written(self, name: str, **values: str) -> None:
+        # An empty answer, as of a proxy, is nobody's word that the value was kept.
+        answer = self._clients.call("secretsmanager", name, **values)
+        needed(answer, "ARN", f"secretsmanager {name}")
 
     def delete_secret(self, key: str) -> None:
         """Delete a secret at once, without a time for its recovery."""

@@ -54,6 +54,13 @@ class VaultAnswer:
         return "; ".join(map(str, errors))[:_READ] if isinstance(errors, list) else ""
 
     @property
+    def is_absent(self) -> bool:
+        """True for a 404 as Vault has it for a missing secret, or for a deleted version."""
+        # One with words is about something else: a route, a proxy's own trouble.
+        nothing = self.content.get("errors") == []
+        return self.status == 404 and (nothing or bool(as_mapping(self.data.get("metadata"))))
+
+    @property
     def warnings(self) -> bool:
         """True if Vault warns of something."""
         return bool(self.content.get("warnings"))

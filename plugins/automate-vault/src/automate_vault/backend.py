@@ -117,11 +117,11 @@ class VaultBackend(SecretsBackend):
             answer = await self._get(place, version)
             if answer.ok:
                 return fields_of(answer, version)
-            self._require_absent(place, answer)
+            # Vault warns of a path that is none of the engine's version: it has been upgraded.
             if not answer.warnings:
                 break
-            # Vault warns of a path that is none of the engine's version: it has been upgraded.
             self._versions.pop(place.mount, None)
+        self._require_absent(place, answer)
         return {}
 
     async def _get(self, place: SecretPath, version: int) -> VaultAnswer:
@@ -137,8 +137,8 @@ class VaultBackend(SecretsBackend):
         return await self._ask("GET", f"{place.mount}/{place.quoted}")
 
     def _require_absent(self, place: SecretPath, answer: VaultAnswer) -> None:
-        """Raise an error unless *answer* says that there is no such secret."""
-        if answer.status == 404 and "no handler for route" not in answer.errors:
+        """Raise an error unless *answer* says that there is no such secret, and nothing else."""
+        if answer.is_absent:
             return
         self._versions.pop(place.mount, None)
         raise self._problem(f"Vault can't read from the mount {place.mount!r}", answer)

@@ -93,7 +93,12 @@ class WritableVaultBackend(VaultBackend, WritableSecretsBackend):
         body = {"options": {"cas": version}, "data": dict(fields)}
         answer = await self._ask("POST", f"{place.mount}/data/{place.quoted}", body)
         if answer.ok:
-            return int(answer.data["version"])
+            new = answer.data.get("version")
+            if isinstance(new, int):
+                return new
+            raise SecretUnavailableError(
+                f"the answer {answer.status} doesn't say that Vault has written"
+            )
         if "check-and-set" in answer.errors:
             return None
         raise self._problem(f"Vault can't write to the mount {place.mount!r}", answer)
