@@ -13,7 +13,7 @@ from automate_kernel.secrets import (
     SecretResolver,
     WritableFileSecretsBackend,
 )
-from automate_kernel.testing import WritableSecretsBackendContract
+from automate_testing import WritableSecretsBackendContract
 from broken_places import broken_folders
 
 

@@ -32,7 +32,7 @@ from automate_kernel.secrets import (
     reveal,
 )
 from automate_kernel.templates import TemplateContext, TemplateEngine
-from automate_kernel.testing.secrets import SecretsBackendContract
+from automate_testing.contracts.secrets import SecretsBackendContract
 from broken_places import broken_folders
 
 VALUE = "correct-horse-battery-staple"

@@ -27,7 +27,7 @@ from automate_kernel import (
     SecretUnavailableError,
 )
 from automate_kernel.secrets import MemorySecretsBackend, WritableSecretsBackend
-from automate_kernel.testing import SecretsBackendContract, WritableSecretsBackendContract
+from automate_testing import SecretsBackendContract, WritableSecretsBackendContract
 
 BACKENDS = [SecretsManagerBackend, ParameterStoreBackend]
 

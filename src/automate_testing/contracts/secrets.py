@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from automate_kernel.errors import SecretDeniedError, SecretError, SecretNotFoundError
+from automate_kernel.base.errors import SecretDeniedError, SecretError, SecretNotFoundError
 from automate_kernel.secrets import (
     MemorySecretsBackend,
     SecretResolver,
     SecretsBackend,
     WritableSecretsBackend,
 )
-from automate_kernel.testing.hostile_service import hostile_service
-from automate_kernel.testing.packages import require_no_drift
+from automate_testing.contracts.hostile_service import hostile_service
+from automate_testing.contracts.packages import require_no_drift
 
 __all__ = ["SecretsBackendContract", "WritableSecretsBackendContract"]
 
