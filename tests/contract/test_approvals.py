@@ -409,7 +409,7 @@ def test_a_worker_that_dies_with_the_decision_loses_nothing(world: World) -> Non
     one = world.ask()
     world.kernel.approvals.approve(one, "ok", by="ann")
     (item,) = world.kernel.outbox.claim_batch("dying", kinds=[SIGNAL_KIND])
-    world.kernel.executions.signals.deliver([item])  # it is kept, and the execution woken
+    world.kernel._runner.handle_signal(item)  # it is kept, and the execution woken
     world.kernel.outbox.claim_batch("dying", kinds=[ADVANCE])
     world.clock.advance(31)
     world.kernel.outbox.reap()

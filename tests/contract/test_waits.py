@@ -956,7 +956,7 @@ def test_a_signal_while_the_item_is_being_parked(
 
     def deliver() -> None:
         try:
-            kernel.executions.signals.deliver([signal])
+            list(kernel._runner.deliver([signal]))
         except LockedError:  # for longer than it waits: a worker tries it again
             deliver()
 
@@ -1099,7 +1099,7 @@ def test_a_worker_that_dies_loses_nothing(
     assert len(paying.called) == 1
 
 
-@pytest.mark.parametrize("moment", ["_waiting_for", "_wake_all"])
+@pytest.mark.parametrize("moment", ["_waiting_for", "_wake_parked"])
 def test_who_wakes_may_die_too(paying: World, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its item comes again, and the signal is kept once."""
     kernel = paying.kernel

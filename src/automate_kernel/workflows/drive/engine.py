@@ -3,11 +3,12 @@ The engine of a worker: it holds hundreds of executions, and saves their checkpo
 
 ::
 
-    claimed ──▶ ready queue ──▶ turn ──▶ dirty list ──▶ committer ──▶ ready queue ──▶ …
-                     ▲           │ calls
-                     └─ outcomes ┴─▶ in place (quick) · step threads · event loop (async def)
+    claimed ─▶ intake ─▶ ready queue ─▶ turn ─▶ dirty list ─▶ committer ─▶ ready queue ─▶ …
+                              ▲           │ calls
+                              └─ outcomes ┴─▶ in place (quick) · step threads · event loop
 
-A turn takes the outcomes of calls in, and gives what is to be saved and called next. The committer
+The intake begins what is claimed, a bounded number at once, and the fetcher claims on meanwhile. A
+turn takes the outcomes of calls in, and gives what is to be saved and called next. The committer
 saves whatever has gathered while it saved the group before: the slower the disk, the larger the
 groups. An execution that is alone is saved where its turn is taken. Once its checkpoint is
 committed an execution goes on, without a new claim.
@@ -21,7 +22,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -49,6 +50,7 @@ from automate_kernel.workflows.decide.waiting import LOOK_SECONDS
 from automate_kernel.workflows.decide.waits import EVENT, SIGNAL, Arrived
 from automate_kernel.workflows.drive.announcer import Announcer
 from automate_kernel.workflows.drive.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
+from automate_kernel.workflows.drive.intake import Intake
 from automate_kernel.workflows.drive.runner import (
     OVERRUN_SECONDS,
     SEEN_SECONDS,
@@ -171,9 +173,16 @@ class Engine:
         self._looks = False
         # Set when there may be a signal for an execution that stays, or the time of a wait is over.
         self._told = threading.Event()
-        self._begin: dict[str, Callable[[Sequence[Task]], None]] = {
+        self._begin: dict[str, Callable[[Sequence[Task]], Iterator[None]]] = {
             EVENT: self._begin_events, SIGNAL: self._deliver, CANCEL: self._run_each,
         }  # fmt: skip
+        self._intake = Intake(
+            (EVENT, ADVANCE),
+            stopping=setup.stopping,
+            give_back=self._give_back,
+            failed=self._fail_begin,
+            went_on=self._offer_room,
+        )
 
     # -- as a pool ---------------------------------------------------------------------------
 
@@ -200,6 +209,7 @@ class Engine:
         soon = slots + int(min(_MOST, slots * _AHEAD_SECONDS / self._mean_seconds))
         # What has not had its turn may need a thread too.
         soon -= self._steps.busy + self._ready.qsize()
+        soon = min(soon - self._intake.waiting, self._intake.room(_AHEAD_SECONDS))
         return max(0, min(free, soon)) if free * 3 >= _MOST else 0
 
     def _offer_room(self) -> None:
@@ -209,7 +219,11 @@ class Engine:
             self._setup.room()
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Begin what events ask for, load executions, and let them have their first turn."""
+        """
+        Let what events ask for begin, and executions be loaded and have their first turn.
+
+        It only queues them: who claims for other kinds too waits for none of it.
+        """
         if not tasks:
             return
         with self._lock:
@@ -220,25 +234,21 @@ class Engine:
         by_kind: dict[str, list[Task]] = {}
         for task in tasks:
             by_kind.setdefault(task.item.kind, []).append(task)
-        events = by_kind.pop(EVENT, [])
-        if events and self._runner.leaves_events():
-            # Claimed a moment before that was known.
-            back = ItemStatus.PENDING
-            self._end(
-                [(t, Outcome(t.item.id, back, None, token=t.item.lease_token)) for t in events]
-            )
-            events = []
-        if noted := [task for task in events if begin_is_noted(task.item)]:
-            # One by one: a death then counts for one.
-            events = [task for task in events if task not in noted]
-            self._run_each(noted)
-        if events:
-            self._begin_events(events)
         # What is brought here counts for the executions that are looked at with it.
         for kind, its in sorted(by_kind.items(), key=lambda each: each[0] != SIGNAL):
-            self._begin.get(kind, self._open)(its)
+            self._intake.put(kind, its, self._begin.get(kind, self._open)(its))
 
-    def _begin_events(self, tasks: Sequence[Task]) -> None:
+    def _begin_events(self, tasks: Sequence[Task]) -> Iterator[None]:
+        for part in self._intake.parts(EVENT, tasks):
+            if self._runner.leaves_events():
+                self._give_back(part)  # claimed a moment before that was known
+                continue
+            # One by one: a death then counts for one.
+            yield from self._run_each([task for task in part if begin_is_noted(task.item)])
+            if events := [task for task in part if not begin_is_noted(task.item)]:
+                yield from self._begin_together(events)
+
+    def _begin_together(self, tasks: Sequence[Task]) -> Iterator[None]:
         began = time.monotonic()
         try:
             if self._handlers[EVENT].around is not None or ADVANCE not in self._handlers:
@@ -246,8 +256,7 @@ class Engine:
             begun = self._runner.begin_events([task.item for task in tasks], self._announcer.send)
         except Exception:
             # One of them can't be begun, and must not hold up the others.
-            for task in tasks:
-                self._run_each([task])
+            yield from self._run_each(tasks)
             return
         for task in tasks:
             task.started_at = began
@@ -261,16 +270,22 @@ class Engine:
         self._end([(task, OutcomeRecorded()) for task in tasks])
         for task, flow in opened:
             self._admit(task, flow)
+        yield
 
-    def _deliver(self, tasks: Sequence[Task]) -> None:
-        """Keep signals, and wake those that wait for them."""
+    def _deliver(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Keep signals, and wake those that wait for them: some in each round."""
         began = time.monotonic()
+        if self._handlers[SIGNAL].around is not None:
+            yield from self._run_each(tasks)
+            return
         try:
-            if self._handlers[SIGNAL].around is not None:
-                raise _OneByOneError
-            self._runner.deliver([task.item for task in tasks])
-        except Exception:
-            self._run_each(tasks)
+            yield from self._runner.deliver([task.item for task in tasks])
+        except Exception as error:
+            if len(tasks) == 1:
+                self._end([(tasks[0], self._undelivered(tasks[0], error))])
+                return
+            for task in tasks:
+                yield from self._deliver([task])
             return
         for task in tasks:
             task.started_at = began
@@ -278,10 +293,33 @@ class Engine:
             self._told.set()
         self._end([(task, OutcomeRecorded()) for task in tasks])
 
-    def _run_each(self, tasks: Sequence[Task]) -> None:
-        self._end([(task, self._setup.run(task)) for task in tasks])
+    def _undelivered(self, task: Task, error: Exception) -> Result:
+        item = task.item
+        if isinstance(error, LockedError):
+            pause = self._runner.put_off(item, error).seconds
+            return Outcome(item.id, ItemStatus.PENDING, pause, token=item.lease_token)
+        return self._setup.failed(task, error)
 
-    def _open(self, tasks: Sequence[Task]) -> None:
+    def _run_each(self, tasks: Sequence[Task]) -> Iterator[None]:
+        for task in tasks:
+            self._end([(task, self._setup.run(task))])
+            yield
+
+    def _give_back(self, tasks: Sequence[Task]) -> None:
+        """Let another worker have what has not begun here."""
+        back = ItemStatus.PENDING
+        self._end([(t, Outcome(t.item.id, back, None, token=t.item.lease_token)) for t in tasks])
+
+    def _fail_begin(self, tasks: Sequence[Task], error: Exception) -> None:
+        logger.error("%d items can't be begun: %s", len(tasks), error, exc_info=error)
+        self._end([(task, self._setup.failed(task, error)) for task in tasks])
+
+    def _open(self, tasks: Sequence[Task]) -> Iterator[None]:
+        for part in self._intake.parts(ADVANCE, tasks):
+            self._open_together(part)
+            yield
+
+    def _open_together(self, tasks: Sequence[Task]) -> None:
         first = tasks[0].item
         now = None
         if first.lease_expires_at is not None:
@@ -349,6 +387,7 @@ class Engine:
         for driven in list(self._driven):
             self._give_up(driven)
             self._forget(driven)
+        self._intake.stop()
         self._ready.put(None)
         self._dirty.put(None)
         self._steps.stop()
@@ -356,6 +395,7 @@ class Engine:
 
     def _start_threads(self) -> None:
         for name, target in (
+            ("intake", self._intake.serve),
             ("committer", self._serve_commits),
             ("engine-watch", self._watch),
         ):

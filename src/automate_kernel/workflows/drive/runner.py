@@ -315,23 +315,31 @@ class Runner:
     def handle_signal(self, item: OutboxItem) -> OutcomeRecorded | Snooze:
         """Wake the executions that wait for a signal; those that are locked, later."""
         try:
-            self.deliver([item])
+            self._deliver_all([item])
         except LockedError as error:
-            logger.warning(
-                "signal %s is put off: a transaction that goes on has changed an execution that"
-                " waits for it (%s)", item.id, error.message,
-            )  # fmt: skip
-            return Snooze(PUT_OFF_SECONDS)
+            return self.put_off(item, error)
         return OutcomeRecorded()
+
+    def put_off(self, item: OutboxItem, error: LockedError) -> Snooze:
+        """Let a signal come later that can't wake an execution, since somebody has locked it."""
+        logger.warning(
+            "signal %s is put off: a transaction that goes on has changed an execution that"
+            " waits for it (%s)", item.id, error.message,
+        )  # fmt: skip
+        return Snooze(PUT_OFF_SECONDS)
 
     def handle_signals(self, items: Sequence[OutboxItem]) -> dict[str, OutcomeRecorded]:
         """Do `handle_signal` for several in one transaction; raises what `deliver` raises."""
-        self.deliver(items)
+        self._deliver_all(items)
         return {item.id: OutcomeRecorded() for item in items}
 
-    def deliver(self, items: Sequence[OutboxItem]) -> None:
-        """Wake the executions that wait for the signals of *items*."""
-        if self.store.signals.deliver(items):
+    def _deliver_all(self, items: Sequence[OutboxItem]) -> None:
+        for _ in self.deliver(items):
+            pass
+
+    def deliver(self, items: Sequence[OutboxItem]) -> Iterator[None]:
+        """Wake the executions that wait for the signals of *items*: some, then it yields."""
+        if (yield from self.store.signals.deliver(items)):
             raise LeaseLostError("the lease of a signal is lost")
 
     def handle_cancel(self, item: OutboxItem) -> Snooze | None:

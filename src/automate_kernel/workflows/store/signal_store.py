@@ -13,7 +13,7 @@ over once the watermark has passed its end: what was sent in time has come by th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -154,12 +154,14 @@ class SignalStore:
 
     # -- delivery ----------------------------------------------------------------------------
 
-    def deliver(self, items: Sequence[OutboxItem]) -> set[str]:
+    def deliver(self, items: Sequence[OutboxItem]) -> Generator[None, None, set[str]]:
         """
         Wake those that wait for the signals of claimed *items*, and finish the items.
 
-        Returns the items whose leases were lost. Raises `LockedError`, once the others are woken,
-        if a transaction that goes on has changed one that waits, by an operator's act say.
+        It yields after each small number that it has woken: who has other work does some of that
+        before the next. Returns the items whose leases were lost. Raises `LockedError`, once the
+        others are woken, if a transaction that goes on has changed one that waits, by an operator's
+        act say.
         """
         keys = [str(item.payload["key"]) for item in items]
         # Decisions and ends of sub-workflows: they are read where they stand. That there is news is
@@ -173,7 +175,14 @@ class SignalStore:
                 rows.insert(SIGNAL, new)
         locked: LockedError | None = None
         for waiting in self._waiting_for(keys):
-            locked = self._wake_all(waiting) or locked
+            left = self._wake_parked(waiting)
+            yield
+            for item_id in left:
+                try:
+                    self._wake_one(item_id)
+                except LockedError as error:
+                    locked = error
+                yield
         self._forget_late(items)
         if locked is not None:
             raise locked
@@ -215,36 +224,28 @@ class SignalStore:
                 return
             beyond = [Where("id", "gt", waits[-1]["id"])]
 
-    def _wake_all(self, item_ids: Sequence[str]) -> LockedError | None:
+    def _wake_parked(self, item_ids: Sequence[str]) -> list[str]:
         """
         Let items be due now, in a transaction for those that are parked.
 
-        Returns an error if somebody has one of the others locked for long.
+        Returns those that a worker has, or somebody has locked.
         """
         if not isinstance(self._outbox, RowsOutboxStore):
             self._outbox.reschedule(item_ids)
-            return None
+            return []
         with self._storage.begin() as rows:
             parked = rows.select(
                 OUTBOX, [Where("id", "in", item_ids), *_PARKED], order_by=("id",), lock=True,
                 skip_locked=True, columns=("id", "priority"),
             )  # fmt: skip
             _make_due(rows, parked)
-        left = sorted(set(item_ids) - {row["id"] for row in parked})
+        left = set(item_ids) - {row["id"] for row in parked}
         if not left:
-            return None
+            return []
         with self._storage.begin(atomic=False) as rows:
             # Those that are due already are claimed later than this, and look then.
-            where = [Where("id", "in", left), Where("waiting_for", "eq", "worker")]
-            due = {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))}
-        locked: LockedError | None = None
-        for item_id in left:
-            if item_id not in due:
-                try:
-                    self._wake_one(item_id)
-                except LockedError as error:
-                    locked = error
-        return locked
+            where = [Where("id", "in", sorted(left)), Where("waiting_for", "eq", "worker")]
+            return sorted(left - {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))})
 
     def _wake_one(self, item_id: str) -> None:
         """Let an item be due now that a worker has, if that parks it this very moment."""

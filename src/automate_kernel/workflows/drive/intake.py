@@ -1,0 +1,109 @@
+"""
+The intake of the engine: claimed items that are to begin, in rounds on a thread of their own.
+
+A round is bounded in rows and in time, and the claims take turns. So what wakes thousands holds up
+no claim for others, and nothing else that is claimed here for longer than a few rounds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from queue import SimpleQueue
+
+from automate_kernel.worker.in_flight import Task
+
+# A round takes so long, as far as the rounds before it tell, and at most so many items.
+_ROUND_SECONDS = 0.1
+_MOST_IN_ROUND = 200
+# What is known of no kind yet is begun in small rounds.
+_FIRST_SECONDS = _ROUND_SECONDS / 20
+
+_Entry = tuple[str, Sequence[Task], Iterator[None]]
+
+
+class Intake:
+    """
+    The queue of claimed items that are to begin.
+
+    The pace of *paced* kinds is measured. Once *stopping* returns True, what has not begun goes to
+    *give_back*; *failed* is called with the error of a round and what it has left. *went_on* is
+    called after each round.
+    """
+
+    def __init__(
+        self,
+        paced: Collection[str],
+        *,
+        stopping: Callable[[], bool],
+        give_back: Callable[[Sequence[Task]], None],
+        failed: Callable[[Sequence[Task], Exception], None],
+        went_on: Callable[[], None],
+    ) -> None:
+        self._stopping, self._give_back = stopping, give_back
+        self._failed, self._went_on = failed, went_on
+        self._seconds = dict.fromkeys(paced, _FIRST_SECONDS)
+        self._entries: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self.waiting: int = 0
+        """The number of items that have not begun."""
+
+    def put(self, kind: str, tasks: Sequence[Task], rounds: Iterator[None]) -> None:
+        """Begin *tasks*, in *rounds* that yield wherever others may have their turn."""
+        self._count(len(tasks))
+        self._entries.put((kind, tasks, rounds))
+
+    def parts(self, kind: str, tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
+        """Yield *tasks* in parts that are likely to fit into a round each."""
+        start = 0
+        while start < len(tasks):
+            end = start + max(1, min(_MOST_IN_ROUND, int(_ROUND_SECONDS / self._seconds[kind])))
+            yield tasks[start:end]
+            start = end
+
+    def room(self, seconds: float) -> int:
+        """Return how many more are likely to begin within so many *seconds*; 0 if few could."""
+        most = max(1, int(seconds / max(self._seconds.values())))
+        # In few large claims: each costs as much as it does to begin some items.
+        return most - self.waiting if self.waiting * 2 <= most else 0
+
+    def serve(self) -> None:
+        """Begin what is put, until `stop`."""
+        while (entry := self._entries.get()) is not None:
+            if self._go_on(entry):
+                self._entries.put(entry)
+            self._went_on()
+
+    def _go_on(self, entry: _Entry) -> bool:
+        """Go on with *entry* for a round; return True if there are more."""
+        kind, tasks, rounds = entry
+        left, goes_on = _unbegun(tasks), True
+        began = at = time.monotonic()
+        while goes_on and at - began < _ROUND_SECONDS / 2:
+            before, since = left, at
+            try:
+                goes_on = not self._stopping() and next(rounds, self) is None
+                if not goes_on and (unbegun := _unbegun(tasks)):
+                    self._give_back(unbegun)
+            except Exception as error:
+                self._failed(_unbegun(tasks), error)
+                goes_on = False
+            left, at = _unbegun(tasks) if goes_on else [], time.monotonic()
+            self._count(len(left) - len(before))
+            if len(left) < len(before) and kind in self._seconds:
+                pace = (at - since) / (len(before) - len(left))
+                self._seconds[kind] += (pace - self._seconds[kind]) * 0.5
+        return goes_on
+
+    def stop(self) -> None:
+        """End the thread that serves."""
+        self._entries.put(None)
+
+    def _count(self, tasks: int) -> None:
+        with self._lock:
+            self.waiting += tasks
+
+
+def _unbegun(tasks: Sequence[Task]) -> list[Task]:
+    return [task for task in tasks if task.started_at is None and task.ended_at is None]
