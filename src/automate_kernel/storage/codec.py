@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from automate_kernel.base.errors import StorageError
@@ -83,16 +83,35 @@ def _key_order(key: str) -> tuple[int, bytes]:
 
 def encode(dialect: Dialect, column: Column, value: Any) -> Any:
     """Return *value* as the driver takes it."""
-    if value is None and not (column.type == "json" and not column.null):
-        return None
-    if column.type == "json":
-        return str(value if isinstance(value, JsonText) else json_text(value))
-    if column.type == "id" and not dialect.arrays:
-        return str(value).replace("-", "")
-    if column.type == "time" and not dialect.arrays:
-        naive = value.astimezone(timezone.utc).replace(tzinfo=None)
-        return naive if dialect.name == "mysql" else naive.isoformat(" ", "microseconds")
-    return value
+    if value is None:
+        return str(NULL) if column.type == "json" and not column.null else None
+    encoder = encoders_of(dialect).get(column.type)
+    return value if encoder is None else encoder(value)
+
+
+@cache
+def encoders_of(dialect: Dialect) -> Mapping[str, Callable[[Any], Any]]:
+    """Return the functions that make a driver's values, by the types that need one; not of None."""
+    if dialect.arrays:
+        return {"json": _encode_json}
+    times = _encode_time if dialect.name == "mysql" else _encode_time_as_text
+    return {"json": _encode_json, "id": _encode_id, "time": times}
+
+
+def _encode_json(value: Any) -> str:
+    return str(value if isinstance(value, JsonText) else json_text(value))
+
+
+def _encode_id(value: Any) -> str:
+    return str(value).replace("-", "")
+
+
+def _encode_time(value: datetime) -> datetime:
+    return value.astimezone(timezone.utc).replace(tzinfo=None)
+
+
+def _encode_time_as_text(value: datetime) -> str:
+    return value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def array_text(values: Sequence[Any]) -> str:

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
-    """The ways in which one database differs from the others."""
+    """
+    The ways in which one database differs from the others.
+
+    It is compared by identity, so that texts of statements are found by it at no cost.
+    """
 
     name: str
     quote: str = '"'

@@ -245,7 +245,7 @@ def _read_place(
 
 
 def _value(table: str, name: str, given: Any) -> Any:
-    type_ = TABLES[table].column(name).type
+    type_ = TABLES[table].by_name[name].type
     if not isinstance(given, str) or text_problem(given):
         raise ValueError(name)
     if type_ == "id":

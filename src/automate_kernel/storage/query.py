@@ -68,17 +68,11 @@ _WORDS: dict[type, str] = {str: "a text", datetime: "a datetime", int: "a whole 
 _ID = re.compile("[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
-def _check_type(column: Column, one: Where) -> None:
-    """Raise ``INVALID_ARGUMENT`` for a value that is no possible one of *column*."""
-    wanted = _COMPARED.get(column.type)
-    if wanted is None or one.value is None:
-        return
-    for each in one.value if one.operator == "in" else (one.value,):
-        if not isinstance(each, wanted):
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT,
-                f"{one.column} is {_WORDS[wanted[0]]}, and can't be {type_name(each)}",
-            )
+def _wrong_type(column: Column, value: Any) -> AutomateError:
+    word = _WORDS[_COMPARED[column.type][0]]
+    return AutomateError(
+        ErrorCodes.INVALID_ARGUMENT, f"{column.name} is {word}, and can't be {type_name(value)}"
+    )
 
 
 def matches_nothing(table: Table, where: Sequence[Where]) -> bool:
@@ -90,13 +84,18 @@ def matches_nothing(table: Table, where: Sequence[Where]) -> bool:
     text, or find nothing, and PostgreSQL would seem to be away.
     """
     for one in where:
-        value, column = one.value, table.column(one.column)
-        _check_type(column, one)
-        if one.operator == "in":
-            # Of several the caller has read the ids, as a rule; to look at each would cost.
-            if not value or (len(value) == 1 and not _can_be(column, next(iter(value)))):
-                return True
-        elif one.operator == "eq" and not _can_be(column, value):
+        values = one.value if one.operator == "in" else (one.value,)
+        if not values:
+            return True
+        column = table.by_name[one.column]
+        wanted = _COMPARED.get(column.type)
+        if wanted is not None:
+            for each in values:
+                if not isinstance(each, wanted) and (each is not None or one.operator == "in"):
+                    raise _wrong_type(column, each)
+        # Of several the caller has read the ids, as a rule; to look at each would cost.
+        exact = one.operator in ("eq", "in") and len(values) == 1
+        if exact and not _can_be(column, next(iter(values))):
             return True
     return False
 

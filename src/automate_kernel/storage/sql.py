@@ -11,7 +11,14 @@ from operator import itemgetter
 from typing import Any
 
 from automate_kernel.base.arguments import check_limit
-from automate_kernel.storage.codec import JsonText, array_text, copy_text, encode
+from automate_kernel.storage.codec import (
+    NULL,
+    JsonText,
+    array_text,
+    copy_text,
+    encode,
+    encoders_of,
+)
 from automate_kernel.storage.dialects import DIALECTS, Clock, Dialect, utc_now
 from automate_kernel.storage.query import Now, PerKey, Plus, Portion, Where
 from automate_kernel.storage.tables import TABLES, Column, Table, Type
@@ -19,6 +26,8 @@ from automate_kernel.storage.tables import TABLES, Column, Table, Type
 NewRows = Sequence[Mapping[str, Any]]
 _OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _TIME = Column("now", "time")
+# As text: a JsonText is told from what is not encoded yet.
+_NULL_JSON = str(NULL)
 # Values of an IN, of which a statement may have several: SQLite's limit is 32,766 parameters.
 _LONG_LIST = 5_000
 
@@ -32,49 +41,55 @@ class SqlStatement:
     """
     The parameters of one statement, collected while its text is written.
 
-    *style* is the driver's way to mark parameters: ``%s``, ``?`` or ``$`` (numbered).
+    A text depends on the columns and on the kinds of their values alone, so each of its parts is
+    written once. *style* is the driver's way to mark parameters: ``%s``, ``?`` or ``$`` (numbered).
+    `text` puts the marks in the place of ``{}``.
     """
 
     def __init__(self, dialect: Dialect, style: str, clock: Clock | None) -> None:
         self._dialect = dialect
         self._style = style
         self._clock = clock
+        self._encoders = encoders_of(dialect)
+        self._servers = clock is None and bool(dialect.now)
         self.parameters: list[Any] = []
         # One statement has one time, whosever clock it is.
         self._now: datetime | None = None
         self._instants: dict[float, Any] = {}
 
+    def text(self, template: str) -> str:
+        """Return *template* with the driver's marks in the place of its braces."""
+        return marked(template, self._style)
+
     def name(self, name: str) -> str:
         """Return *name* in quotes."""
-        return f"{self._dialect.quote}{name}{self._dialect.quote}"
+        return _quoted(self._dialect.quote, (name,))
 
     def names(self, names: Sequence[str]) -> str:
         """Return *names* in quotes, with commas between them."""
         return _quoted(self._dialect.quote, tuple(names))
 
-    def bind(self, value: Any) -> str:
-        """Add a parameter, and return its mark."""
-        self.parameters.append(value)
-        return f"${len(self.parameters)}" if self._style == "$" else self._style
-
     def value(self, column: Column, value: Any) -> str:
         """Return the expression of *value* for *column*."""
-        if isinstance(value, Now):
-            return self.now(value.offset)
-        return self.cast(column.type, self.bind(encode(self._dialect, column, value)))
+        return _expression(self._dialect, column.type, self._kind(column, value))
 
-    def cast(self, type_: Type, text: str) -> str:
-        """Return *text* cast to the type where the database needs it."""
-        cast = self._dialect.casts.get(type_)
-        return f"{text}::{cast}" if cast else text
-
-    def now(self, offset: float) -> str:
-        """Return the expression of the database's clock, *offset* seconds from now."""
-        if self._clock is None and self._dialect.now:
-            if not offset:
-                return self._dialect.now
-            return self._dialect.now_plus.format(self.bind(offset))
-        return self.cast("time", self.bind(self._encoded_instant(offset)))
+    def _kind(self, column: Column, value: Any) -> str:
+        """Add the parameter of *value*, if it needs one, and return its kind."""
+        if type(value) is not Now:
+            encoder = self._encoders.get(column.type)
+            if value is None:
+                value = _NULL_JSON if column.type == "json" and not column.null else None
+            elif encoder is not None:
+                value = encoder(value)
+            self.parameters.append(value)
+            return _PARAMETER
+        if not self._servers:
+            self.parameters.append(self._encoded_instant(value.offset))
+            return _PARAMETER
+        if not value.offset:
+            return _NOW
+        self.parameters.append(value.offset)
+        return _NOW_PLUS
 
     def _encoded_instant(self, offset: float) -> Any:
         if self._now is None:
@@ -84,96 +99,96 @@ class SqlStatement:
             self._instants[offset] = encode(self._dialect, _TIME, instant)
         return self._instants[offset]
 
-    def row(self, columns: Sequence[Column], values: Sequence[Any]) -> str:
+    def row(self, table: Table, names: tuple[str, ...], values: Iterable[Any]) -> str:
         """Return the expressions of a row's *values*, with commas between them."""
-        servers = self._clock is None and bool(self._dialect.now)
-        first, cells = len(self.parameters), []
-        casts, plain = self._dialect.casts, self._dialect.arrays
-        for column, value in zip(columns, values, strict=True):
-            type_ = column.type
-            if type(value) is not Now:
-                # Where there are arrays, only JSON has to be encoded.
-                as_is = plain and type_ != "json"
-                encoded = value if as_is else encode(self._dialect, column, value)
-            elif servers:
-                cells.append(self._dialect.now_plus if value.offset else self._dialect.now)
-                self.parameters += [value.offset] if value.offset else []
-                continue
-            else:
-                encoded = self._encoded_instant(value.offset)
+        kinds: list[str] = []
+        # Where there are arrays, only JSON has to be encoded.
+        encoders, parameters, columns = self._encoders, self.parameters, table.by_name
+        for name, value in zip(names, values, strict=True):
+            column = columns[name]
+            if type(value) is Now:
+                kinds.append(self._kind(column, value))
+            elif value is None and (column.type != "json" or column.null):
+                kinds.append(_ABSENT)
             # What is no parameter costs neither the driver nor the database anything.
-            if encoded is not None and column.fixed:
-                cells.append(_literal(encoded))
-                continue
-            cell = "NULL"
-            if encoded is not None:
-                cell = "{}"
-                self.parameters.append(encoded)
-            cells.append(f"{cell}::{casts[type_]}" if type_ in casts else cell)
-        # Numbered markers depend on the row's place in the statement, the others look alike.
-        return marked(", ".join(cells), self._style, first if self._style == "$" else 0)
+            elif column.fixed:
+                kinds.append(_literal(value))
+            else:
+                encoder = encoders.get(column.type)
+                parameters.append(
+                    _NULL_JSON if value is None else value if encoder is None else encoder(value)
+                )
+                kinds.append(_PARAMETER)
+        return _row_text(self._dialect, table.name, names, tuple(kinds))
 
     def changes(self, table: Table, changes: Mapping[str, Any]) -> str:
         """Return what stands behind SET."""
-        return ", ".join(
-            f"{self.name(column)} = {self._changed(table, table.column(column), value)}"
-            for column, value in changes.items()
-        )
+        kinds: list[str] = []
+        for name, value in changes.items():
+            if type(value) is Plus:
+                self.parameters.append(value.amount)
+                kinds.append(_PLUS)
+            elif type(value) is PerKey:
+                kinds.append(self._cases(table, table.by_name[name], value))
+            else:
+                kinds.append(self._kind(table.by_name[name], value))
+        return _changes_text(self._dialect, table.name, tuple(changes), tuple(kinds))
 
-    def _changed(self, table: Table, column: Column, value: Any) -> str:
-        if isinstance(value, Plus):
-            return f"{self.name(column.name)} + {self.bind(value.amount)}"
-        if not isinstance(value, PerKey):
-            return self.value(column, value)
-        key = table.column(table.key)
+    def _cases(self, table: Table, column: Column, given: PerKey) -> str:
+        key = table.by_name[table.key]
         cases = [
             f"WHEN {self.value(key, each)} THEN {self.value(column, its)}"
-            for each, its in value.values.items()
+            for each, its in given.values.items()
         ]
         return f"CASE {self.name(key.name)} {' '.join(cases)} END"
 
     def insert(self, table: Table, rows: NewRows) -> str:
         """Return the INSERT of *rows*, all of which have the same columns."""
-        columns = columns_of(table, tuple(rows[0]))
-        source = self._source(columns, rows)
-        return f"INSERT INTO {self.name(table.name)} ({self.names(list(rows[0]))}) {source}"
-
-    def _source(self, columns: Sequence[Column], rows: NewRows) -> str:
-        source = _from_arrays(self, columns, rows) if self._dialect.arrays else None
-        if source is not None:
-            return source
-        cells = [self.row(columns, [row[column.name] for column in columns]) for row in rows]
-        return f"VALUES ({'), ('.join(cells)})"
+        names = tuple(rows[0])
+        many = self._dialect.arrays and len(rows) > 1
+        source = _from_arrays(self, columns_of(table, names), rows) if many else None
+        if source is None:
+            given = itemgetter(*names) if len(names) > 1 else None
+            cells = [
+                self.row(table, names, given(row) if given else (row[names[0]],)) for row in rows
+            ]
+            source = f"VALUES ({'), ('.join(cells)})"
+        return f"INSERT INTO {self.name(table.name)} ({self.names(names)}) {source}"
 
     def where(self, table: Table, where: Sequence[Where], before: str = " WHERE ") -> str:
         """Return the conditions, all of which must hold, with *before* in front of them."""
         if not where:
             return ""
-        return before + " AND ".join(self._condition(table, one) for one in where)
+        kinds: list[tuple[str, str, str]] = []
+        for one in where:
+            column = table.by_name[one.column]
+            if one.operator == "in":
+                kind = self._list(column, one.value)
+            elif one.value is None:
+                kind = _ABSENT
+            elif column.fixed:
+                kind = _literal(one.value)
+            else:
+                kind = self._kind(column, one.value)
+            kinds.append((one.column, one.operator, kind))
+        return _conditions_text(self._dialect, table.name, tuple(kinds), before)
 
-    def _condition(self, table: Table, where: Where) -> str:
-        name, column = self.name(where.column), table.column(where.column)
-        if where.operator == "in":
-            return f"{name} {self._in(column, where.value)}"
-        if where.value is None:
-            return f"{name} IS {'NOT ' if where.operator == 'ne' else ''}NULL"
-        value = _literal(where.value) if column.fixed else self.value(column, where.value)
-        return f"{name} {_OPERATORS[where.operator]} {value}"
-
-    def _in(self, column: Column, values: Sequence[Any]) -> str:
+    def _list(self, column: Column, values: Sequence[Any]) -> str:
+        """Add the parameters of an IN, and return what stands behind the column's name."""
         if column.fixed:
-            return "IN (" + ", ".join(map(_literal, values)) + ")"
+            return f"IN ({', '.join(map(_literal, values))})"
+        encoder = self._encoders.get(column.type)
+        encoded = list(values) if encoder is None else [encoder(value) for value in values]
         if self._dialect.arrays:
-            encoded = [encode(self._dialect, column, value) for value in values]
             # asyncpg sends nothing but a list for an array; the others take long over a list. No
             # cast from text: it would be made again for each row that is compared.
-            array = encoded if self._style == "$" else array_text(encoded)
-            return f"= ANY({self.bind(array)}::{self._dialect.casts.get(column.type, 'text')}[])"
-        encoded = [encode(self._dialect, column, value) for value in values]
+            self.parameters.append(encoded if self._style == "$" else array_text(encoded))
+            return f"= ANY({{}}::{self._dialect.casts.get(column.type, 'text')}[])"
         if self._dialect.long_list and len(encoded) > _LONG_LIST:
-            return f"IN {self._dialect.long_list.format(self.bind(json.dumps(encoded)))}"
+            self.parameters.append(json.dumps(encoded))
+            return f"IN {self._dialect.long_list}"
         self.parameters += encoded
-        return f"IN ({', '.join([self._style] * len(values))})"
+        return f"IN ({', '.join(['{}'] * len(encoded))})"
 
     def tail(
         self,
@@ -187,23 +202,17 @@ class SqlStatement:
         share: bool = False,
     ) -> str:
         """Return what stands behind the conditions of a SELECT: order, bounds and locks."""
-        parts = []
-        if order_by:
-            # With the table's name, or it would be the column as it is selected: as text, which is
-            # in no index, and in another order where clocks are changed.
-            parts.append("ORDER BY " + ", ".join(
-                f"{self.name(table.name)}.{self.name(name.lstrip('-'))}"
-                + (" DESC" if name[0] == "-" else "")
-                for name in order_by
-            ))  # fmt: skip
         if limit is not None:
-            parts.append(f"LIMIT {self.bind(check_limit(limit, least=0))}")
+            self.parameters.append(check_limit(limit, least=0))
         if offset:
-            parts.append(f"OFFSET {self.bind(offset)}")
+            self.parameters.append(offset)
+        locks = ""
         if lock and self._dialect.row_locks:
             how = "FOR SHARE" if share and self._dialect.shares_locks else "FOR UPDATE"
-            parts.append(f"{how} SKIP LOCKED" if skip_locked else how)
-        return "".join(f" {part}" for part in parts)
+            locks = f" {how} SKIP LOCKED" if skip_locked else f" {how}"
+        order = _order_text(self._dialect.quote, table.name, tuple(order_by)) if order_by else ""
+        bounds = " LIMIT {}" if limit is not None else ""
+        return f"{order}{bounds}{' OFFSET {}' if offset else ''}{locks}"
 
     def chosen(
         self,
@@ -227,19 +236,90 @@ class SqlStatement:
             inner = " UNION ALL ".join(
                 f"SELECT {key} FROM ({query}) part_{number}" for number, query in enumerate(queries)
             )
-            inner += f" LIMIT {self.bind(limit)}"
+            inner += " LIMIT {}"
+            self.parameters.append(limit)
         # As an array PostgreSQL runs the inner query once, before it looks for the rows.
         return f"= ANY(ARRAY({inner}))" if self._dialect.arrays else f"IN ({inner})"
 
 
-@lru_cache(1024)
-def marked(template: str, style: str, first: int) -> str:
+# -- texts, each written once ----------------------------------------------------------------------
+
+# The kinds of values. A word of our own, or another piece of text, is itself.
+_PARAMETER, _ABSENT, _NOW, _NOW_PLUS, _PLUS = "{}", "NULL", "now", "now+", "+"
+
+
+def marked(template: str, style: str) -> str:
     """Return *template* with markers of parameters in place of its braces."""
-    count = template.count("{}")
-    numbers = range(first + 1, first + count + 1)
-    return template.format(*(f"${number}" if style == "$" else style for number in numbers))
+    if style != "$":
+        return template.replace("{}", style)
+    first, *others = template.split("{}")
+    return first + "".join(f"${number}{text}" for number, text in enumerate(others, 1))
 
 
+@lru_cache(256)
+def _expression(dialect: Dialect, type_: Type, kind: str) -> str:
+    if kind == _NOW:
+        return dialect.now
+    if kind == _NOW_PLUS:
+        return dialect.now_plus
+    if kind in (_PARAMETER, _ABSENT) and type_ in dialect.casts:
+        return f"{kind}::{dialect.casts[type_]}"
+    return kind
+
+
+@lru_cache(1024)
+def _row_text(dialect: Dialect, table: str, names: tuple[str, ...], kinds: tuple[str, ...]) -> str:
+    columns = TABLES[table].by_name
+    return ", ".join(
+        _expression(dialect, columns[name].type, kind)
+        for name, kind in zip(names, kinds, strict=True)
+    )
+
+
+@lru_cache(1024)
+def _changes_text(
+    dialect: Dialect, table: str, names: tuple[str, ...], kinds: tuple[str, ...]
+) -> str:
+    columns = TABLES[table].by_name
+    changes = []
+    for name, kind in zip(names, kinds, strict=True):
+        quoted = _quoted(dialect.quote, (name,))
+        text = (
+            f"{quoted} + {{}}" if kind == _PLUS else _expression(dialect, columns[name].type, kind)
+        )
+        changes.append(f"{quoted} = {text}")
+    return ", ".join(changes)
+
+
+@lru_cache(1024)
+def _conditions_text(
+    dialect: Dialect, table: str, kinds: tuple[tuple[str, str, str], ...], before: str
+) -> str:
+    columns = TABLES[table].by_name
+    conditions = []
+    for name, operator, kind in kinds:
+        quoted = _quoted(dialect.quote, (name,))
+        if operator == "in":
+            text = kind
+        elif kind == _ABSENT:
+            text = f"IS {'NOT ' if operator == 'ne' else ''}NULL"
+        else:
+            text = f"{_OPERATORS[operator]} {_expression(dialect, columns[name].type, kind)}"
+        conditions.append(f"{quoted} {text}")
+    return before + " AND ".join(conditions)
+
+
+@lru_cache(256)
+def _order_text(quote: str, table: str, order_by: tuple[str, ...]) -> str:
+    # With the table's name, or it would be the column as it is selected: as text, which is in no
+    # index, and in another order where clocks are changed.
+    return " ORDER BY " + ", ".join(
+        f"{quote}{table}{quote}.{quote}{name.lstrip('-')}{quote}{' DESC' if name[0] == '-' else ''}"
+        for name in order_by
+    )
+
+
+@lru_cache(256)
 def _literal(word: str) -> str:
     """Return one of our own words as SQL text."""
     if not word.isidentifier() or not word.isascii():
@@ -258,8 +338,6 @@ def _from_arrays(statement: SqlStatement, columns: Sequence[Column], rows: NewRo
 
     It is None if a column mixes instants with the database's clock.
     """
-    if len(rows) < 2:
-        return None
     cells = [(column, [row[column.name] for row in rows]) for column in columns]
     varying = [values for _, values in cells if not _alike(values)]
     if not varying or any(type(value) is Now for values in varying for value in values):
@@ -272,11 +350,13 @@ def _from_arrays(statement: SqlStatement, columns: Sequence[Column], rows: NewRo
         else:
             encoded = [encode(_POSTGRESQL, column, value) for value in values]
             arrays.append(array_text(encoded))
-            selected.append(statement.cast(column.type, f"given.a{len(arrays)}"))
+            cast = _POSTGRESQL.casts.get(column.type)
+            selected.append(f"given.a{len(arrays)}" + (f"::{cast}" if cast else ""))
     names = ", ".join(f"a{number + 1}" for number in range(len(arrays)))
-    # Bound here and not above: markers count from left to right.
-    # By way of text: asyncpg sends nothing but a list for an array.
-    given = ", ".join(f"{statement.bind(array)}::text::text[]" for array in arrays)
+    # Added here and not above: parameters stand in the order of their marks. By way of text:
+    # asyncpg sends nothing but a list for an array.
+    statement.parameters += arrays
+    given = ", ".join(["{}::text::text[]"] * len(arrays))
     return f"SELECT {', '.join(selected)} FROM unnest({given}) AS given({names})"
 
 
@@ -308,8 +388,11 @@ _MOST_TEXT = 2_000_000
 
 def parts_of(table: Table, rows: NewRows, most: int) -> Iterator[NewRows]:
     """Yield *rows* in parts of *most* rows, or fewer if they are large: one statement each."""
-    long = [name for name in rows[0] if table.column(name).type in ("json", "longtext")]
-    if len(rows) == 1 or (len(rows) <= most and _text_in(rows, long) <= _MOST_TEXT):
+    if len(rows) == 1:
+        yield rows
+        return
+    long = [name for name in rows[0] if table.by_name[name].type in ("json", "longtext")]
+    if len(rows) <= most and _text_in(rows, long) <= _MOST_TEXT:
         yield rows
         return
     start = size = 0
@@ -337,23 +420,24 @@ _TEXT = {str, JsonText}
 
 def selected(dialect: Dialect, columns: Sequence[Column]) -> str:
     """Return *columns* as they are read: text where drivers would differ."""
-    pairs = tuple([(column.name, column.type) for column in columns])
-    return _selected(dialect.quote, dialect.arrays, pairs)
+    return _selected(dialect, tuple([(column.name, column.type) for column in columns]))
 
 
 @lru_cache(256)
-def _selected(quote: str, as_text: bool, columns: tuple[tuple[str, str], ...]) -> str:
+def _selected(dialect: Dialect, columns: tuple[tuple[str, str], ...]) -> str:
     # Drivers and frameworks disagree on what these become in Python, and spend more on it than on
     # all else; text is text everywhere.
+    texts = ("id", "json", "time") if dialect.arrays else ()
     return ", ".join(
-        f"{quote}{name}{quote}" + ("::text" if as_text and type_ in ("id", "json", "time") else "")
+        _quoted(dialect.quote, (name,)) + ("::text" if type_ in texts else "")
         for name, type_ in columns
     )
 
 
 @lru_cache(256)
 def _only(table: str, names: tuple[str, ...]) -> tuple[Column, ...]:
-    return tuple(map(TABLES[table].column, names))
+    columns = TABLES[table].by_name
+    return tuple([columns[name] for name in names])
 
 
 def columns_of(table: Table, names: Sequence[str]) -> Sequence[Column]:

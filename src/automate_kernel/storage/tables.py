@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -62,23 +63,19 @@ class Table:
     columns: tuple[Column, ...]
     indexes: tuple[Index, ...] = field(default=())
     storage: tuple[tuple[str, float], ...] = ()
+    by_name: Mapping[str, Column] = field(init=False, repr=False, compare=False)
+    """The columns by their names."""
+    key: str = field(init=False, repr=False, compare=False)
+    """The primary key's column."""
 
-    @property
-    def key(self) -> str:
-        """The primary key's column."""
-        return self.columns[0].name
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {column.name: column for column in self.columns})
+        object.__setattr__(self, "key", self.columns[0].name)
 
     @property
     def unique(self) -> tuple[tuple[str, ...], ...]:
         """The columns that must be unique together, beside the primary key."""
         return tuple(index.columns for index in self.indexes if index.unique)
-
-    def column(self, name: str) -> Column:
-        """Return the column called *name*; raise KeyError without one."""
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise KeyError(f"{self.name} has no column {name!r}")
 
 
 OUTBOX = "automate_outbox"
