@@ -435,7 +435,6 @@ signal.alarm(60)
 automate_kernel.base.forks._PATIENCE_SECONDS = 1000.0  # who waits where it is no use, is killed
 engine = sa.create_engine(sys.argv[1])
 storage, memory, other = SqlAlchemyStorage(engine), MemoryStorage(), MemoryStorage()
-inside, go = threading.Event(), threading.Event()
 
 def fork(used):
     child = os.fork()
@@ -453,12 +452,6 @@ def use(*storages):
     for each in storages:
         with each.begin() as rows:
             rows.count("automate_outbox")
-
-def both():
-    with memory.begin():
-        inside.set()
-        go.wait()
-        use(other)
 
 def made_meanwhile():
     assert fork(storage) == 0
@@ -485,15 +478,6 @@ def waited_for():
         assert fork(memory) == 0
     thread.join()
 
-def nested():
-    thread = threading.Thread(target=both)
-    thread.start()
-    inside.wait()
-    go.set()
-    os.register_at_fork(before=go.set)
-    assert fork(memory) == 0
-    thread.join()
-
 def ended_elsewhere():
     block = storage.begin()
     thread = threading.Thread(target=block.__enter__)
@@ -515,7 +499,6 @@ print("went on")
         ("held by a session", "FAILED_PRECONDITION"),
         ("held without a pool", "FAILED_PRECONDITION"),
         ("waited for", "FAILED_PRECONDITION"),
-        ("nested", "used"),
         ("ended elsewhere", "used"),
     ],
 )

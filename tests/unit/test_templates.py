@@ -122,10 +122,27 @@ def test_json_without_templates_comes_back_unchanged(tree):
 def test_a_whole_expression_keeps_its_value_and_type(value):
     """ "42" stays text, and "[1, 2]" doesn't become a list."""
     context = TemplateContext(event={"payload": value})
-    for text in ("{{ event.payload }}", "{{event['payload']}}\n", "{# x #}{{ event.payload }}"):
+    for text in ("{{ event.payload }}", "{{event['payload']}}", "{# x #}{{ event.payload }}"):
         result = render(text, context)
         assert result == value
         assert repr(result) == repr(value)
+
+
+@pytest.mark.parametrize("value", ["a text", "", "a\n", 7, 1.5, True, None, [1, "a"], {"a": {}}])
+@pytest.mark.parametrize(
+    "name", ["event.payload", "event['payload']", "event.payload or event.payload"]
+)
+def test_a_line_break_at_the_end_stays_behind_a_text(value, name):
+    """A block of YAML has one, and so has a file; other types are what they are without it."""
+    context = TemplateContext(event={"payload": value})
+    expected = f"{value}\n" if isinstance(value, str) else value
+    assert repr(render(f"{{{{ {name} }}}}\n", context)) == repr(expected)
+    for before in ("Hello ", "{{ 1 }}", "\n"):
+        shown = render(f"{before}{{{{ {name} }}}}", context)
+        assert render(f"{before}{{{{ {name} }}}}\n", context) == f"{shown}\n"
+    assert render("a{# no more #}\n", context) == "a\n"
+    assert render("{% if true %}a{% endif %}\n", context) == "a\n"
+    assert isinstance(render("{{ secrets.TOKEN }}\n", context), SecretRef)
 
 
 @given(st.text())

@@ -155,12 +155,14 @@ class _Program:
 
 
 class _Expression(_Program):
-    """A single ``{{ expression }}``, whose value keeps its type."""
+    """A single ``{{ expression }}``, whose value keeps its type; a text keeps a line break too."""
 
     __slots__ = ()
 
     def value(self, pieces: Iterator[Any], scope: RenderContext) -> Any:
-        return next(pieces)
+        found = next(pieces)
+        rest = list(pieces) if isinstance(found, str) else []
+        return scope.concat([found, *rest]) if rest else found
 
 
 class _Path(_Expression):
@@ -173,10 +175,12 @@ class _Path(_Expression):
 
 
 def _is_path(tree: Any) -> bool:
-    """Return True if Jinja's *tree* of a single expression is a name, or a field of one."""
+    """Return True if Jinja's *tree* of a single expression is no more than a name, or its field."""
     from jinja2 import nodes
 
-    node = tree.body[0].nodes[0]
+    node, *rest = tree.body[0].nodes
+    if rest:
+        return False
     while isinstance(node, nodes.Getattr) or (
         isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const)
     ):

@@ -254,11 +254,12 @@ class Checker:
 def _is_whole(tree: nodes.Template) -> bool:
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return False
-    parts = tree.body[0].nodes
-    last = parts[-1] if len(parts) > 1 else None
-    if isinstance(last, nodes.TemplateData) and last.data == "\n":
-        del parts[-1]  # the end of a block of YAML
-    return len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData)
+    first, *rest = tree.body[0].nodes
+    # A line break at the end is that of a block of YAML.
+    ends = [each.data for each in rest if isinstance(each, nodes.TemplateData)]
+    return not isinstance(first, nodes.TemplateData) and (
+        not rest or (ends == ["\n"] and len(rest) == 1)
+    )
 
 
 def _located(line: int, work: Callable[[], T]) -> T:
