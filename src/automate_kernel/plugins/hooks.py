@@ -25,7 +25,7 @@ from automate_kernel.plugins.targets import describe_failure
 from automate_kernel.secrets.logs import get_logger
 
 if TYPE_CHECKING:
-    from pluggy import PluginManager
+    from pluggy import HookImpl, PluginManager
 
     from automate_kernel.operations.context import Call
     from automate_kernel.outbox.item import NewItem, OutboxItem
@@ -114,6 +114,8 @@ class Hooks:
         self._lock = new_rlock()
         self._manager: PluginManager | None = None
         self._ready = False
+        # The implementations of each hook that was called, in the order of their calls.
+        self._receivers: dict[str, Sequence[HookImpl]] = {}
 
     @property
     def manager(self) -> PluginManager:
@@ -140,6 +142,7 @@ class Hooks:
         with self._lock:
             if self._manager is not None:
                 self._admit(self._manager, key, plugin)
+            self._receivers.clear()
 
     def configure(self, kernel: Any) -> None:
         """
@@ -181,7 +184,15 @@ class Hooks:
 
     def receives(self, name: str) -> bool:
         """Return True if the hook *name* has a receiver."""
-        return bool(getattr(self.hook, name).get_hookimpls())
+        receivers = self._receivers.get(name)
+        return bool(self._find(name) if receivers is None else receivers)
+
+    def _find(self, name: str) -> Sequence[HookImpl]:
+        with self._lock:
+            found = tuple(reversed(getattr(self.hook, name).get_hookimpls()))
+            if self._ready:
+                self._receivers[name] = found
+            return found
 
     @contextmanager
     def around(self, name: str, **arguments: Any) -> Iterator[None]:
@@ -204,7 +215,8 @@ class Hooks:
     def _call(self, name: str, arguments: dict[str, Any]) -> tuple[list[Any], list[Exception]]:
         results: list[Any] = []
         errors: list[Exception] = []
-        for receiver in reversed(getattr(self.hook, name).get_hookimpls()):
+        receivers = self._receivers.get(name)
+        for receiver in self._find(name) if receivers is None else receivers:
             try:
                 found = receiver.function(*(arguments[each] for each in receiver.argnames))
                 if found is not None:

@@ -99,7 +99,9 @@ class Rows:
         return added
 
     def _insert_all(self, spec: Table, rows: NewRows, fresh: bool) -> int:
-        arrays = self.dialect.arrays and len(rows) > 1
+        if len(rows) == 1:
+            return self._insert(spec, rows, fresh)
+        arrays = self.dialect.arrays
         # COPY fails on a key that exists, where an insert is to skip it.
         if arrays and fresh and len(rows) >= _WORTH_COPYING:
             copied = self._copy(spec, rows)
@@ -112,7 +114,7 @@ class Rows:
         statement = self._statement()
         sql = statement.insert(table, rows) + ("" if fresh else self.dialect.conflict)
         try:
-            return int(self.run(statement.text(sql), statement.parameters, fetch=False))
+            return int(self.run(marked(sql, self._style), statement.parameters, fetch=False))
         except DuplicateKeyError:
             # Where INSERT can't skip an existing key, one that fails has done nothing, and the
             # transaction goes on.
@@ -141,7 +143,7 @@ class Rows:
         key = statement.name(spec.key)
         sql = statement.insert(spec, rows)
         sql += self.dialect.conflict or f" ON DUPLICATE KEY UPDATE {key} = {key}"
-        self.run(statement.text(sql), statement.parameters, fetch=False)
+        self.run(marked(sql, self._style), statement.parameters, fetch=False)
 
     def insert_together(self, given: Sequence[tuple[str, NewRows]]) -> datetime:
         """
@@ -160,7 +162,7 @@ class Rows:
             for number, (table, rows) in enumerate(given)
         ]
         sql = f"WITH {', '.join(parts)} SELECT {self.dialect.now}"
-        return decode_time(self.run(statement.text(sql), statement.parameters, fetch=True)[0][0])
+        return decode_time(self.query(sql, statement.parameters)[0][0])
 
     def _copy(self, table: Table, rows: NewRows) -> int | None:
         columns, statement = columns_of(table, tuple(rows[0])), self._statement()
@@ -196,7 +198,7 @@ class Rows:
         spec, statement = TABLES[table], self._statement()
         sql = f"UPDATE {statement.name(table)} SET {statement.changes(spec, changes)}"
         sql += statement.where(spec, where)
-        return int(self.run(statement.text(sql), statement.parameters, fetch=False))
+        return int(self.run(marked(sql, self._style), statement.parameters, fetch=False))
 
     def delete(self, table: str, where: Sequence[Where]) -> int:
         """Remove all rows that match, and return their number."""
@@ -204,7 +206,7 @@ class Rows:
             return 0
         statement = self._statement()
         sql = f"DELETE FROM {statement.name(table)}" + statement.where(TABLES[table], where)
-        return int(self.run(statement.text(sql), statement.parameters, fetch=False))
+        return int(self.run(marked(sql, self._style), statement.parameters, fetch=False))
 
     def remove(self, table: str, where: Sequence[Where]) -> list[Any]:
         """Remove all rows that match, and return their keys."""
@@ -219,7 +221,7 @@ class Rows:
         columns, statement = columns_of(TABLES[table], (key,)), self._statement()
         sql = f"DELETE FROM {statement.name(table)}" + statement.where(TABLES[table], where)
         sql += f" RETURNING {selected(self.dialect, columns)}"
-        removed = decode(columns, self.run(statement.text(sql), statement.parameters, fetch=True))
+        removed = decode(columns, self.query(sql, statement.parameters))
         return [row[key] for row in removed]
 
     def select(
@@ -251,7 +253,7 @@ class Rows:
                 spec, order_by, limit, offset, lock=lock, skip_locked=skip_locked, share=share
             )
         )
-        return decode(wanted, self.run(statement.text(sql), statement.parameters, fetch=True))
+        return decode(wanted, self.query(sql, statement.parameters))
 
     def keep_writers_out(self, table: str) -> None:
         """
@@ -296,7 +298,7 @@ class Rows:
         read = f"{selected(self.dialect, columns)}, count(*)" if by else "count(*)"
         sql = f"SELECT {read} FROM {statement.name(table)}" + statement.where(spec, where)
         sql += f" GROUP BY {statement.names(by)}" if by else ""
-        counted = self.run(statement.text(sql), statement.parameters, fetch=True)
+        counted = self.query(sql, statement.parameters)
         return decode([*columns, Column("n", "int")], counted)
 
     def exists(self, table: str, *among: Sequence[Where]) -> bool:
@@ -308,7 +310,7 @@ class Rows:
             if not matches_nothing(spec, where)
         ]
         sql = f"SELECT {' OR '.join(parts)}"
-        return bool(parts and self.run(statement.text(sql), statement.parameters, fetch=True)[0][0])
+        return bool(parts and self.query(sql, statement.parameters)[0][0])
 
     def least(
         self, table: str, *, by: str, of: Sequence[tuple[str, Sequence[Where]]]
@@ -334,7 +336,7 @@ class Rows:
             f"SELECT {selected(self.dialect, columns)} FROM (SELECT {key}, min({value}) AS {value}"
             f" FROM ({' UNION ALL '.join(parts)}) parts GROUP BY {key}) found"
         )
-        found = decode(columns, self.run(statement.text(sql), statement.parameters, fetch=True))
+        found = decode(columns, self.query(sql, statement.parameters))
         return {row[by]: row["least"] for row in found}
 
     def distinct(self, table: str, column: str, where: Sequence[Where] = ()) -> list[Any]:
@@ -362,7 +364,7 @@ class Rows:
             f"{tail}) FROM found WHERE found.value IS NOT NULL)"
             " SELECT value FROM found WHERE value IS NOT NULL"
         )
-        return [row[0] for row in self.run(statement.text(sql), statement.parameters, fetch=True)]
+        return [row[0] for row in self.query(sql, statement.parameters)]
 
     def _distinct_in_steps(self, table: str, column: str, where: Sequence[Where]) -> list[Any]:
         values: list[Any] = []
@@ -416,7 +418,7 @@ class Rows:
             f"UPDATE {statement.name(table)} SET {sets} WHERE {statement.name(spec.key)} {among}"
             f"{again} RETURNING {selected(self.dialect, wanted)}"
         )
-        taken = decode(wanted, self.run(statement.text(sql), statement.parameters, fetch=True))
+        taken = decode(wanted, self.query(sql, statement.parameters))
         # RETURNING promises no order. Sorting by the last column first keeps that of the earlier.
         for name in reversed(order_by):
             taken.sort(key=itemgetter(name.lstrip("-")), reverse=name[0] == "-")

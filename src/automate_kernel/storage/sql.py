@@ -43,7 +43,7 @@ class SqlStatement:
 
     A text depends on the columns and on the kinds of their values alone, so each of its parts is
     written once. *style* is the driver's way to mark parameters: ``%s``, ``?`` or ``$`` (numbered).
-    `text` puts the marks in the place of ``{}``.
+    `marked` puts the marks in the place of ``{}``.
     """
 
     def __init__(self, dialect: Dialect, style: str, clock: Clock | None) -> None:
@@ -56,10 +56,6 @@ class SqlStatement:
         # One statement has one time, whosever clock it is.
         self._now: datetime | None = None
         self._instants: dict[float, Any] = {}
-
-    def text(self, template: str) -> str:
-        """Return *template* with the driver's marks in the place of its braces."""
-        return marked(template, self._style)
 
     def name(self, name: str) -> str:
         """Return *name* in quotes."""

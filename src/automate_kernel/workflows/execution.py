@@ -52,17 +52,18 @@ def check_event_source(source: Any) -> None:
         check_text(source, "the event's source", column="kind")
 
 
+_UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING", "PAUSED", "CANCELLING")
+
+
 class _Status(str, Enum):
     # The same text on every Python: 3.10's str() of a str-enum member has the class in front.
     __str__ = str.__str__
 
-    @property
-    def finished(self) -> bool:
-        """Return True if the status is final."""
-        return self not in _UNFINISHED
+    finished: bool
+    """True if the status is final."""
 
-
-_UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING", "PAUSED", "CANCELLING")
+    def __init__(self, word: str) -> None:
+        self.finished = word not in _UNFINISHED
 
 
 class ExecutionStatus(_Status):

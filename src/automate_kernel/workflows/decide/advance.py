@@ -504,10 +504,10 @@ class _Flow:
     def _skips(self, step: Step) -> bool:
         scope = self._scope_of(step.id)
         its = self._program.needs if scope is None else scope.inside.needs
-        needs = (self._runs.get((need, -1)) for need in its[step.id])
-        skipped = any(run is not None and run.status is StepStatus.SKIPPED for run in needs)
-        if skipped and step.skipped_with_needs:
-            return True
+        if step.skipped_with_needs:
+            needs = (self._runs.get((need, -1)) for need in its[step.id])
+            if any(run is not None and run.status is StepStatus.SKIPPED for run in needs):
+                return True
         return not self._program.condition(step, self._view_of(step))
 
     def _elements_of(self, step: Step) -> Elements:

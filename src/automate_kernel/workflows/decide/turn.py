@@ -46,16 +46,16 @@ class StepCall:
     spec: OperationSpec | None = None
     recovers: bool = False
     written: Any = None
+    action: str = field(init=False)
+    """The name of the action."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "action", self.step.action or "")
 
     @property
     def operation(self) -> str | OperationSpec:
         """The operation that is called: an action's name, or a spec."""
         return self.spec or self.action
-
-    @property
-    def action(self) -> str:
-        """The name of the action."""
-        return self.step.action or ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -658,8 +658,10 @@ class Runner:
         if flow.begins and flow.fresh:
             flow.send(signals.workflow_started, self._sender)
         turn = flow.next_turn(outcomes, arrived or {})
-        named = (call.action for call in turn.calls if call.spec is None)
-        lack = turn.lack or next((lack for lack in map(self._lacks, named) if lack), None)
+        lack = turn.lack
+        for call in turn.calls:
+            if lack is None and call.spec is None and call.action not in self._known:
+                lack = self._lacks(call.action)
         if lack is not None and (turn.lack or not self._stays_here(flow.execution)):
             if not flow.leaving:
                 logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
@@ -667,8 +669,6 @@ class Runner:
         return turn
 
     def _lacks(self, action: str) -> UnknownHereError | None:
-        if action in self._known:
-            return None
         lack = self.operations.absence(action)
         if lack is None:
             self._known[action] = self.operations.is_transactional(action)
