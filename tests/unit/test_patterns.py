@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from automate_kernel.base.errors import PluginError
-from automate_kernel.operations.schemas.checks import patterns
+from automate_kernel.operations.schemas import patterns
 from automate_kernel.operations.schemas.patterns import (
     PatternBudget,
     find_pattern,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -101,6 +101,25 @@ def same(left: Any, right: Any) -> bool:
     if isinstance(left, list):
         return len(left) == len(right) and all(map(same, left, right))
     return repr(left) == repr(right)
+
+
+def each_case(cases: Mapping[str, Any] | Iterable[Any], check: Callable[[Any], None]) -> None:
+    """
+    Call *check* with each of the *cases*, and fail with the names of all that it fails for.
+
+    A test for each of them would set up a store anew for what only looks at an argument.
+    """
+    named = cases.items() if isinstance(cases, Mapping) else ((repr(each), each) for each in cases)
+    failed: list[str] = []
+    first: BaseException | None = None
+    for name, case in named:
+        try:
+            check(case)
+        except (Exception, pytest.fail.Exception) as error:
+            first = first or error
+            failed.append(f"{name:.200}: {error!r:.500}")
+    if failed:
+        raise AssertionError("\n".join(["these cases fail:", *failed])) from first
 
 
 def each_value(check: Callable[[Any], None], examples: int = 100) -> None:

@@ -13,6 +13,7 @@ from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, Limit, NewItem, OutboxStore, Outcome
 from automate_testing.clock import FakeClock
 from automate_testing.contracts.outbox.hooks import StoreHooks
+from automate_testing.contracts.values import each_case
 
 _NO_LIMITS = [{}, {"concurrency": 0}, {"rate": -1}, {"concurrency": 1, "burst": 1}]
 _NO_RATES = [{"rate": 1, "per_seconds": 0}, {"rate": 1, "burst": 0}]
@@ -66,10 +67,9 @@ class LimitsContract(StoreHooks):
         assert not store.unlimit("mail")
         assert [limit.kind for limit in store.limits()] == ["chat"]
 
-    @pytest.mark.parametrize("wrong", _NO_LIMITS + _NO_RATES)
-    def test_no_such_limit(self, store: OutboxStore, wrong: dict[str, float]) -> None:
+    def test_no_such_limit(self, store: OutboxStore) -> None:
         """A limit without sense is refused, and changes nothing."""
-        self.invalid(store.limit, "k", **wrong)
+        each_case(_NO_LIMITS + _NO_RATES, lambda wrong: self.invalid(store.limit, "k", **wrong))
         assert store.limits() == []
 
     def test_operator_goes_before_the_code(self, store: OutboxStore) -> None:
@@ -417,8 +417,12 @@ class ConcurrencyKeyContract(StoreHooks):
         store.mark_success(second, "worker")
         assert self.claim_ids(store) == [first]
 
-    @pytest.mark.parametrize(("key", "limit", "lane"), _NO_KEYS)
-    def test_no_such_key(self, store: OutboxStore, key: Any, limit: Any, lane: Any) -> None:
+    def test_no_such_key(self, store: OutboxStore) -> None:
         """A key without sense is refused when it is enqueued."""
-        with pytest.raises(PayloadError):
-            store.enqueue("k", concurrency_key=key, concurrency_limit=limit, ordering_key=lane)
+
+        def check(case: tuple[Any, Any, Any]) -> None:
+            key, limit, lane = case
+            with pytest.raises(PayloadError):
+                store.enqueue("k", concurrency_key=key, concurrency_limit=limit, ordering_key=lane)
+
+        each_case(_NO_KEYS, check)
