@@ -11,6 +11,11 @@ import pytest
 
 from automate_kernel.secrets import redaction
 
+# Tests start thousands of processes: each would compile all that it imports, and each worker of
+# pytest all tests, where the environment says that nothing compiled is kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A busy machine is no failure: no example has to be ready within a time. The same examples come
 # each time, so that a change is refused for what it does. Others: `--hypothesis-profile search`.
 _PATIENT = hypothesis.settings(
