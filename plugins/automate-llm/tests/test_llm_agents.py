@@ -9,7 +9,16 @@ import threading
 from typing import Any
 
 import pytest
-from llm_support import SECRET, answers_given, calls, completion, says, scripted
+from llm_support import (
+    SECRET,
+    answering,
+    answers_given,
+    calls,
+    completion,
+    says,
+    scripted,
+    told,
+)
 from pydantic import BaseModel
 from pydantic_ai import (
     Agent,
@@ -35,21 +44,8 @@ from automate_kernel import (
 )
 from automate_kernel.operations.context import Call
 from automate_llm import DurableAgent, LlmProvider, OperationToolset, add_agents
-from automate_llm.durable_run import ToolCall
+from automate_llm.tool_call import ToolCall
 from automate_llm.model_answers import recorded, response_of
-
-
-def answering(*answers: Any) -> tuple[FunctionModel, list[Any]]:
-    """A model that gives *answers* in order, and what it was asked."""
-    asked: list[Any] = []
-
-    def answer(messages: list[Any], info: AgentInfo) -> ModelResponse:
-        asked.append((list(messages), info))
-        given = answers[sum(isinstance(each, ModelResponse) for each in messages)]
-        parts = [TextPart(given)] if isinstance(given, str) else [ToolCallPart(*c) for c in given]
-        return ModelResponse(parts)
-
-    return FunctionModel(answer), asked
 
 
 def running(kernel: Kernel, agent: Agent[Any, Any], **options: Any) -> Any:
@@ -62,11 +58,6 @@ def running(kernel: Kernel, agent: Agent[Any, Any], **options: Any) -> Any:
         return (await durable.run(ctx, prompt, **run_options)).output
 
     return work
-
-
-def told(asked: list[Any]) -> list[str]:
-    """What the tools told the model, in its last request."""
-    return [str(part.content) for part in asked[-1][0][-1].parts]
 
 
 def test_each_answer_and_each_call_is_a_step_with_tokens_in_its_record(kernel):
@@ -84,7 +75,7 @@ def test_each_answer_and_each_call_is_a_step_with_tokens_in_its_record(kernel):
     record = execution.step("maths-model").output
     assert record["input_tokens"] > 0 and record["output_tokens"] > 0
     assert record["cost_usd"] is None  # nobody knows the price of a function
-    assert execution.step("maths-double").output == {"outcome": "returned", "value": 8}
+    assert execution.step("maths-double").output["result"] == 8
 
 
 def test_a_known_model_has_its_cost(kernel):
@@ -184,7 +175,7 @@ def test_a_tool_may_ask_for_better_arguments(kernel):
 
     execution = kernel.run(running(kernel, agent), "half")
     assert execution.output == "two", execution.error
-    assert execution.step("maths-half").output["outcome"] == "retry"
+    assert execution.step("maths-half").output["kind"] == "model_retry"
 
 
 def test_structured_output_with_its_own_retries(kernel):

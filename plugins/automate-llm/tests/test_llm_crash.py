@@ -96,6 +96,9 @@ CASES = [
             "http": ["tool", "find", "before"],
             "approved": ["tool", "after"],
             "stream": ["before", "tool"],
+            "events": ["after", "tool"],
+            "dynamic": ["after", "tool", "find"],
+            "nested": ["after", "tool"],
         }.items()
         for when in whens
     ],

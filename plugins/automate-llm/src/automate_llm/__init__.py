@@ -6,20 +6,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from automate_llm.agent_run import run_agent
     from automate_llm.agent_workflow import add_agents
     from automate_llm.cassette import CassetteModel
+    from automate_llm.durability import AutomateDurability
     from automate_llm.durable_agent import DurableAgent
     from automate_llm.operation_toolset import OperationToolset
     from automate_llm.provider import LlmProvider
 
-__all__ = ["CassetteModel", "DurableAgent", "LlmProvider", "OperationToolset", "add_agents"]
+__all__ = [
+    "AutomateDurability",
+    "CassetteModel",
+    "DurableAgent",
+    "LlmProvider",
+    "OperationToolset",
+    "add_agents",
+    "run_agent",
+]
 
 _PLACES = {
+    "AutomateDurability": "durability",
     "CassetteModel": "cassette",
     "DurableAgent": "durable_agent",
     "LlmProvider": "provider",
     "OperationToolset": "operation_toolset",
     "add_agents": "agent_workflow",
+    "run_agent": "agent_run",
 }
 
 

@@ -14,7 +14,8 @@ from pydantic_ai.tools import RunContext, ToolDefinition
 
 from automate_kernel import AutomateError, ErrorCodes, Kernel, WorkflowContext
 from automate_kernel.operations.exposure import check_tools
-from automate_llm.durable_agent import DurableAgent
+from automate_llm.agent_run import run_agent
+from automate_llm.durability import AutomateDurability
 from automate_llm.model_answers import usage_of_all
 from automate_llm.operation_toolset import OperationToolset
 from automate_llm.provider import LlmProvider
@@ -50,8 +51,8 @@ def add_agents(
     Add the workflow ``llm.agent`` to *kernel*: a step with ``workflow: llm.agent`` runs an agent.
 
     *operations* names all that an agent may ever call, as for `OperationToolset`; a task chooses
-    among them. *approval* is that of `DurableAgent`. *provider* is the key of the `LlmProvider`.
-    Raises `ConfigError` for an operation that no model can call.
+    among them. *approval* is that of `AutomateDurability`. *provider* is the key of the
+    `LlmProvider`. Raises `ConfigError` for an operation that no model can call.
     """
     allowed = tuple(operations)
     check_tools(kernel.operations, allowed)
@@ -60,14 +61,15 @@ def add_agents(
         """Run an agent with instructions, tools, an output schema and bounds."""
         _check_tools(task.tools, allowed)
         made: LlmProvider = kernel.provider(provider)
-        durable = DurableAgent(_agent_of(kernel, made, task, allowed), kernel, approval=approval)
-        limits = UsageLimits(request_limit=task.most_requests, total_tokens_limit=task.most_tokens)
-        result = await durable.run(
-            ctx,
+        durability = AutomateDurability[Any](kernel, approval=approval)
+        run = _agent_of(kernel, made, task, allowed, durability).run(
             task.prompt,
-            usage_limits=limits,
+            usage_limits=UsageLimits(
+                request_limit=task.most_requests, total_tokens_limit=task.most_tokens
+            ),
             model_settings=made.model_settings(task.service),
         )
+        result = await run_agent(ctx, run)
         return _outcome(result)
 
     kernel.workflow(name=NAME, title="An agent")(agent)
@@ -84,7 +86,11 @@ def _check_tools(chosen: Sequence[str], allowed: Sequence[str]) -> None:
 
 
 def _agent_of(
-    kernel: Kernel, provider: LlmProvider, task: AgentTask, allowed: Sequence[str]
+    kernel: Kernel,
+    provider: LlmProvider,
+    task: AgentTask,
+    allowed: Sequence[str],
+    durability: AutomateDurability[Any],
 ) -> Agent[Any, Any]:
     def is_chosen(_: RunContext[Any], tool: ToolDefinition) -> bool:
         operation = str((tool.metadata or {}).get("operation"))
@@ -100,6 +106,7 @@ def _agent_of(
         output_type=output,
         instructions=task.instructions,
         toolsets=toolsets,
+        capabilities=[durability],
     )
     if task.output_schema is not None:
         agent.output_validator(checking(task.output_schema))

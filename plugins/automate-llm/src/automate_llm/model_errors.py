@@ -22,6 +22,14 @@ _UNREADABLE = "Invalid response from"
 _LONGEST_WAIT = 86_400.0
 
 
+class ModelStepError(ModelAPIError):
+    """
+    The step of a model's answer has failed for good; its cause is the step's error.
+
+    It is of the kind that `ModelFallback` of Pydantic AI takes another model for.
+    """
+
+
 def normal_error(error: Exception) -> AutomateError:
     """
     Return *error* as the kernel's, with the code that fits and the delay that a service asked for.

@@ -30,7 +30,7 @@ from automate_kernel.operations.exposure import (
 )
 from automate_kernel.operations.outputs import answered_output
 from automate_kernel.operations.spec import OperationSpec
-from automate_llm.durable_run import current_run
+from automate_llm.durability import durability_of
 
 _ARGUMENTS: Any = TypeAdapter(dict[str, Any]).validator
 
@@ -78,8 +78,8 @@ class OperationToolset(AbstractToolset[Any]):
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
         """Return the tools, by their names for the model."""
-        run = current_run()
-        listed = await (self._listed() if run is None else run.listed(self._listed))
+        durability = durability_of(ctx)
+        listed = await (durability.listed(self._listed) if durability else self._listed())
         tools: dict[str, ToolsetTool[Any]] = {}
         for name, known in listed.items():
             definition = ToolDefinition(

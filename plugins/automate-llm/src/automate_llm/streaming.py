@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterable, AsyncIterator
 
 from pydantic_ai.exceptions import ModelAPIError
-from pydantic_ai.models import StreamedResponse
+from pydantic_ai.messages import AgentStreamEvent
 
 from automate_kernel import current_call
 from automate_kernel.storage.values import readable
@@ -14,30 +15,41 @@ from automate_llm.model_errors import broken_off
 _MOST_BYTES = 3_500  # of JSON, of the 4,000 that progress may have
 
 
-async def shown_text(stream: StreamedResponse) -> str:
+async def shown(events: AsyncIterable[AgentStreamEvent]) -> AsyncIterator[AgentStreamEvent]:
     """
-    Read *stream* to its end, report its text as progress, and return the text.
+    Give *events* on, and report their text as progress.
 
-    Raises `AutomateError` if it ends with an error of the service.
+    Raises `AutomateError` if they end with an error of the service.
     """
     call, text = current_call(), ""
     try:
-        async for event in stream:
-            part = getattr(event, "part", None)
-            if event.event_kind == "part_start" and getattr(part, "part_kind", "") == "text":
-                text += getattr(part, "content", "")
-            elif event.event_kind == "part_delta":
-                text += getattr(event.delta, "content_delta", None) or ""
-            else:
-                continue
-            if call is not None:
+        async for event in events:
+            added = _text_of(event)
+            text += added
+            if added and call is not None:
                 # An answer that a crash has cut begins anew, in other words: who looks has to know.
                 call.progress(
                     {"text": end_of(text), "characters": len(text), "attempt": call.attempt}
                 )
+            yield event
     except ModelAPIError as error:
         raise broken_off(error, len(text)) from error
+
+
+async def shown_text(stream: AsyncIterable[AgentStreamEvent]) -> str:
+    """Read *stream* to its end, report its text as progress, and return the text."""
+    text = ""
+    async for event in shown(stream):
+        text += _text_of(event)
     return str(readable(text))
+
+
+def _text_of(event: AgentStreamEvent) -> str:
+    if event.event_kind == "part_start" and event.part.part_kind == "text":
+        return event.part.content
+    if event.event_kind == "part_delta" and event.delta.part_delta_kind == "text":
+        return event.delta.content_delta
+    return ""
 
 
 def end_of(text: str) -> str:

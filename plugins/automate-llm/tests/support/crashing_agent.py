@@ -7,7 +7,8 @@ first commit after an answer of a given number, after a part of an answer was sh
 SHAPE is what the agent stands in: a workflow of its own (``alone``), two runs side by side
 (``gather``), or a sub-workflow (``child``); or what it has: tools of an MCP server that is its
 process (``mcp``), of one that outlives it (``http``), tools that a person approves (``approved``),
-or answers that are shown while they come (``stream``). WHEN is ``before`` or ``after`` a commit,
+answers that are shown while they come (``stream``), a handler of events (``events``), tools that are
+made for each request (``dynamic``), or an agent that gives it the work (``nested``). WHEN is ``before`` or ``after`` a commit,
 ``answer``, ``part``, or in a call of a tool: ``tool`` or, of the idempotent one, ``find``. It forks a child for each place to die at, and one that finishes
 the work, an hour later by its clock; and writes the places to `FOLDER/result.json`. Of the places
 each EVERY-th is tried. A child that has nothing left to die at is the last. Each has a database of
@@ -23,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -31,13 +32,15 @@ from typing import Any
 
 import anyio
 import sqlalchemy as sa
-from pydantic_ai import Agent
-from pydantic_ai.messages import ModelResponse
+from pydantic_ai import Agent, FunctionToolset, RunContext
+from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.toolsets import DynamicToolset
 
 from automate_kernel import Call, Kernel, WorkflowContext
+from automate_llm import AutomateDurability, OperationToolset, run_agent
 from automate_testing.clock import FakeClock
-from automate_llm import DurableAgent, OperationToolset
 from automate_sqlalchemy import SqlAlchemyStorage
 
 HERE = Path(__file__).parent
@@ -147,23 +150,60 @@ class Mortal:
 
 
 def agent_of(kernel: Kernel, folder: Path, shape: str, mortal: Mortal, url: str) -> Agent:
+    durability = AutomateDurability(
+        kernel,
+        stream=shape == "stream",
+        event_stream_handler=looking if shape == "events" else None,
+    )
+    tools: list[Any] = [toolset_of(kernel, folder, shape, mortal)]
+    if shape == "dynamic":
+        (made,) = tools
+        tools = [DynamicToolset(lambda _: made, id="made")]
+    model = mortal.counted(url)
+    return Agent(model, name="clerk", toolsets=tools, capabilities=[durability])
+
+
+async def looking(_: Any, events: AsyncIterable[Any]) -> None:
+    """Handle events by reading them."""
+    async for _event in events:
+        pass
+
+
+def toolset_of(kernel: Kernel, folder: Path, shape: str, mortal: Mortal) -> Any:
     if shape in OVER_MCP:
         from automate_mcp import McpProvider
 
         kernel.register(McpProvider, key="desk")
-        tools = OperationToolset(kernel, ["desk.find", "desk.refund"])
-        return Agent(mortal.counted(url), name="clerk", toolsets=[tools])
-    agent = Agent(mortal.counted(url), name="clerk")
+        return OperationToolset(kernel, ["desk.find", "desk.refund"])
+    tools: FunctionToolset[Any] = FunctionToolset()
 
-    @agent.tool_plain(metadata={"idempotent": True})
+    @tools.tool_plain(metadata={"idempotent": True})
     def desk_find(number: int) -> str:
         return find_order(folder, number, die if mortal.place == ("find", 1) else None)
 
-    @agent.tool_plain
+    @tools.tool_plain
     def desk_refund(number: int) -> str:
         return refund_order(folder, number, die if mortal.place == ("tool", 1) else None)
 
-    return agent
+    return tools
+
+
+def boss_of(kernel: Kernel, clerk: Agent) -> Agent:
+    """An agent whose only tool is *clerk*, which works in the workflow as it does."""
+
+    def answer(messages: list[Any], _: Any) -> ModelResponse:
+        if len(messages) == 1:
+            return ModelResponse([ToolCallPart("delegate", {"task": messages[0].parts[0].content})])
+        return ModelResponse([TextPart(str(messages[-1].parts[0].content))])
+
+    durability = [AutomateDurability(kernel)]
+    boss = Agent(FunctionModel(answer), name="boss", capabilities=durability)
+
+    @boss.tool(metadata={"automate": False})
+    async def delegate(ctx: RunContext[None], task: str) -> str:
+        return (await clerk.run(task, usage=ctx.usage)).output
+
+    return boss
 
 
 def make(
@@ -177,21 +217,24 @@ def make(
     kernel = Kernel(storage, discover=False, config={"desk": server})
     mortal = Mortal(place)
     agent = agent_of(kernel, folder, shape, mortal, url)
-    durable = DurableAgent(agent, kernel, stream=shape == "stream")
+    if shape == "nested":
+        agent = boss_of(kernel, agent)
+
+    async def refunded(ctx: WorkflowContext, number: int) -> str:
+        return (await run_agent(ctx, agent.run(f"refund order {number}"))).output
 
     @kernel.workflow
     async def refunding(ctx: WorkflowContext, number: int) -> str:
-        return (await durable.run(ctx, f"refund order {number}")).output
+        return await refunded(ctx, number)
 
     @kernel.workflow
     async def desk(ctx: WorkflowContext) -> list[str]:
         if shape == "child":
             return [await ctx.child(refunding, 7)]
-        prompts = [f"refund order {number}" for number in ORDERS.get(shape, [7])]
-        if len(prompts) == 1:
-            return [(await durable.run(ctx, prompts[0])).output]
-        runs = await ctx.gather(*[durable.run(ctx, prompt) for prompt in prompts])
-        return [each.output for each in runs]
+        orders = ORDERS.get(shape, [7])
+        if len(orders) == 1:
+            return [await refunded(ctx, orders[0])]
+        return list(await ctx.gather(*[refunded(ctx, order) for order in orders]))
 
     if place is not None:
         mortal.watch(engine)

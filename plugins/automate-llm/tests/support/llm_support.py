@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -158,3 +160,21 @@ def kernel_for(url: str, most: int = 400_000, **service: Any) -> Kernel:
     }  # fmt: skip
     config = {"llm": {"services": {"main": given}, "max_input_bytes": most}}
     return Kernel(discover=False, plugins=[LlmProvider], secrets={"API_KEY": SECRET}, config=config)
+
+
+def answering(*answers: Any) -> tuple[FunctionModel, list[Any]]:
+    """A model that gives *answers* in order, and what it was asked."""
+    asked: list[Any] = []
+
+    def answer(messages: list[Any], info: AgentInfo) -> ModelResponse:
+        asked.append((list(messages), info))
+        given = answers[sum(isinstance(each, ModelResponse) for each in messages)]
+        parts = [TextPart(given)] if isinstance(given, str) else [ToolCallPart(*c) for c in given]
+        return ModelResponse(parts)
+
+    return FunctionModel(answer), asked
+
+
+def told(asked: list[Any]) -> list[str]:
+    """What the tools told the model, in its last request."""
+    return [str(part.content) for part in asked[-1][0][-1].parts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Awaitable, Callable
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +18,10 @@ T = TypeVar("T")
 
 # A function that goes on asking while it is left is given up.
 _MOST_UNWINDS = 100
+
+
+in_workflow: ContextVar[bool] = ContextVar("automate_in_workflow", default=False)
+"""True in the code of a workflow, and not in its steps."""
 
 
 class Routine(Protocol):
@@ -81,6 +85,7 @@ class PlainRoutine:
         raise StopIteration(value)
 
     def _run(self) -> None:
+        in_workflow.set(True)
         try:
             self._answered()
             result = self._function(*self._arguments)

@@ -44,7 +44,7 @@ from automate_kernel.workflows.code.calls import (
     WorkflowInterruptedError,
 )
 from automate_kernel.workflows.code.context import SyncWorkflowContext, WorkflowContext
-from automate_kernel.workflows.code.routine import PlainRoutine, Routine, leave
+from automate_kernel.workflows.code.routine import PlainRoutine, Routine, in_workflow, leave
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.decide.activation import Activation, Turns, turns_of
 from automate_kernel.workflows.decide.advance import (
@@ -423,6 +423,7 @@ class _Driver:
     def _go_on(self, scope: _Scope, value: Any, error: BaseException | None) -> None:
         """Let *scope* run up to its next call, or its end."""
         self._scope = scope
+        inside = in_workflow.set(True)
         try:
             routine = scope.routine
             asked = routine.send(value) if error is None else routine.throw(error)
@@ -440,6 +441,7 @@ class _Driver:
                 self._routines += (one for one in asked.members if isinstance(one, Coroutine))
         finally:
             self._scope = None
+            in_workflow.reset(inside)
         if self._changed is not None:  # the function has held the error of it up
             raise _StoppedError
         scope.then = after
