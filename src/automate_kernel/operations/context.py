@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -211,7 +211,8 @@ class PluginContext:
     *settings* are the application's own, read-only. *redact* takes the secrets out of a text that
     leaves the plugin. *approvals* are the kernel's `Approvals`, and *budgets* its `Budgets`;
     without a kernel there are none. *call_rates* are the `CallRates` of all processes on its
-    database; None if it has none. `PluginContext(key="x")` is enough for a test. One that reads
+    database; None if it has none. *perform* calls another operation as a part of the call that goes
+    on, and returns its output. `PluginContext(key="x")` is enough for a test. One that reads
     secrets has its plugin made by a kernel: ``Kernel(secrets={"KEY": "value"}).connector("x")``.
     """
 
@@ -225,6 +226,7 @@ class PluginContext:
     approvals: Any = field(default=None, repr=False)
     budgets: Budgets | None = field(default=None, repr=False)
     call_rates: CallRates | None = field(default=None, repr=False)
+    perform: Callable[[str, Any], Awaitable[Any]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.secrets, SecretReader):

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
@@ -147,6 +147,7 @@ class Invoker:
         ctx = cls.context_class(
             key=key, secrets=self.secrets, settings=self.settings, redact=redact,
             approvals=self.approvals, budgets=self.budgets, call_rates=self.call_rates,
+            perform=self.perform_part,
         )  # fmt: skip
         return construct(cls, config, ctx)
 
@@ -446,6 +447,12 @@ class Invoker:
             raise self._failed(name, data, call, error) from None
         self.hooks.notify("automate_after_call", call=call, output=output, error=None)
         return output
+
+    async def perform_part(self, name: str, data: Any) -> Any:
+        """Make a call of *name* as a part of the one that goes on; return its output."""
+        call = (current_call() or Call(name)).part(name, data)
+        # The progress is that of the whole; and who wrote the whole did not write this.
+        return await self.ainvoke(name, data, call=replace(call, reports=None, written=None))
 
     async def _ainvoke(
         self, name: str | OperationSpec, data: Any, call: Call, timeout: float | None

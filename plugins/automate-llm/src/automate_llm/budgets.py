@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import anyio
-from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.exceptions import ModelHTTPError, UserError
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
@@ -29,7 +29,9 @@ from pydantic_ai.usage import RequestUsage
 from automate_kernel import AutomateError, ErrorCodes, current_call
 from automate_kernel.operations.budgets import Budgets, Reservation, SpendingLimit
 from automate_llm.config import LlmBudget, LlmBudgets
+from automate_llm.file_tokens import file_tokens
 from automate_llm.model_answers import cost_of
+from automate_llm.model_errors import files_in
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -116,7 +118,8 @@ class Ledger:
         try:
             with anyio.fail_after(_LONGEST_SECONDS):
                 yield noted
-        except ModelHTTPError:
+        except (ModelHTTPError, NotImplementedError, UserError):
+            # The last two come before anything is sent: the service takes no such message.
             if not noted.answered:
                 noted.spent = Amount()
             raise
@@ -233,7 +236,7 @@ class BudgetedModel(WrapperModel):
         settings: ModelSettings,
         parameters: ModelRequestParameters,
     ) -> Amount:
-        """Return the most that a request can take: no token is shorter than a byte."""
+        """Return the most that a request can take: no token of text is shorter than a byte."""
         dumped = ModelMessagesTypeAdapter.dump_json(messages)
         if _ELSEWHERE.search(dumped):
             raise AutomateError(
@@ -242,14 +245,17 @@ class BudgetedModel(WrapperModel):
                 " so no budget can hold",
                 hint="send its bytes: BinaryContent",
             )
+        name, system = self.wrapped.model_name, self.wrapped.system
         sent = len(dumped) + _size(getattr(parameters, "output_object", None))
         sent += _size(getattr(parameters, "prompted_output_template", None))
+        for file in files_in(messages):
+            tokens = file_tokens(file.data, system=system, model=name)
+            if tokens is not None:
+                sent += tokens - len(file.base64)
         for tool in (*parameters.function_tools, *parameters.output_tools):
             sent += _size(tool.name) + _size(tool.parameters_json_schema) + _size(tool.description)
         answer = int(settings["max_tokens"])
-        return self._ledger.amount(
-            self.wrapped.model_name, self.wrapped.system, input_tokens=sent, output_tokens=answer
-        )
+        return self._ledger.amount(name, system, input_tokens=sent, output_tokens=answer)
 
 
 def _size(sent: Any) -> int:

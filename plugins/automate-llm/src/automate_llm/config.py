@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from automate_kernel.base.hosts import check_encrypted
 
+_MOST_FILES = 100
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -82,6 +83,15 @@ class LlmConfig(BaseModel):
     """Budgets, which refuse a request before they are passed."""
     max_input_bytes: int = Field(default=400_000, ge=1_000, le=1 << 30)
     """The most bytes of text in a request."""
+    max_file_bytes: int = Field(default=5_000_000, ge=1_000, le=64 << 20)
+    """The most bytes of an image or document."""
+    max_files_bytes: int = Field(default=20_000_000, ge=1_000, le=256 << 20)
+    """The most bytes of all images and documents of a request."""
+    files_from: list[str] = Field(default=[], examples=[["files.read", "s3.get_object"]])
+    """The operations that read files which a call only refers to; none by default, as whoever may
+    call the provider could have any of them sent."""
+    allow_private_networks: bool | list[str] = False
+    """Addresses for files that are not public, as ``automate-http`` has it."""
 
     @model_validator(mode="after")
     def _fits(self) -> LlmConfig:
@@ -96,6 +106,31 @@ class _LlmRequest(BaseModel):
     service: str | None = Field(default=None, description="The service's name in the config.")
 
 
+class ChatFile(BaseModel):
+    """
+    An image (PNG, JPEG, GIF, WebP) or a PDF: its bytes, its address, or a file of a plugin.
+
+    What ``files`` and ``s3`` answer about a file fits as it is; fields that aren't needed are left.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    base64: str | None = Field(default=None, description="Its bytes in Base64.")
+    url: str | None = Field(default=None, description="Its address, from which it is fetched.")
+    place: str | None = Field(default=None, description="The place of the plugin `files`.")
+    path: str | None = Field(default=None, description="Its path in that place.")
+    bucket: str | None = Field(default=None, description="The bucket of the plugin `s3`.")
+    key: str | None = Field(default=None, description="The key of the object in that bucket.")
+    version_id: str | None = Field(default=None, description="The version of that object.")
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> ChatFile:
+        whole = self.base64 is not None or self.place is None or self.path is not None
+        if not whole or (self.base64, self.url, self.place, self.key) == (None,) * 4:
+            raise ValueError("give base64, or url, or place and path, or bucket and key")
+        return self
+
+
 class ChatTurn(BaseModel):
     """One message before the prompt."""
 
@@ -103,6 +138,13 @@ class ChatTurn(BaseModel):
 
     role: Literal["user", "assistant"]
     content: str
+    files: list[ChatFile] = Field(default=[], max_length=_MOST_FILES)
+
+    @model_validator(mode="after")
+    def _sent_by_a_person(self) -> ChatTurn:
+        if self.files and self.role != "user":
+            raise ValueError("no service takes files in an answer of the assistant")
+        return self
 
 
 class ChatInput(_LlmRequest):
@@ -110,6 +152,9 @@ class ChatInput(_LlmRequest):
 
     prompt: str = Field(description="What the model is asked.")
     instructions: str | None = Field(default=None, description="How it should answer.")
+    files: list[ChatFile] = Field(
+        default=[], max_length=_MOST_FILES, description="Images and PDFs that go with the prompt."
+    )
     history: list[ChatTurn] = Field(default=[], max_length=1_000, description="The talk before.")
     max_tokens: int | None = Field(default=None, ge=1, description="The most tokens to answer.")
     temperature: float | None = Field(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from pydantic_ai.exceptions import (
     ContentFilterError,
     ModelAPIError,
+    ModelHTTPError,
     UnexpectedModelBehavior,
     UsageLimitExceeded,
     UserError,
 )
+from pydantic_ai.messages import BinaryContent, ModelMessage, UserPromptPart
 
 from automate_kernel import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status, normalize, retry_after_of
@@ -20,6 +24,9 @@ _NO_MONEY = ("insufficient_quota", "billing")
 # How Pydantic AI calls an answer that is not the service's; what a model wrote is called otherwise.
 _UNREADABLE = "Invalid response from"
 _LONGEST_WAIT = 86_400.0
+# So services answer a message that their model can't take.
+_UNFIT = frozenset({400, 413, 415, 422})
+_NO_FILES = ("image input", "multimodal", "multi-modal", "mmproj", "vision")
 
 
 class ModelStepError(ModelAPIError):
@@ -60,6 +67,39 @@ def normal_error(error: Exception) -> AutomateError:
     if isinstance(error, UserError):
         return AutomateError(ErrorCodes.INVALID_ARGUMENT, str(error))
     return normalize(error)
+
+
+def refused_files(error: Exception, messages: Sequence[ModelMessage]) -> AutomateError | None:
+    """Return the error of a request whose files the model can't take, or None if it is another."""
+    types = sorted({each.media_type for each in files_in(messages)})
+    if not types:
+        return None
+    if isinstance(error, ModelHTTPError):
+        known = normal_error(error)
+        body = str(error.body or "").casefold()
+        unfit = error.status_code in _UNFIT or any(word in body for word in _NO_FILES)
+        if not unfit or known.hint is not None:
+            return None
+        problem = f"{known.message} to a request with files ({', '.join(types)})"
+    elif type(error) in (NotImplementedError, RuntimeError, UserError):
+        # So Pydantic AI says of a service that has no such part of a message.
+        problem = f"the service takes no message with such files ({', '.join(types)}): {error}"
+    else:
+        return None
+    return AutomateError(
+        ErrorCodes.INVALID_ARGUMENT,
+        problem,
+        hint="take a model that reads images or documents, or send what it reads",
+    )
+
+
+def files_in(messages: Sequence[ModelMessage]) -> Iterator[BinaryContent]:
+    """Yield the files of *messages* that people have sent."""
+    for message in messages:
+        for part in message.parts:
+            content = getattr(part, "content", None)
+            if isinstance(part, UserPromptPart) and not isinstance(content, str):
+                yield from (each for each in part.content if isinstance(each, BinaryContent))
 
 
 def broken_off(error: ModelAPIError, characters: int) -> AutomateError:

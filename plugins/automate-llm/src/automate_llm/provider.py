@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,11 +29,12 @@ from automate_llm.config import (
 
 if TYPE_CHECKING:
     from pydantic_ai.embeddings import EmbeddingModel, EmbeddingResult
-    from pydantic_ai.messages import ModelMessage
+    from pydantic_ai.messages import BinaryContent, ModelMessage, UserContent
     from pydantic_ai.models import Model
     from pydantic_ai.settings import ModelSettings
 
     from automate_llm.budgets import Ledger
+    from automate_llm.files import ChatFiles
     from automate_llm.http_client import HttpClients
 
 
@@ -69,6 +71,7 @@ class LlmProvider(BaseProvider):
         """Ask a language model, and return its text. The text is progress while it comes."""
         from pydantic_ai.direct import model_request_stream
         from pydantic_ai.exceptions import ContentFilterError
+        from pydantic_ai.messages import ModelRequest, UserPromptPart
 
         from automate_llm.model_answers import usage_of
         from automate_llm.models import settings_of
@@ -78,11 +81,15 @@ class LlmProvider(BaseProvider):
         self._check_size([given.prompt, given.instructions or "", *_contents(given)])
         settings = settings_of(service, max_tokens=given.max_tokens, temperature=given.temperature)
         model = self.model(name)
-        async with (
-            model,
-            model_request_stream(model, _messages(given), model_settings=settings) as stream,
-        ):
-            text = await shown_text(stream)
+        history, prompt = await self._conversation(given)
+        last = ModelRequest([UserPromptPart(prompt)], instructions=given.instructions)
+        messages: list[ModelMessage] = [*history, last]
+        with _about_files(messages):
+            async with (
+                model,
+                model_request_stream(model, messages, model_settings=settings) as stream,
+            ):
+                text = await shown_text(stream)
         response = stream.get()
         reason = response.finish_reason
         if reason == "content_filter":
@@ -93,7 +100,7 @@ class LlmProvider(BaseProvider):
     async def structured(self, given: StructuredInput) -> StructuredOutput:
         """Ask a language model for an object, checked against a JSON Schema."""
         from pydantic_ai import UsageLimits
-        from pydantic_ai.messages import ModelResponse
+        from pydantic_ai.messages import ModelRequest, ModelResponse, UserPromptPart
 
         from automate_kernel.storage.values import readable
         from automate_llm.model_answers import usage_of_all
@@ -107,16 +114,17 @@ class LlmProvider(BaseProvider):
         agent = structured_agent(
             model, given.output_schema, how=service.structured, retries=given.retries
         )
-        async with model:
-            result = await agent.run(
-                given.prompt,
-                instructions=given.instructions,
-                message_history=_messages(given)[:-1],
-                model_settings=settings_of(
-                    service, max_tokens=given.max_tokens, temperature=given.temperature
-                ),
-                usage_limits=UsageLimits(request_limit=given.retries + 1),
-            )
+        settings = settings_of(service, max_tokens=given.max_tokens, temperature=given.temperature)
+        history, prompt = await self._conversation(given)
+        with _about_files([*history, ModelRequest([UserPromptPart(prompt)])]):
+            async with model:
+                result = await agent.run(
+                    prompt,
+                    instructions=given.instructions,
+                    message_history=history,
+                    model_settings=settings,
+                    usage_limits=UsageLimits(request_limit=given.retries + 1),
+                )
         answers = [each for each in result.new_messages() if isinstance(each, ModelResponse)]
         return StructuredOutput(
             service=name,
@@ -205,6 +213,7 @@ class LlmProvider(BaseProvider):
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._files.aclose()
         await self._clients.aclose()
 
     def model_settings(self, service: str | None = None) -> ModelSettings:
@@ -222,6 +231,28 @@ class LlmProvider(BaseProvider):
         for name in self._settings.services:
             self.model(name)
         return f"{len(self._settings.services)} service(s) are configured; none was asked"
+
+    async def _conversation(
+        self, given: ChatInput
+    ) -> tuple[list[ModelMessage], str | Sequence[UserContent]]:
+        """Return the messages before the prompt, and the prompt, with their files."""
+        from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, UserPromptPart
+
+        turns = given.history
+        *found, last = await self._files.contents([*(turn.files for turn in turns), given.files])
+        messages: list[ModelMessage] = [
+            ModelRequest([UserPromptPart(_with(turn.content, files))])
+            if turn.role == "user"
+            else ModelResponse([TextPart(turn.content)])
+            for turn, files in zip(turns, found, strict=True)
+        ]
+        return messages, _with(given.prompt, last)
+
+    @cached_property
+    def _files(self) -> ChatFiles:
+        from automate_llm.files import ChatFiles
+
+        return ChatFiles(self._settings, self.ctx.perform)
 
     def _service(self, name: str | None) -> tuple[str, LlmService]:
         services = self._settings.services
@@ -248,14 +279,19 @@ def _contents(given: ChatInput) -> list[str]:
     return [turn.content for turn in given.history]
 
 
-def _messages(given: ChatInput) -> list[ModelMessage]:
-    from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart
+def _with(text: str, files: Sequence[BinaryContent]) -> str | list[UserContent]:
+    return [text, *files] if files else text
 
-    messages: list[ModelMessage] = [
-        ModelRequest.user_text_prompt(turn.content)
-        if turn.role == "user"
-        else ModelResponse([TextPart(turn.content)])
-        for turn in given.history
-    ]
-    last = ModelRequest.user_text_prompt(given.prompt, instructions=given.instructions)
-    return [*messages, last]
+
+@contextmanager
+def _about_files(messages: Sequence[ModelMessage]) -> Iterator[None]:
+    """Show that a service refused files, where it refuses a request that has some."""
+    from automate_llm.model_errors import refused_files
+
+    try:
+        yield
+    except Exception as error:
+        refusal = refused_files(error, messages)
+        if refusal is None:
+            raise
+        raise refusal from error
