@@ -16,6 +16,12 @@ import pytest
 import sqlalchemy as sa
 from llm_support import answers_given, calls, completion, says, scripted, streamed
 from pydantic_ai import Agent, ImageUrl
+from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.messages import ModelRequest, UserPromptPart
+from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.models.function import FunctionModel
+from pydantic_ai.output import OutputObjectDefinition
+from pydantic_ai.tools import ToolDefinition
 
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.operations.budgets import Budgets
@@ -23,7 +29,7 @@ from automate_kernel.base.errors import StorageError
 from automate_kernel.storage import MemoryStorage
 from automate_testing.clock import FakeClock
 from automate_llm import LlmProvider, add_agents
-from automate_llm.budgets import Amount, Ledger
+from automate_llm.budgets import Amount, BudgetedModel, Ledger
 from automate_llm.config import LlmBudget, LlmBudgets
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -120,6 +126,68 @@ def test_an_error_inside_a_stream_is_no_refusal(begun):
     assert caught.value.code == "UNAVAILABLE" and caught.value.retryable
     (account,) = kernel.budgets.find()
     assert (account.spent["tokens"] > 100) is begun and not account.reserved
+
+
+def test_a_refusal_in_the_midst_of_an_answer_is_none():
+    """Some clients raise a status there, as they do for a refusal: what came before is paid."""
+
+    async def overloaded(messages: Any, info: Any) -> Any:
+        yield "Once upon a time"
+        raise ModelHTTPError(529, "small", {"error": "overloaded"})
+
+    kernel = kernel_with("http://127.0.0.1:1", TOKENS)
+    ledger = Ledger(LlmBudgets(**TOKENS), kernel.budgets, "llm")
+    model = BudgetedModel(FunctionModel(stream_function=overloaded), ledger, max_tokens=100)
+
+    async def ask() -> None:
+        async with model.request_stream([ASKED], None, ModelRequestParameters()) as stream:
+            async for _ in stream:
+                pass
+
+    with pytest.raises(ModelHTTPError):
+        asyncio.run(ask())
+    (account,) = kernel.budgets.find()
+    assert account.spent["tokens"] > 100 and not account.reserved
+
+
+ASKED = ModelRequest([UserPromptPart("x")])
+LONG = "x" * 2_000
+SCHEMA = {"type": "object", "description": LONG}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"function_tools": [ToolDefinition(name="look", parameters_json_schema=SCHEMA)]},
+        {"function_tools": [ToolDefinition(name="look", description=LONG)]},
+        {"function_tools": [ToolDefinition(name=LONG)]},
+        {"function_tools": [ToolDefinition(name="look", return_schema=SCHEMA)]},
+        {"output_tools": [ToolDefinition(name="say", parameters_json_schema=SCHEMA)]},
+        {"output_mode": "native", "output_object": OutputObjectDefinition(json_schema=SCHEMA)},
+        {"output_mode": "prompted", "prompted_output_template": LONG},
+    ],
+    ids=["schema", "description", "name", "returns", "output tool", "output object", "template"],
+)
+@pytest.mark.parametrize("streams", [False, True])
+def test_all_that_is_sent_beside_the_messages_counts(sent: Any, streams: bool):
+    """A tool's schema is longer than most prompts, and is sent with each of them."""
+    kernel = kernel_with("http://127.0.0.1:1", TOKENS)
+    ledger = Ledger(LlmBudgets(**TOKENS), kernel.budgets, "llm")
+    made: list[Any] = []
+    model = BudgetedModel(FunctionModel(lambda *given: made.append(given)), ledger, max_tokens=100)
+
+    async def ask() -> None:
+        given = ([ASKED], None, ModelRequestParameters(**sent))
+        if not streams:
+            await model.request(*given)
+        else:
+            async with model.request_stream(*given):
+                pass
+
+    with pytest.raises(AutomateError, match="budget") as caught:
+        asyncio.run(ask())
+    assert caught.value.code == "RESOURCE_EXHAUSTED"
+    assert made == []
 
 
 def test_a_refusal_says_what_was_spent_and_when_it_renews():

@@ -254,6 +254,7 @@ class BudgetedModel(WrapperModel):
                 sent += tokens - len(file.base64)
         for tool in (*parameters.function_tools, *parameters.output_tools):
             sent += _size(tool.name) + _size(tool.parameters_json_schema) + _size(tool.description)
+            sent += _size(getattr(tool, "return_schema", None))
         answer = int(settings["max_tokens"])
         return self._ledger.amount(name, system, input_tokens=sent, output_tokens=answer)
 
