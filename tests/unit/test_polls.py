@@ -20,7 +20,7 @@ from automate_kernel.triggers.polls import poller
 from automate_kernel.triggers.polls.poller import _CLAIM_SECONDS
 from automate_kernel.triggers.polls.spec import checked_result, polls_of
 from automate_kernel.secrets import SecretsBackend
-from automate_kernel.storage import MemoryStorage, Where
+from automate_kernel.storage import MemoryStorage, Now, Where
 from automate_kernel.storage.tables import OUTBOX, POLL
 from automate_testing import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -381,6 +381,25 @@ def test_a_call_that_goes_on_is_no_other_workers(
     assert len(sheet.calls) == 1
 
 
+def test_a_claim_that_was_taken_over_is_not_renewed_for_its_new_holder(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker that died after it would seem to go on, as long as the earlier one does."""
+    monkeypatch.setattr(poller, "_RENEW_SECONDS", 0.005)
+    holder, go_on = open_kernel(), threading.Event()
+    sheet.rows, sheet.on_call = ["a"], lambda: go_on.wait(60) and None
+    looks, look = [], holder._poller._to_renew
+    monkeypatch.setattr(holder._poller, "_to_renew", lambda: looks.append(1) or look())
+    assert holder._poller.tick() == 1
+    until(lambda: bool(sheet.calls))
+    with holder.storage.begin() as rows:
+        rows.update(POLL, [], {"claim_token": "of-another", "claimed_until": Now(5)})
+    seen = len(looks)
+    until(lambda: len(looks) >= seen + 3)  # so it has renewed its own in between
+    assert holder.polls.find()[0].claimed_until == clock() + timedelta(seconds=5)
+    go_on.set()
+
+
 def test_a_call_that_hangs_is_another_workers_in_the_end(
     open_kernel: Open, sheet: Sheet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,6 +454,15 @@ def test_failures_are_shown_and_come_less_often(
         waits.append((found.next_at - clock()).total_seconds())
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (60, 3_600)
+    sheet.error = None
+    clock.advance(3_600)
+    kernel.run_until_idle()
+    found = kernel.polls.find()[0]
+    assert (found.state, found.failures, found.error_code, found.error) == ("ok", 0, None, None)
+    sheet.error = ValueError("boom")
+    clock.advance(60)
+    kernel.run_until_idle()
+    assert kernel.polls.find()[0].state == "failing"
     assert kernel.polls.start_over("sheet.new_row") == 1
     again = kernel.polls.find()[0]
     assert (again.failures, again.error_code, again.error) == (0, None, None)
