@@ -290,6 +290,24 @@ def test_a_token_is_renewed_before_it_expires(server: Any, secrets: SecretResolv
     assert server.grants == ["authorization_code", "refresh_token"]
 
 
+def test_what_a_renewal_does_not_say_stays(server: Any, secrets: SecretResolver) -> None:
+    """A service says its scope again only where that has changed, and so its refresh token."""
+    auth = connect(server, secrets, scopes=["read", "write"]).for_tenant(None)
+    first = stored(secrets)
+    server.trouble = (200, b'{"access_token": "second-access-token", "expires_in": 60}')
+    auth.access_token(secrets, refused=[first["access_token"]])
+    second = stored(secrets)
+    kept = ("refresh_token", "scope", "connected_by", "connected_at")
+    assert [second[name] for name in kept] == [first[name] for name in kept]
+    assert second["scope"] == "read write"
+    server.trouble = (200, b'{"access_token": "third-access-token", "scope": "read"}')
+    auth.access_token(secrets, refused=["second-access-token"])
+    assert (stored(secrets)["scope"], stored(secrets)["access_token"]) == (
+        "read",
+        "third-access-token",
+    )
+
+
 def test_a_token_of_a_short_life_is_not_renewed_for_each_request(
     server: Any, secrets: SecretResolver
 ) -> None:
