@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,11 +19,17 @@ from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 if TYPE_CHECKING:
     from automate_testing.authoring.check import CheckProblem, CheckReport
     from automate_testing.authoring.levels import PluginLevel
+    from automate_testing.authoring.scaffold import Scaffold
 
 app: Commands = plugins.app
 """The same commands as those that look at plugins."""
 
 _KINDS = "connector, provider, secrets, filter, store or outputs"
+_DOCUMENT = "Write it from this OpenAPI document, 3.0 or 3.1; needs automate-openapi."
+_OPERATION = (
+    "With --from-openapi: only these operations, by id or as 'GET /pets*'; * stands for any text."
+    " Repeatable."
+)
 _LEVELS = "loads, tested, documented or complete"
 _FIRST = ("installed", "imported")
 """The requirements without which nothing more is looked at."""
@@ -31,22 +39,34 @@ _PLACE = "The plugin's folder, or the key or distribution of an installed one."
 @app.called(
     "automate plugins new acme",
     "automate plugins new acme-mail --kind connector --kind filter --directory ~/code",
+    "automate plugins new pets --from-openapi https://pets.example.com/openapi.json",
+    "automate plugins new github --from-openapi github.json --operation 'issues.*' --tag pulls",
 )
 def new(
     context: Context,
     name: str = argument("The plugin's name: acme makes automate-acme."),
     kind: list[str] = option(["connector"], f"{_KINDS}; may be given again for several."),
     directory: Path = option(Path(), "The folder in which the distribution's folder is made."),
+    from_openapi: str = option(None, _DOCUMENT, metavar="FILE|URL"),
+    operation: list[str] = option([], _OPERATION, metavar="PATTERN"),
+    tag: list[str] = option([], "With --from-openapi: only operations with this tag. Repeatable."),
 ) -> None:
     """
     Make a new plugin: a whole distribution, typed, with tests that pass.
 
     It has a README, a licence, a CI file, entry points and an example workflow. Nothing that exists
-    is overwritten.
+    is overwritten. With --from-openapi the connector is written from a service's OpenAPI document:
+    an action for each operation, with models, credentials, pages, errors, and tests.
     """
     from automate_testing.authoring.scaffold import Scaffold
 
     scaffold, out = Scaffold.named(name, kind), context.out
+    if from_openapi is not None:
+        scaffold.require_free(directory.expanduser())
+        scaffold = _from_document(context, name, kind, from_openapi, operation, tag)
+    elif operation or tag:
+        raise ConfigError("--operation and --tag choose operations of a document",
+                          hint="add --from-openapi FILE")  # fmt: skip
     folder = scaffold.write(directory.expanduser())
     shown = folder if directory.is_absolute() else Path(folder)
     files = sorted(each.relative_to(folder).as_posix() for each in folder.rglob("*.*"))
@@ -54,6 +74,8 @@ def new(
     files = [each for each in files if (folder / each).is_file()]
     out.data({**data, "key": scaffold.name, "kinds": list(scaffold.kinds), "files": files})
     out.line(f"made {shown}: {len(files)} files")
+    for each in scaffold.remarks:
+        out.note(f"look at this: {each}")
     path = shlex.quote(str(shown))
     out.line(f"  cd {path}")
     if "store" in scaffold.kinds:  # its contract tries values that hypothesis finds
@@ -63,6 +85,29 @@ def new(
     out.line("  automate plugins manifest && automate plugins check")
     for each in scaffold.namesakes():
         out.note(f"note: {each} is installed here; where both are, the setting winners decides")
+
+
+def _from_document(
+    context: Context,
+    name: str,
+    kind: list[str],
+    source: str,
+    operations: list[str],
+    tags: list[str],
+) -> Scaffold:
+    """Return a scaffold whose connector automate-openapi writes from the document at *source*."""
+    if kind != ["connector"]:
+        raise ConfigError("a document makes a connector", hint="leave --kind out")
+    if find_spec("automate_openapi") is None:
+        raise ConfigError(
+            "--from-openapi needs automate-openapi", hint="pip install automate-openapi"
+        )
+    writer: Any = import_module("automate_openapi.plugin_source")
+    with context.out.working("reading the document") as show:
+        made: Scaffold = writer.scaffold_of(
+            name, source, operations=operations, tags=tags, show=show
+        )
+    return made
 
 
 @app.called(

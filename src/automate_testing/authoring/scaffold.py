@@ -127,22 +127,34 @@ class Scaffold:
 
         Raises `ConfigError` if that is there already.
         """
-        folder = parent / self.distribution
+        folder, files = parent / self.distribution, sorted(self.files().items())
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            raise ConfigError(
-                f"{folder} exists already, and is left as it is",
-                hint="choose another name, or another --directory",
-            ) from None
+            self.require_free(parent)
+            raise
         except OSError as error:
             raise ConfigError(f"{folder} can't be made: {error.strerror}") from None
-        for path, text in sorted(self.files().items()):
+        for path, text in files:
             file = folder / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, "utf-8")
         self._write_manifest(folder)
         return folder
+
+    def require_free(self, parent: Path) -> None:
+        """Raise `ConfigError` if the distribution's folder is below *parent* already."""
+        folder = parent / self.distribution
+        if folder.exists() or folder.is_symlink():
+            raise ConfigError(
+                f"{folder} exists already, and is left as it is",
+                hint="choose another name, or another --directory",
+            )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The things that its author should look at."""
+        return ()
 
     def files(self) -> dict[str, str]:
         """Return the text of every file, by its path in the distribution's folder."""

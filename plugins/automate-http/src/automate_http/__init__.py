@@ -8,7 +8,16 @@ Workflows use `HttpConnector`. Plugins for a service use `ServiceClient`, or hav
 from __future__ import annotations
 
 from automate_http.addresses import AddressPolicy
-from automate_http.auth import Auth, BasicAuth, BearerAuth, Credentials, HeaderAuth, QueryAuth
+from automate_http.auth import (
+    AllOf,
+    Auth,
+    BasicAuth,
+    BearerAuth,
+    CookieAuth,
+    Credentials,
+    HeaderAuth,
+    QueryAuth,
+)
 from automate_http.config import HttpConfig
 from automate_http.connector import HttpConnector
 from automate_http.exchange import Reply
@@ -30,9 +39,11 @@ from automate_http.transport import GuardedTransport
 
 __all__ = [
     "AddressPolicy",
+    "AllOf",
     "Auth",
     "BasicAuth",
     "BearerAuth",
+    "CookieAuth",
     "Credentials",
     "Cursor",
     "GetInput",

@@ -6,9 +6,11 @@ import base64
 import hashlib
 import secrets as random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.operations.context import SecretReader
 
 _SALT = random.token_bytes(32)
@@ -123,3 +125,47 @@ class QueryAuth(Auth):
         value = await secrets.aget(self._key)
         sent = {self._parameter: value}
         return Credentials(query=sent, values=(value,), secret=self._key)
+
+
+class CookieAuth(Auth):
+    """A *cookie* with the secret *key*."""
+
+    def __init__(self, cookie: str, key: str) -> None:
+        self._cookie, self._key = cookie, key
+        self.hint = f"check the secret {key!r}"
+
+    async def credentials(self, secrets: SecretReader) -> Credentials:
+        """Read the value."""
+        value = await secrets.aget(self._key)
+        written = quote(value, safe="!#$&'()*+-./:<=>?@[]^_`{|}~")
+        sent = {"cookie": f"{self._cookie}={written}"}
+        return Credentials(sent, values=(value, written), secret=self._key)
+
+
+class AllOf(Auth):
+    """The credentials of several schemes at once."""
+
+    def __init__(self, auths: Sequence[Auth]) -> None:
+        self._auths = auths
+        self.hint = "; ".join(each.hint for each in auths if each.hint)
+
+    async def credentials(self, secrets: SecretReader) -> Credentials:
+        """Return them all. What fails here fails before anything is sent to the service."""
+        try:
+            found = [await each.credentials(secrets) for each in self._auths]
+        except AutomateError as error:
+            error.details = {**error.details, "sent": False}
+            raise
+        cookies = [each.headers["cookie"] for each in found if "cookie" in each.headers]
+        headers = {name: text for each in found for name, text in each.headers.items()}
+        names = [each.account or each.secret for each in found]
+        return Credentials(
+            {**headers, **({"cookie": "; ".join(cookies)} if cookies else {})},
+            {name: text for each in found for name, text in each.query.items()},
+            tuple(value for each in found for value in each.values),
+            secret="\n".join(names) if all(names) else "",
+        )
+
+    async def renew(self, secrets: SecretReader, used: Credentials) -> bool:
+        """Return True if one of them could be renewed."""
+        return any([await each.renew(secrets, used) for each in self._auths])

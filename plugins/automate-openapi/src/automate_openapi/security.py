@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
-from automate_http import Auth, BasicAuth, BearerAuth, Credentials, HeaderAuth, OAuth2, QueryAuth
+from automate_http import (
+    AllOf,
+    Auth,
+    BasicAuth,
+    BearerAuth,
+    CookieAuth,
+    HeaderAuth,
+    OAuth2,
+    QueryAuth,
+)
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
-from automate_kernel.operations.context import SecretReader
 from automate_openapi.config import OpenApiConfig, SchemeAuth
 from automate_openapi.document import ApiDocument, BrokenReferenceError, is_url, mapping
 from automate_openapi.names import OperationPlace
@@ -18,50 +26,6 @@ _TOLD_HERE = {
     "basic": {"type": "http", "scheme": "basic"},
     "oauth2": {"type": "oauth2"},
 }
-
-
-class CookieAuth(Auth):
-    """A *cookie* with the secret *key*."""
-
-    def __init__(self, cookie: str, key: str) -> None:
-        self._cookie, self._key = cookie, key
-        self.hint = f"check the secret {key!r}"
-
-    async def credentials(self, secrets: SecretReader) -> Credentials:
-        """Read the value."""
-        value = await secrets.aget(self._key)
-        written = quote(value, safe="!#$&'()*+-./:<=>?@[]^_`{|}~")
-        sent = {"cookie": f"{self._cookie}={written}"}
-        return Credentials(sent, values=(value, written), secret=self._key)
-
-
-class AllOf(Auth):
-    """The credentials of several schemes at once."""
-
-    def __init__(self, auths: Sequence[Auth]) -> None:
-        self._auths = auths
-        self.hint = "; ".join(each.hint for each in auths if each.hint)
-
-    async def credentials(self, secrets: SecretReader) -> Credentials:
-        """Return them all. What fails here fails before anything is sent to the service."""
-        try:
-            found = [await each.credentials(secrets) for each in self._auths]
-        except AutomateError as error:
-            error.details = {**error.details, "sent": False}
-            raise
-        cookies = [each.headers["cookie"] for each in found if "cookie" in each.headers]
-        headers = {name: text for each in found for name, text in each.headers.items()}
-        names = [each.account or each.secret for each in found]
-        return Credentials(
-            {**headers, **({"cookie": "; ".join(cookies)} if cookies else {})},
-            {name: text for each in found for name, text in each.query.items()},
-            tuple(value for each in found for value in each.values),
-            secret="\n".join(names) if all(names) else "",
-        )
-
-    async def renew(self, secrets: SecretReader, used: Credentials) -> bool:
-        """Return True if one of them could be renewed."""
-        return any([await each.renew(secrets, used) for each in self._auths])
 
 
 class Security:
