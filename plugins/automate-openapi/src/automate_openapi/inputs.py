@@ -96,7 +96,9 @@ class InputReader:
             for given in listed if isinstance(listed, list) else []:
                 node, where = self._document.resolved(given, base)
                 key = (str(node.get("in")), str(node.get("name")))
-                if self._counts(*key):
+                if "name" not in node:
+                    self._problems.append("a parameter has no name")
+                elif self._counts(*key):
                     found[key] = (node, where)
         for name in template_names(place.path):
             if ("path", name) not in found:

@@ -111,6 +111,9 @@ def prepared(document: ApiDocument, action: ApiAction, name: str) -> WrittenActi
         left_out |= {each.key for each in own}
         parameters = [each for each in parameters if each not in own]
     properties = {k: v for k, v in schema["properties"].items() if k not in left_out}
+    for each in parameters:
+        if each.location == "path":
+            properties[each.key] = _without_null(properties[each.key], schema.get("$defs", {}))
     if paging is not None:
         properties["max_items"] = {
             "type": "integer", "minimum": 1, "maximum": _MOST_ITEMS, OWN_DEFAULT: 100,
@@ -198,6 +201,20 @@ def _shape(schema: Any, definitions: Mapping[str, Any], depth: int = 0) -> str:
     )
 
 
+def _without_null(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a part of a path, which can't be null."""
+    found = dict(settled(schema, definitions))
+    if "type" in found:
+        found["type"] = sorted(types_of(found))
+    if "enum" in found:
+        found["enum"] = [each for each in found["enum"] if each is not None]
+    for word in ("anyOf", "oneOf"):
+        if word in found:
+            found[word] = [_without_null(each, definitions) for each in found[word]]
+            found[word] = [each for each in found[word] if each.get("type") != []]
+    return {"description": mapping(schema).get("description", ""), **found}
+
+
 def _require_body(action: ApiAction, schema: Mapping[str, Any]) -> None:
     body = action.input.body
     if body is None or body.kind == "json":
@@ -276,7 +293,7 @@ class ActionSource:
             schema = settled(schema, output.get("$defs", {}))
         kind = self._models.type_of(schema, name, "output")
         found = _MODEL.fullmatch(kind)
-        if found and found[2] != "Any":
+        if found and found[2] != "Any" and found[2] not in self._models.choices:
             typed = f"{found[1] or ''}models.{found[2]}{']' if found[1] else ''}"
             return typed, f"models.{found[2]}" if written.paging is not None else typed
         if written.paging is not None:
@@ -384,8 +401,10 @@ class ActionSource:
             return Call(f"{before}_json(", [value])
         shape = _shape(schema["properties"][parameter.key], schema.get("$defs", {}))
         if shape == "list" and not (parameter.location == "query" and parameter.explode):
-            self.uses.add("_joined")
             joint = _JOINTS[parameter.style]
+            if parameter.location == "path":
+                return Call(f"{before}{literal(joint)}.join(", [f"map(str, {value})"])
+            self.uses.add("_joined")
             return Call(f"{before}_joined(", [value, *([literal(joint)] if joint != "," else [])])
         return f"{before}{value}"
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from automate_testing.authoring.scaffold import Scaffold
 from automate_openapi.plugin_actions import WrittenAction
 from automate_openapi.plugin_credentials import ConfigField, Credential
 from automate_openapi.python_source import Call, docstring, line, literal, names_in, noted
 from automate_openapi.samples import sample_of
+from automate_testing.authoring.scaffold import Scaffold
 
 _SAFE_PATH = re.compile(r"/[\w/{}.:~@-]*", re.ASCII)
 _CONFIG = "config: dict[str, Any] | None = None"
@@ -207,14 +207,14 @@ class PluginFiles:
             "HeaderAuth", "NextLink", "OAuth2", "Offset", "PageNumber", "QueryAuth",
             "ServiceClient",
         )  # fmt: skip
+        found += used("automate_http.failures", "forbid_repeat")
+        found += used("automate_http.headers", "call_key")
+        found += used("automate_kernel", "AutomateError", "Connector", "action")
+        found += used("automate_kernel.operations.account", "Account")
+        found += used("automate_kernel.plugins.connectors", "ConnectorContext")
+        found += used("pydantic", "BaseModel")
+        found += used("pydantic_core", "to_jsonable_python")
         yield from found
-        yield from used("automate_http.failures", "forbid_repeat")
-        yield from used("automate_http.headers", "call_key")
-        yield from used("automate_kernel", "AutomateError", "Connector", "action")
-        yield from used("automate_kernel.plugins.connectors", "ConnectorContext")
-        yield from used("automate_kernel.operations.account", "Account")
-        yield from used("pydantic", "BaseModel")
-        yield from used("pydantic_core", "to_jsonable_python")
         yield ""
         if "models" in read:
             yield f"from {self.names.package} import models"

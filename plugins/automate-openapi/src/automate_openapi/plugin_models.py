@@ -86,6 +86,8 @@ class PluginModels(PythonTypes):
     def __init__(self, specs: Any, directed: Any, claims: Any = None) -> None:
         super().__init__(specs, directed, _TAKEN, claims)
         self._depth = 0
+        self.choices: set[str] = set()
+        """The names that are no models."""
 
     def source(self) -> str:
         """Return the source of the module."""
@@ -124,6 +126,7 @@ class PluginModels(PythonTypes):
             self._made[place.path] = self._name(place)
             head = f"{self._made[place.path]} = Literal["
             self.classes.append(Call(head, parts, "]").written())
+            self.choices.add(self._made[place.path])
         return self._made[place.path] + null
 
     def object_of(self, schema: Mapping[str, Any], place: TypePlace, direction: Direction) -> str:

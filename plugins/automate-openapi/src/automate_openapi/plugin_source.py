@@ -12,7 +12,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from automate_testing.authoring.scaffold import Scaffold
 from automate_kernel.base.errors import AutomateError, ConfigError
 from automate_kernel.operations.portal import Portal
 from automate_openapi.actions import Actions
@@ -39,6 +38,7 @@ from automate_openapi.plugin_models import PluginModels
 from automate_openapi.python_source import line
 from automate_openapi.servers import base_url
 from automate_openapi.source import DocumentSource
+from automate_testing.authoring.scaffold import Scaffold
 
 _MOST_UNASKED, _SHOWN_TAGS, _SHOWN_LEFT_OUT = 60, 40, 100
 _HALF = re.compile("[\ud800-\udfff]")

@@ -94,7 +94,11 @@ class _Maker:
 
     def response(self) -> dict[str, Any]:
         headers = {"headers": {self._random.choice(["Link", self.word()]): {}}}
-        return {"description": self.word(), "content": self.content(), **(headers if self.maybe() else {})}
+        return {
+            "description": self.word(),
+            "content": self.content(),
+            **(headers if self.maybe() else {}),
+        }
 
     def content(self) -> dict[str, Any]:
         media = self._random.choice([*_MEDIA, "application/json", "application/json"])
@@ -103,19 +107,50 @@ class _Maker:
     def schema(self, depth: int) -> Any:
         random = self._random
         kind = random.choice(
-            ["string", "integer", "number", "boolean", "enum", "object", "array", "ref", "any", "odd", "object"]
+            [
+                "string",
+                "integer",
+                "number",
+                "boolean",
+                "enum",
+                "object",
+                "array",
+                "ref",
+                "any",
+                "odd",
+                "object",
+            ]
         )
         extra = {"description": self.word()} if self.maybe() else {}
         if depth > 3 or kind == "string":
-            bounds = {"minLength": random.choice([0, 1, 3, -1, 10**30]), "pattern": random.choice(_PATTERNS)}
-            return {"type": random.choice(["string", ["string", "null"]]), **(bounds if self.maybe(0.3) else {}), **extra}
+            bounds = {
+                "minLength": random.choice([0, 1, 3, -1, 10**30]),
+                "pattern": random.choice(_PATTERNS),
+            }
+            return {
+                "type": random.choice(["string", ["string", "null"]]),
+                **(bounds if self.maybe(0.3) else {}),
+                **extra,
+            }
         if kind in ("integer", "number"):
-            return {"type": kind, "minimum": random.choice([0, 1.5, -(10**40), "x"]), "multipleOf": 0.1, **extra}
+            return {
+                "type": kind,
+                "minimum": random.choice([0, 1.5, -(10**40), "x"]),
+                "multipleOf": 0.1,
+                **extra,
+            }
         if kind == "enum":
-            return {"enum": [self.word() for _ in range(random.randint(1, 9))] + random.choice([[], [None], [1, True]])}
+            return {
+                "enum": [self.word() for _ in range(random.randint(1, 9))]
+                + random.choice([[], [None], [1, True]])
+            }
         if kind == "object":
             names = [self.word() for _ in range(random.randint(0, 5))]
-            more = {"additionalProperties": random.choice([True, False, {"type": "string"}])} if self.maybe(0.3) else {}
+            more = (
+                {"additionalProperties": random.choice([True, False, {"type": "string"}])}
+                if self.maybe(0.3)
+                else {}
+            )
             return {
                 "type": "object", "properties": {each: self.schema(depth + 1) for each in names},
                 "required": [each for each in dict.fromkeys(names) if self.maybe(0.4)], **extra, **more,
@@ -127,11 +162,24 @@ class _Maker:
             return {"$ref": f"#/components/schemas/{name.replace('~', '~0').replace('/', '~1')}"}
         if kind == "odd":
             several = [self.schema(depth + 1) for _ in range(random.randint(1, 3))]
-            return random.choice([{"anyOf": several}, {"oneOf": several}, {"allOf": several}, True, {"type": self.word()}, {"const": self.word()}])
+            return random.choice(
+                [
+                    {"anyOf": several},
+                    {"oneOf": several},
+                    {"allOf": several},
+                    True,
+                    {"type": self.word()},
+                    {"const": self.word()},
+                ]
+            )
         return {} if kind == "any" else {"type": kind}
 
     def scheme(self) -> dict[str, Any]:
-        flow = {"tokenUrl": self.word(), "authorizationUrl": self.word(), "scopes": {self.word(): ""}}
+        flow = {
+            "tokenUrl": self.word(),
+            "authorizationUrl": self.word(),
+            "scopes": {self.word(): ""},
+        }
         if self.maybe():
             flow |= dict.fromkeys(("tokenUrl", "authorizationUrl"), "https://login.example.com/x")
         return self._random.choice(
