@@ -122,6 +122,23 @@ def test_a_new_plugin_is_green_at_once(
 
 
 @LONG
+def test_a_plugin_that_is_written_from_a_document_is_green_at_once(
+    home: Home, tmp_path: Path
+) -> None:
+    """With cursors, OAuth 2 and odd names: its tests, ruff, mypy and the highest level."""
+    plugins = ROOT / "plugins"
+    home.install(*(plugins / f"automate-{name}" for name in ("http[oauth]", "openapi")))
+    document = plugins / "automate-openapi" / "tests" / "support" / "ledger.yaml"
+    said = home.automate(
+        "plugins", "new", "ledger", "--from-openapi", document, "--directory", tmp_path
+    )
+    assert "made" in said and "look at this" not in said
+    project = tmp_path / "automate-ledger"
+    home.install("-e", project)
+    is_clean(home, project)
+
+
+@LONG
 def test_a_plugin_goes_the_way_of_an_author(home: Home, tmp_path: Path) -> None:
     """Each fault lowers the level, and is named with its remedy; the next command mends it."""
     project = Scaffold.named("faulty", ["connector"]).write(tmp_path)
