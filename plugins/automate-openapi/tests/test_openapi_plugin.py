@@ -281,10 +281,11 @@ def test_the_command_reports_and_overwrites_nothing(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, [*words[:4], "not-there.json", *words[5:]])
     assert again.exit_code and "exists already" in again.stderr
     assert file.read_text() == "mine"
-    for wrong in (["--kind", "filter"], ["--operation", "x"]):
-        got = CliRunner().invoke(app, [*words[:2], "other", *words[3 * (wrong[0] == "--kind") :][:0],
-                                       *(words[3:] if wrong[0] == "--kind" else words[5:]), *wrong])  # fmt: skip
-        assert got.exit_code and "hint" in got.stderr
+    document = ["--from-openapi", str(PETSTORE)]
+    for wrong in ([*document, "--kind", "filter"], ["--operation", "x"]):
+        got = CliRunner().invoke(app, ["plugins", "new", "other", *wrong, *words[5:]])
+        assert got.exit_code
+        assert "hint" in got.stderr
     assert not (tmp_path / "automate-other").exists()
 
 

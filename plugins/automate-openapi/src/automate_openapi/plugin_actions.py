@@ -17,7 +17,7 @@ from automate_openapi.paging import Paging, paging_of, settled, types_of
 from automate_openapi.parameters import Parameter
 from automate_openapi.plugin_models import OWN_DEFAULT, PluginModels, field_names
 from automate_openapi.python_source import (
-    Call,
+    Bracket,
     apart,
     camel,
     docstring,
@@ -63,6 +63,12 @@ class WrittenAction:
     notes: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     """The names of the input's fields in Python."""
+
+    @property
+    def guarded(self) -> bool:
+        """True if it must not be repeated where it may have been done."""
+        spec = self.spec
+        return not spec.read_only and (not spec.idempotent or self.key is not None)
 
     @property
     def title(self) -> str:
@@ -260,8 +266,8 @@ class ActionSource:
         head = f"async def {written.name}("
         return "\n".join(
             [
-                Call("@action(", flags).written("    "),
-                Call(head, signature, f") -> {returns}:").written("    "),
+                Bracket("@action(", flags).written("    "),
+                Bracket(head, signature, f") -> {returns}:").written("    "),
                 *docstring(written.about, "        "),
                 *(f"        # {each}" for each in self._notes(written)),
                 *body(written, raw, returns),
@@ -303,26 +309,26 @@ class ActionSource:
 
     def _request(self, written: WrittenAction, raw: str, returns: str) -> Iterator[str]:
         """Yield the lines that send the request and return its answer."""
-        spec, method = written.spec, written.action.place.method
+        method = written.action.place.method
         arguments = [*self._arguments(written), f"returns={raw}"]
         short = method in ("get", "post") and not any(
             str(each).startswith("headers=") for each in arguments
         )
         parts = [*([] if short else [literal(method.upper())]), self._path(written), *arguments]
-        request = Call(f"self.client.a{method}(" if short else "self.client.arequest(", parts)
+        request = Bracket(f"self.client.a{method}(" if short else "self.client.arequest(", parts)
         wrapped = written.answer in ("text", "binary")
         before = "answer = " if wrapped else "return " if written.answer == "json" else ""
-        if spec.read_only or (spec.idempotent and written.key is None):
+        if not written.guarded:
             yield replace(request, head=f"{before}await {request.head}").written("        ")
         else:
             self.uses.add("_once")
             keyed = ["keyed=True"] if written.key is not None else []
-            yield Call(f"{before}await self._once(", [request, *keyed]).written("        ")
+            yield Bracket(f"{before}await self._once(", [request, *keyed]).written("        ")
         if written.answer == "binary":
             self.uses.add("b64encode")
         if wrapped:
             value = "answer" if written.answer == "text" else "b64encode(answer).decode()"
-            yield Call(f"return {returns}(", [value]).written("        ")
+            yield Bracket(f"return {returns}(", [value]).written("        ")
 
     def _pages(self, written: WrittenAction, raw: str, returns: str) -> Iterator[str]:
         """Yield the lines that return the items of all pages."""
@@ -331,13 +337,13 @@ class ActionSource:
         arguments = [self._path(written), "pages=pages", *self._arguments(written)]
         arguments += [*([f"returns={raw}"] if raw else []), "max_items=given.max_items"]
         items = "[each async for each in found]"
-        pages = Call(f"pages = {written.paging.pager}(", written.paging.options)
+        pages = Bracket(f"pages = {written.paging.pager}(", written.paging.options)
         yield pages.written("        ")
-        yield Call("found = self.client.aitems(", arguments).written("        ")
+        yield Bracket("found = self.client.aitems(", arguments).written("        ")
         yield (
             f"        return {items}"
             if raw
-            else Call(f"return {returns}(", [items]).written("        ")
+            else Bracket(f"return {returns}(", [items]).written("        ")
         )
 
     # -- the parts of a request --------------------------------------------------------------
@@ -351,7 +357,7 @@ class ActionSource:
         path = written.action.place.path
         return literal(re.sub(r"\{([^{}/]+)\}", lambda found: f"{{{parts[found[1]]}}}", path))
 
-    def _arguments(self, written: WrittenAction) -> Iterator[str | Call]:
+    def _arguments(self, written: WrittenAction) -> Iterator[str | Bracket]:
         names, found = written.names, written.parameters
         for each in found:
             if each.location == "path":
@@ -367,11 +373,11 @@ class ActionSource:
             if pairs:
                 self.uses |= {"_deep"} if any(map(_is_deep, found)) else set()
                 self.uses.add(head[head.index("=") + 1 : -1])
-                yield Call(head, [Call("{", pairs, "}")])
+                yield Bracket(head, [Bracket("{", pairs, "}")])
         if written.action.input.body is not None:
             yield self._body(written, written.action.input.body)
 
-    def _body(self, written: WrittenAction, body: Body) -> str | Call:
+    def _body(self, written: WrittenAction, body: Body) -> str | Bracket:
         names = written.names
         self.uses.add("_sent")
         if body.whole is not None:
@@ -386,26 +392,28 @@ class ActionSource:
             parts.append(f"**{{{pairs}}}")
         if body.kind == "form":
             self.uses.add("_given")
-            return Call("form=_given(", [Call("_sent(", parts)])
+            return Bracket("form=_given(", [Bracket("_sent(", parts)])
         if body.required:
-            return Call("json=_sent(", parts)
+            return Bracket("json=_sent(", parts)
         self.uses.add("_sent_if_any")
-        return Call("json=_sent_if_any(", parts)
+        return Bracket("json=_sent_if_any(", parts)
 
-    def _value(self, written: WrittenAction, parameter: Parameter, before: str) -> str | Call:
+    def _value(self, written: WrittenAction, parameter: Parameter, before: str) -> str | Bracket:
         """Return the source of a parameter's value, with what stands *before* it."""
         value = f"given.{written.names[parameter.key]}"
         schema: Any = written.action.spec.input_schema
         if parameter.json:
             self.uses.add("_json")
-            return Call(f"{before}_json(", [value])
+            return Bracket(f"{before}_json(", [value])
         shape = _shape(schema["properties"][parameter.key], schema.get("$defs", {}))
         if shape == "list" and not (parameter.location == "query" and parameter.explode):
             joint = _JOINTS[parameter.style]
             if parameter.location == "path":
-                return Call(f"{before}{literal(joint)}.join(", [f"map(str, {value})"])
+                return Bracket(f"{before}{literal(joint)}.join(", [f"map(str, {value})"])
             self.uses.add("_joined")
-            return Call(f"{before}_joined(", [value, *([literal(joint)] if joint != "," else [])])
+            return Bracket(
+                f"{before}_joined(", [value, *([literal(joint)] if joint != "," else [])]
+            )
         return f"{before}{value}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from automate_openapi.plugin_actions import WrittenAction
 from automate_openapi.plugin_credentials import ConfigField, Credential
-from automate_openapi.python_source import Call, docstring, line, literal, names_in, noted
+from automate_openapi.python_source import Bracket, docstring, line, literal, names_in, noted
 from automate_openapi.samples import sample_of
 from automate_testing.authoring.scaffold import Scaffold
 
@@ -128,10 +128,12 @@ class PluginFiles:
         return {each.name: each.example for each in self._fields if each.default is None}
 
     def _config(self) -> str:
-        options: list[str | Call] = ['extra="forbid"', "use_attribute_docstrings=True"]
+        options: list[str | Bracket] = ['extra="forbid"', "use_attribute_docstrings=True"]
         if self._needed:
-            options.append(Call("json_schema_extra={", _entries({"examples": [self._needed]}), "}"))
-        lines = [Call("model_config = ConfigDict(", options).written("    "), ""]
+            options.append(
+                Bracket("json_schema_extra={", _entries({"examples": [self._needed]}), "}")
+            )
+        lines = [Bracket("model_config = ConfigDict(", options).written("    "), ""]
         for each in self._fields:
             lines += [each.source(), *docstring(each.about, "    ")]
         fields = "AnswerBytes, BaseUrl, CaFile, PlainHttp, PrivateNetworks"
@@ -194,7 +196,7 @@ class PluginFiles:
 
         def used(module: str, *names: str) -> list[str]:
             found = [name for name in names if name in read]
-            return [Call(f"from {module} import ", found, "").written()] if found else []
+            return [Bracket(f"from {module} import ", found, "").written()] if found else []
 
         standard = ["import json"] if "_json" in self.uses else []
         standard += used("base64", "b64encode")
@@ -239,7 +241,7 @@ class PluginFiles:
                 "        super().__init__(config, ctx=ctx)",
                 f"        self.settings: {self._class}Config = self.parse_config(config)",
                 *(["        self.auth = self.make_auth()"] if self.credentials else []),
-                Call("self.client = ServiceClient(", options).written("        "),
+                Bracket("self.client = ServiceClient(", options).written("        "),
             ]
         )
 
@@ -257,12 +259,12 @@ class PluginFiles:
         if not self.credentials:
             return
         calls = [each.call for each in self.credentials]
-        call = calls[0] if len(calls) == 1 else Call("AllOf(", [Call("[", calls, "]")])
+        call = calls[0] if len(calls) == 1 else Bracket("AllOf(", [Bracket("[", calls, "]")])
         yield "\n".join(
             [
                 "    def make_auth(self) -> Auth:",
                 '        """Return the credentials of the requests, by the keys of secrets."""',
-                Call(f"return {call.head}", call.parts, call.tail).written("        "),
+                Bracket(f"return {call.head}", call.parts, call.tail).written("        "),
             ]
         )
         if any(each.person for each in self.credentials):
@@ -273,7 +275,7 @@ class PluginFiles:
             place, given = each.action.place, each.action.spec.input_schema
             free = place.method == "get" and isinstance(given, Mapping)
             if free and not given.get("required") and _is_plain(place.path):  # type: ignore[union-attr]
-                request = Call("await self.client.asend(", ['"GET"', literal(place.path)])
+                request = Bracket("await self.client.asend(", ['"GET"', literal(place.path)])
                 return "\n".join(
                     [
                         "    async def check(self) -> str:",
@@ -304,20 +306,17 @@ class PluginFiles:
             answer: Any = None
             if each.answer == "json" and isinstance(output, Mapping):
                 try:
-                    answer = sample_of(output)
+                    answer = sample_of(output, each.paging.items if each.paging is not None else "")
                 except LookupError:
                     continue
-            typed = re.search(r"-> (list\[)?models\.(?!\w*Output\d*\b)", self._method_of(each))
-            if not typed or not answer:
-                answer = None
-            found.append((each.name, (each, given, answer)))
+            # A value that may be anything tells no wrong answer from a right one.
+            item = answer[0] if isinstance(answer, list) and answer else answer
+            found.append((each.name, (each, given, answer if isinstance(item, dict) else None)))
         found.sort(key=lambda each: (
-            each[1][2] is None, not each[1][0].spec.read_only, len(json.dumps(each[1][1:]))
+            each[1][0].guarded, each[1][2] is None, not each[1][0].spec.read_only,
+            len(json.dumps(each[1][1:])),
         ))  # fmt: skip
         yield from found
-
-    def _method_of(self, action: WrittenAction) -> str:
-        return self.methods[list(self.actions).index(action)]
 
     def _tests(self) -> str:
         best = next(iter(self._samples.values()), None)
@@ -328,7 +327,9 @@ class PluginFiles:
             "from typing import Any, ClassVar",
             "",
         ]
+        guarded = best is not None and best[0].guarded
         oauth = best is not None and any(each.oauth for each in self.credentials)
+        lines = lines[:2] + ["from collections.abc import Awaitable"] * guarded + lines[2:]
         lines += ["from automate_http import Auth, BearerAuth"] if oauth else []
         contracts = "ConnectorContract, HostileAnswersContract" if best else "ConnectorContract"
         lines += [
@@ -342,7 +343,7 @@ class PluginFiles:
             *needed,
         ]
         if best is not None:
-            lines += self._hostile(*best, oauth=oauth)
+            lines += self._hostile(*best, oauth=oauth, guarded=guarded)
         text = "\n".join([*lines, ""])
         return (
             text
@@ -351,14 +352,28 @@ class PluginFiles:
         )
 
     def _hostile(
-        self, action: WrittenAction, given: dict[str, Any], answer: Any, *, oauth: bool
+        self,
+        action: WrittenAction,
+        given: dict[str, Any],
+        answer: Any,
+        *,
+        oauth: bool,
+        guarded: bool,
     ) -> Iterator[str]:
         plugin = f"{self._class}Connector"
+        if oauth or guarded:
+            plugin = "Double"
+            yield from ["", "", f"class Double({self._class}Connector):"]
         if oauth:
-            plugin = "WithToken"
-            yield from ["", "", f"class WithToken({self._class}Connector):",
-                        "    def make_auth(self) -> Auth:",
-                        '        return BearerAuth("TOKEN")']  # fmt: skip
+            yield from ["    def make_auth(self) -> Auth:", '        return BearerAuth("TOKEN")']
+        if guarded:
+            keyed = ", *, keyed: bool = False" if any(each.key for each in self.actions) else ""
+            yield from [
+                *([""] if oauth else []),
+                "    # Errors are final where something may have been done. Here the client's count.",
+                f"    async def _once(self, request: Awaitable[Any]{keyed}) -> Any:",
+                "        return await request",
+            ]
         yield from ["", "", "class TestAgainstHostileAnswers(HostileAnswersContract):"]
         yield f"    plugin, operation = {plugin}, {literal(action.name)}"
         yield _assigned("example_input", given)
@@ -370,7 +385,7 @@ class PluginFiles:
         here.pop("base_url", None)
         entries = ['"base_url": url', *_entries(here), '"timeout_seconds": self.timeout_seconds']
         yield from ["", "    def config(self, url: str) -> dict[str, Any]:"]
-        yield Call("return {", entries, "}").written("        ")
+        yield Bracket("return {", entries, "}").written("        ")
 
     def _readme(self) -> str:
         key = self.names.name
@@ -437,22 +452,22 @@ def _is_plain(path: str) -> bool:
     return bool(_SAFE_PATH.fullmatch(path)) and "//" not in path and ".." not in path
 
 
-def _python(value: Any, before: str = "") -> str | Call:
+def _python(value: Any, before: str = "") -> str | Bracket:
     """Return a JSON value as a literal of Python, with what stands *before* it."""
     if isinstance(value, dict):
-        return Call(f"{before}{{", _entries(value), "}")
+        return Bracket(f"{before}{{", _entries(value), "}")
     if isinstance(value, list):
-        return Call(f"{before}[", list(map(_python, value)), "]")
+        return Bracket(f"{before}[", list(map(_python, value)), "]")
     return f"{before}{literal(value)}"
 
 
-def _entries(value: Mapping[str, Any]) -> list[str | Call]:
+def _entries(value: Mapping[str, Any]) -> list[str | Bracket]:
     return [_python(each, f"{literal(name)}: ") for name, each in value.items()]
 
 
 def _assigned(name: str, value: Any) -> str:
     found = _python(value, f"{name}: ClassVar[Any] = ")
-    return found.written("    ") if isinstance(found, Call) else f"    {found}"
+    return found.written("    ") if isinstance(found, Bracket) else f"    {found}"
 
 
 def _default(field: ConfigField) -> str:

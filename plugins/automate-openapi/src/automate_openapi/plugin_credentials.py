@@ -12,7 +12,7 @@ from automate_http.headers import check_headers
 from automate_kernel.base.errors import AutomateError
 from automate_openapi.document import ApiDocument, BrokenReferenceError, is_url, mapping
 from automate_openapi.names import OperationPlace
-from automate_openapi.python_source import Call, line, literal
+from automate_openapi.python_source import Bracket, line, literal
 
 _EXAMPLE_URL = "https://auth.example.com"
 
@@ -24,7 +24,7 @@ class ConfigField:
     name: str
     type: str
     about: str
-    default: str | Call | None = None
+    default: str | Bracket | None = None
     example: Any = None
     secret: str | None = None
     """The default key of the secret that it names."""
@@ -32,8 +32,8 @@ class ConfigField:
     def source(self) -> str:
         """Return the source of the field."""
         default = "" if self.default is None else f" = {self.default}"
-        if isinstance(self.default, Call):
-            return Call(f"{self.name}: {self.type} = {self.default.head}", self.default.parts,
+        if isinstance(self.default, Bracket):
+            return Bracket(f"{self.name}: {self.type} = {self.default.head}", self.default.parts,
                         self.default.tail).written("    ")  # fmt: skip
         return f"    {self.name}: {self.type}{default}"
 
@@ -43,7 +43,7 @@ class Credential:
     """A security scheme: the config *fields* for it, and the *call* that makes it in code."""
 
     fields: tuple[ConfigField, ...]
-    call: Call
+    call: Bracket
     oauth: bool = False
     person: bool = False
     """True if a person connects an account."""
@@ -105,14 +105,14 @@ class Schemes:
             user = ConfigField(f"user{suffix}", "str", "The user's name.", example="automate")
             secret = self._secret("password", suffix)
             parts = [f"self.settings.{each.name}" for each in (user, secret)]
-            return Credential((user, secret), Call("BasicAuth(", parts))
+            return Credential((user, secret), Bracket("BasicAuth(", parts))
         if kind == "apiKey":
             return self._key(scheme, suffix)
         if kind == "oauth2" and (oauth := self._oauth(mapping(scheme.get("flows")), address)):
             return oauth if not suffix else None
         if kind in ("oauth2", "openIdConnect") or (kind == "http" and word == "bearer"):
             secret = self._secret("token", suffix)
-            return Credential((secret,), Call("BearerAuth(", [_read(secret)]))
+            return Credential((secret,), Bracket("BearerAuth(", [_read(secret)]))
         return None
 
     def _key(self, scheme: Mapping[str, Any], suffix: str) -> Credential | None:
@@ -125,14 +125,14 @@ class Schemes:
         except AutomateError:
             return None
         secret = self._secret("api_key", suffix)
-        return Credential((secret,), Call(f"{classes[place]}(", [literal(name), _read(secret)]))
+        return Credential((secret,), Bracket(f"{classes[place]}(", [literal(name), _read(secret)]))
 
     def _secret(self, word: str, suffix: str) -> ConfigField:
         key = f"{self._name}_{word}{suffix}".upper()
         return ConfigField(
             f"{word}_secret{suffix}", "SecretKey",
             f"The key of the secret with the {word.replace('_', ' ').replace('api', 'API')}.",
-            Call("Field(", [f"default={literal(key)}"]), secret=key,
+            Bracket("Field(", [f"default={literal(key)}"]), secret=key,
         )  # fmt: skip
 
     def _oauth(self, flows: Mapping[str, Any], address: str) -> Credential | None:
@@ -146,10 +146,10 @@ class Schemes:
             ConfigField("client_id", "str", "The client's id.", example="my-client"),
             ConfigField(
                 "client_secret", "SecretKey", "The key of the secret with the client's own secret.",
-                Call("Field(", [f"default={literal(key)}"]), secret=key,
+                Bracket("Field(", [f"default={literal(key)}"]), secret=key,
             ),
             self._url("token_url", "The endpoint for tokens.", flow.get("tokenUrl"), address),
-            ConfigField("scopes", "list[str]", "The scopes to ask for.", Call("[", scopes, "]")),
+            ConfigField("scopes", "list[str]", "The scopes to ask for.", Bracket("[", scopes, "]")),
         ]  # fmt: skip
         if person:
             about = "The page on which a person allows the access."
@@ -160,7 +160,7 @@ class Schemes:
             "allow_private_networks", "allow_plain_http", "ca_file")]  # fmt: skip
         account = literal(f"{self._name.replace('_', '-')}-account")
         parts = [account, f"plugin={literal(self._name)}", *options]
-        return Credential(tuple(fields), Call("OAuth2(", parts), oauth=True, person=person)
+        return Credential(tuple(fields), Bracket("OAuth2(", parts), oauth=True, person=person)
 
     def _url(self, name: str, about: str, url: Any, address: str) -> ConfigField:
         """Return the field for an address that gets secrets: a document from afar chooses none."""

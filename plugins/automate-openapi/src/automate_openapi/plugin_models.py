@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from automate_openapi.python_source import (
     WIDTH,
-    Call,
+    Bracket,
     camel,
     docstring,
     line,
@@ -125,7 +125,7 @@ class PluginModels(PythonTypes):
         if place.path not in self._made:
             self._made[place.path] = self._name(place)
             head = f"{self._made[place.path]} = Literal["
-            self.classes.append(Call(head, parts, "]").written())
+            self.classes.append(Bracket(head, parts, "]").written())
             self.choices.add(self._made[place.path])
         return self._made[place.path] + null
 
@@ -179,7 +179,7 @@ def _field(
     if options and default is not None:
         options.insert(0, f"default={default}")
     if options:
-        yield Call(f"{name}: {kind} = Field(", options).written("    ")
+        yield Bracket(f"{name}: {kind} = Field(", options).written("    ")
     else:
         yield f"    {name}: {kind}" + (f" = {default}" if default is not None else "")
     about = schema.get("description") or schema.get("title")

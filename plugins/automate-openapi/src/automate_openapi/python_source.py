@@ -100,11 +100,11 @@ def _columns(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Bracket:
     """A call or another list in brackets, which are the ends of *head* and *tail*."""
 
     head: str
-    parts: Sequence[str | Call]
+    parts: Sequence[str | Bracket]
     tail: str = ")"
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.operations.schemas.checks import compile_schema
-from automate_openapi.paging import types_of
+from automate_openapi.paging import settled, types_of
 
 _DEEPEST = 8
 # A text of a document stands in tests and workflows: of what is no plain word we take none.
@@ -25,15 +25,34 @@ class _NoSampleError(Exception):
     """No value that fits was found."""
 
 
-def sample_of(schema: Mapping[str, Any]) -> Any:
-    """Return a plain value that fits *schema* with little in it. Raises `LookupError`."""
+def sample_of(schema: Mapping[str, Any], wanted: str = "") -> Any:
+    """
+    Return a plain value that fits *schema* with little in it. Raises `LookupError`.
+
+    It has what is required, and what the dotted name *wanted* leads to.
+    """
+    definitions = schema.get("$defs", {})
     try:
-        found = _sample(schema, schema.get("$defs", {}), 0)
+        found = _sample(schema, definitions, 0)
+        if wanted:
+            _add(found, schema, wanted.split("."), definitions)
         if not compile_schema(schema, "the schema")(found):
             return found
     except (_NoSampleError, AutomateError, RecursionError):
         pass
     raise LookupError("no value that fits was found")
+
+
+def _add(found: Any, schema: Any, names: list[str], definitions: Mapping[str, Any]) -> None:
+    """Put a sample of what *names* lead to into *found*, an object."""
+    name, *more = names
+    properties = settled(schema, definitions).get("properties", {})
+    if not isinstance(found, dict) or name not in properties:
+        raise _NoSampleError
+    if name not in found:
+        found[name] = _sample(settled(properties[name], definitions), definitions, 0)
+    if more:
+        _add(found[name], properties[name], more, definitions)
 
 
 def _sample(schema: Any, definitions: Mapping[str, Any], depth: int) -> Any:
