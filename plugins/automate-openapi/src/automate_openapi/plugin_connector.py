@@ -370,7 +370,7 @@ class PluginFiles:
             keyed = ", *, keyed: bool = False" if any(each.key for each in self.actions) else ""
             yield from [
                 *([""] if oauth else []),
-                "    # Errors are final where something may have been done. Here the client's count.",
+                "    # Errors are final where it may have been done: here the client's count.",
                 f"    async def _once(self, request: Awaitable[Any]{keyed}) -> Any:",
                 "        return await request",
             ]
