@@ -138,7 +138,7 @@ def hide_password(text: str) -> str:
     try:
         from sqlalchemy import make_url
 
-        from automate_sqlalchemy.storage import shown
+        from automate_sqlalchemy.engines import shown
 
         return shown(make_url(text))
     except Exception:

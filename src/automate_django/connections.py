@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -19,7 +20,9 @@ from asgiref.sync import SyncToAsync
 from django.db import connections
 from django.db.backends.signals import connection_created
 
+from automate_kernel.operations.context import current_call, current_item
 from automate_kernel.plugins import hookimpl
+from automate_kernel.storage.shortage import shortage_of
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 # Servers, proxies and firewalls cut idle connections; none that is common does so within a minute.
 _IDLE_SECONDS = 60.0
 _thread = threading.local()
+_depth: ContextVar[int] = ContextVar("automate_depth", default=0)
 # Kept, since some drivers close a connection, for the parent too, that is let go of.
 _inherited: list[Any] = []
 # The connections of all threads to SQLite: a thread can't ask Django for those of another.
@@ -87,16 +91,48 @@ def is_pooled(connection: BaseDatabaseWrapper) -> bool:
     return bool(connection.settings_dict["OPTIONS"].get("pool"))
 
 
+def place_of(alias: str) -> str:
+    """Return the database *alias* as errors name it."""
+    return f"database {alias!r}"
+
+
 def give_back() -> None:
     """
     Give this thread's connections back to the pools that they are from, for other threads.
 
-    A pool has four by default, and a worker a dozen threads.
+    A pool has four by default, and a worker a dozen threads. So others are closed, too, while a
+    server has no more of them.
     """
     for connection in connections.all(initialized_only=True):
         taken = connection.connection is not None and not connection.in_atomic_block
-        if taken and is_pooled(connection):
+        if taken and (is_pooled(connection) or shortage_of(place_of(connection.alias)).lasts):
             connection.close()
+
+
+def is_spare(*, saves: bool) -> bool:
+    """
+    Return True if this thread's connection is not worth keeping after a use of ours.
+
+    That of a thread that waits (`keeping_none`) never is. If the process *saves* connections, none
+    is of a worker's own threads, where they serve neither an item nor a call now.
+    """
+    if getattr(_thread, "keeps_none", False):
+        return True
+    ours = threading.current_thread().name.startswith("automate-")
+    return saves and ours and current_item() is None and current_call() is None
+
+
+@contextmanager
+def keeping_none() -> Iterator[None]:
+    """Keep no connection in this thread, a worker's main one, which waits until the end."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+    _thread.keeps_none = True
+    try:
+        yield
+    finally:
+        _thread.keeps_none = False
 
 
 def forget_inherited() -> None:
@@ -190,8 +226,8 @@ class FreshConnections:
             SyncToAsync.single_thread_executor.submit(freshen)
 
 
-class PooledConnections:
-    """A hook that gives pooled connections back after every item and call of a worker."""
+class LentConnections:
+    """A hook that gives connections back after every item and call of a worker: see `give_back`."""
 
     @hookimpl
     def automate_handling(self) -> AbstractContextManager[None]:
@@ -199,14 +235,24 @@ class PooledConnections:
         return _giving_back()
 
     @hookimpl
+    def automate_before_call(self) -> None:
+        """Count the calls that go on here, each within the other."""
+        _depth.set(_depth.get() + 1)
+
+    @hookimpl
     def automate_after_call(self) -> None:
-        """Give back what a call has taken."""
-        give_back()
+        """Give back what a call has taken, unless another goes on around it."""
+        _depth.set(max(0, _depth.get() - 1))
+        if not _depth.get():
+            give_back()
 
 
 @contextmanager
 def _giving_back() -> Iterator[None]:
+    before = _depth.get()
+    _depth.set(1)
     try:
         yield
     finally:
+        _depth.set(before)
         give_back()

@@ -16,6 +16,8 @@ from automate_django.connections import (
     close_idle,
     forget_inherited,
     is_pooled,
+    is_spare,
+    place_of,
     remember,
     uses_sqlite,
 )
@@ -33,6 +35,7 @@ from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport, inspect_schema, migrate_schema
 from automate_kernel.storage.notify import Notifier
 from automate_kernel.storage.rows import begin_through, copy_through
+from automate_kernel.storage.shortage import Shortage, shortage_of
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -116,7 +119,9 @@ class DjangoStorage:
     ) -> None:
         self._using = using
         self._clock = clock
-        self._notifier = Notifier(self._own_connection, self._owner) if listen else None
+        self._notifier = (
+            Notifier(self._own_connection, self._owner, self._saves) if listen else None
+        )
         self._gate = ForkGate(self._close_idle, self._is_mine)
         connection_created.connect(self._connected)
         renew_in_children(self)
@@ -152,6 +157,15 @@ class DjangoStorage:
     def connection(self) -> BaseDatabaseWrapper:
         """The connection of the current thread to that database."""
         return connections[self.alias]
+
+    @property
+    def shortage(self) -> Shortage | None:
+        """The shortage of connections to that database, if there is any; None for SQLite."""
+        server = self.connection.vendor != "sqlite"
+        return shortage_of(place_of(self.alias)) if server else None
+
+    def _saves(self) -> bool:
+        return shortage_of(place_of(self.alias)).lasts
 
     @property
     def supports_skip_locked(self) -> bool:
@@ -202,12 +216,17 @@ class DjangoStorage:
 
     @contextmanager
     def _lent(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
-        """Take a connection of a pool for the block, unless this thread has it already."""
+        """
+        Take a connection of a pool for the block, unless this thread has it already.
+
+        While a server has no more of them, a worker's threads keep none that they don't use.
+        """
         lent = connection.connection is None and is_pooled(connection)
         try:
             yield
         finally:
-            if lent:
+            spare = is_spare(saves=self._saves()) and not is_open(connection)
+            if lent or spare:
                 connection.close()
 
     @contextmanager
@@ -247,7 +266,7 @@ class DjangoStorage:
             return None
         from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
-        return ListenWakeup(self._own_connection) if is_psycopg3 else None
+        return ListenWakeup(self._own_connection, self._saves) if is_psycopg3 else None
 
     def _owner(self) -> object:
         # A test runner drops its database at the end. It is known by Django's mailbox for tests.
@@ -258,7 +277,11 @@ class DjangoStorage:
         copy = self.connection.copy()
         copy.settings_dict["OPTIONS"].pop("pool", None)
         copy.settings_dict["AUTOCOMMIT"] = True
-        copy.connect()
+        try:
+            with copy.wrap_database_errors:
+                copy.connect()
+        except Error as error:
+            raise translated(error, self.alias) from error
         return copy.connection
 
     def create_tables(self) -> None:
@@ -325,7 +348,7 @@ def translated(error: Error, alias: str) -> StorageError:
     """Return the kernel's error for one of Django's, with a remedy."""
     return storage_error(
         error,
-        f"database {alias!r}",
+        place_of(alias),
         migrate=f"run: manage.py migrate automate_django --database {alias}",
         retryable=isinstance(error, (OperationalError, InterfaceError)),
     )

@@ -57,9 +57,11 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage, Row, Rows, Storage
+from automate_kernel.storage.connections import look_for_room
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.output_store import OutputStore
+from automate_kernel.storage.shortage import warn_of
 from automate_kernel.storage.values import encode_json
 from automate_kernel.templates import (
     EnvironmentResolver,
@@ -1105,7 +1107,19 @@ class Kernel:
         options.setdefault("preflight", partial(self._preflight, executes=works))
         options.setdefault("take_over", self._take_up_handed_on if works else None)
         periodic_tasks += options.pop("periodic_tasks", ())
-        return Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
+        worker = Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
+        return self._sparing(worker)
+
+    def _sparing(self, worker: Worker) -> Worker:
+        """Let *worker* keep few connections while the database's server has no more of them."""
+        shortage = getattr(self.storage, "shortage", None)
+        if shortage is not None:
+            shortage.add_worker(worker)
+            # Who has connections enough hears of no refusal: so all look whether others get any.
+            look = partial(look_for_room, self.storage, shortage)
+            its = (*worker.periodic_tasks, PeriodicTask("connections", 15.0, look))
+            worker.periodic_tasks = its
+        return worker
 
     def _preflight(self, *, executes: bool) -> None:
         require_schema(self.storage)
@@ -1114,7 +1128,7 @@ class Kernel:
         except StorageError as error:
             if not error.retryable:
                 raise
-            logger.warning("who else works could not be seen: %s", error)
+            warn_of(logger, error, "who else works could not be seen: %s")
         if executes:
             self._warn_of_unknown_actions()
 

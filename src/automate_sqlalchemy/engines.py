@@ -8,27 +8,62 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import URL, Dialect, Engine, TwoPhaseTransaction, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import (
+    ConnectionPoolEntry,
+    Pool,
+    QueuePool,
+    SingletonThreadPool,
+    StaticPool,
+)
 
 from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_kernel.base.forks import ForkGate
+from automate_kernel.storage.shortage import Shortage, shortage_of
 
 BUSY_SECONDS: float = 30.0
 """The patience of a connection to a SQLite file of ours with another that writes."""
 
 
+class SparingPool(QueuePool):
+    """A pool that closes what it has no use for while there is a *shortage* of connections."""
+
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.QueuePool"  # what people silence or watch
+    shortage: Shortage
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        # A full pool may have somebody waiting, who is woken by what comes back alone.
+        full = 0 <= self._max_overflow <= self._overflow
+        if full or not self.shortage.lasts or self.checkedin() < self.shortage.kept:
+            super()._do_return_conn(record)
+            return
+        try:
+            record.close()
+        finally:
+            self._dec_overflow()
+
+    def recreate(self) -> QueuePool:
+        """Return another pool that is like this."""
+        made = super().recreate()
+        cast("SparingPool", made).shortage = self.shortage
+        return made
+
+
 def make_engine(url: URL, **options: Any) -> Engine:
     """Return an engine that is ours; a SQLite file is set up by `set_up_sqlite`."""
     is_sqlite = url.get_backend_name() == "sqlite"
+    if not is_sqlite:
+        options.setdefault("poolclass", SparingPool)
     if is_sqlite and "timeout" not in url.query and "creator" not in options:
         options["connect_args"] = {"timeout": BUSY_SECONDS}
     engine = create_engine(url, **options)
+    if isinstance(engine.pool, SparingPool):
+        engine.pool.shortage = shortage_of(shown(url))
     if is_sqlite and not engine.dialect.is_async:
         set_up_sqlite(engine)
     end_failed_commits(engine.dialect)
@@ -178,3 +213,18 @@ def _end(context: ExceptionContext) -> None:
         return
     # It can't be ended, so this connection, and no other of its pool, is given up.
     context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+
+
+def shown(url: URL) -> str:
+    """Return *url* without its passwords, in their place or among its options."""
+    query = {
+        name: "***" if "password" in name or "passfile" in name else value
+        for name, value in url.query.items()
+    }
+    text = url.set(query=query).render_as_string(hide_password=True)
+    # Of a password with an @ that isn't escaped, the rest would stand where the host does.
+    start, mark, rest = text.partition("://")
+    user, colon, _ = rest.partition(":")
+    end = rest.rfind("@")
+    known = colon and end > len(user) and not {"/", "@"} & {*user}
+    return f"{start}{mark}{user}:***{rest[end:]}" if known else text

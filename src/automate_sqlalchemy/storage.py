@@ -21,6 +21,7 @@ from sqlalchemy.exc import (
     StatementError,
     UnboundExecutionError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import StaticPool
 
@@ -44,12 +45,14 @@ from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
 from automate_kernel.storage.notify import Notifier
 from automate_kernel.storage.rows import begin_through, copy_through
+from automate_kernel.storage.shortage import Shortage, shortage_of
 from automate_sqlalchemy.engines import (
     end_failed_commits,
     fork_gate,
     make_engine,
     notice_moved_file,
     renew,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -198,6 +201,8 @@ class _CommittedRows(SqlAlchemyRows):
                 pooled.invalidate(error)
             place = shown(self._engine.url)
             raise storage_error(error, place, migrate=_MIGRATE, retryable=True) from error
+        except PoolTimeoutError as error:
+            raise _exhausted(error, self._engine) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -290,14 +295,16 @@ class SqlAlchemyStorage:
         end_failed_commits(engine.dialect)
         self.engine = engine
         self._clock = clock
+        is_sqlite = engine.dialect.name == "sqlite"
+        self.shortage: Shortage | None = None if is_sqlite else shortage_of(shown(engine.url))
         self._notifier: Notifier | None = None
         if listen and engine.dialect.driver == "psycopg":
             # Who disposes of the engine has another pool after it.
-            self._notifier = Notifier(self._own_connection, lambda: engine.pool)
+            self._notifier = Notifier(self._own_connection, lambda: engine.pool, self._saves)
         # Not as an isolation level of SQLAlchemy's: that takes longer than all the rest of it.
         known = (engine.dialect.name, engine.dialect.driver)
         self._commits_each: bool = known == ("postgresql", "psycopg")
-        self.supports_skip_locked: bool = engine.dialect.name != "sqlite"
+        self.supports_skip_locked: bool = not is_sqlite
         self._gate = fork_gate(engine)
         notice_moved_file(engine)
         renew_in_children(self)
@@ -349,6 +356,8 @@ class SqlAlchemyStorage:
             if isinstance(error, PendingRollbackError):
                 raise
             raise _is_over() from error
+        except PoolTimeoutError as error:
+            raise _exhausted(error, self.engine) from error
 
     def _rows(self, transaction: Any) -> SqlAlchemyRows:
         if isinstance(transaction, (Session, scoped_session)):
@@ -392,12 +401,18 @@ class SqlAlchemyStorage:
         """Return a LISTEN connection on PostgreSQL with psycopg; None elsewhere."""
         if self._notifier is None:
             return None
-        return ListenWakeup(self._own_connection)
+        return ListenWakeup(self._own_connection, self._saves)
+
+    def _saves(self) -> bool:
+        return self.shortage is not None and self.shortage.lasts
 
     def _own_connection(self) -> Any:
         # Of another pool that is like the engine's: it takes nobody's place there, doesn't wait for
         # one, and leaves no setting of ours on a connection that goes back.
-        connection = self.engine.pool.recreate().connect()
+        try:
+            connection = self.engine.pool.recreate().connect()
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            raise storage_error(error, self.describe(), migrate=_MIGRATE, retryable=True) from error
         driver: Any = connection.driver_connection
         connection.detach()
         driver.rollback()
@@ -541,21 +556,6 @@ def _has_listeners(engine: Engine) -> bool:
     )
 
 
-def shown(url: URL) -> str:
-    """Return *url* without its passwords, in their place or among its options."""
-    query = {
-        name: "***" if "password" in name or "passfile" in name else value
-        for name, value in url.query.items()
-    }
-    text = url.set(query=query).render_as_string(hide_password=True)
-    # Of a password with an @ that isn't escaped, the rest would stand where the host does.
-    start, mark, rest = text.partition("://")
-    user, colon, _ = rest.partition(":")
-    end = rest.rfind("@")
-    known = colon and end > len(user) and not {"/", "@"} & {*user}
-    return f"{start}{mark}{user}:***{rest[end:]}" if known else text
-
-
 def _is_over() -> AutomateError:
     """Return the error of a transaction that an action has ended, which is to be saved in it."""
     # No failure of the database: whoever tried it again would commit again.
@@ -566,6 +566,11 @@ def _is_over() -> AutomateError:
         " back raises an error",
         retryable=False,
     )
+
+
+def _exhausted(error: PoolTimeoutError, engine: Engine) -> StorageError:
+    """Return the error of a pool whose connections are all in use."""
+    return storage_error(error, shown(engine.url), migrate=_MIGRATE, retryable=True)
 
 
 def translated(error: DBAPIError, place: str) -> StorageError:

@@ -202,20 +202,21 @@ def test_an_index_of_an_earlier_release_goes(engine):
     storage.create_tables()
     with engine.begin() as connection:
         for text in (
-            "CREATE INDEX automate_outbox_before ON automate_outbox (kind, status)",
+            "CREATE INDEX automate_outbox_ordering ON automate_outbox (kind, status)",
+            "CREATE INDEX automate_outbox_reports ON automate_outbox (kind, tenant_id)",
             "CREATE INDEX reports_by_kind ON automate_outbox (kind, status)",
             "CREATE UNIQUE INDEX automate_outbox_own ON automate_outbox (id, kind)",
         ):
             connection.exec_driver_sql(text)
     (left,) = storage.check_schema().differences
-    assert (left.name, left.needed) == ("automate_outbox_before", False)
+    assert (left.name, left.needed) == ("automate_outbox_ordering", False)
     storage.check_schema().require()
     (dropped,) = storage.migrate()
-    assert "automate_outbox_before" in dropped
+    assert "automate_outbox_ordering" in dropped
     assert storage.check_schema().ok
     found = {index["name"] for index in sa.inspect(engine).get_indexes("automate_outbox")}
-    assert "automate_outbox_before" not in found
-    assert {"reports_by_kind", "automate_outbox_own"} <= found
+    assert "automate_outbox_ordering" not in found
+    assert {"reports_by_kind", "automate_outbox_own", "automate_outbox_reports"} <= found
 
 
 def test_a_statement_that_fails_leaves_nothing_behind(old, monkeypatch):

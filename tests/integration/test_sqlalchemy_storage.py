@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from automate_kernel.base.errors import ConfigError, StorageError
 from automate_kernel.outbox import RowsOutboxStore
 from automate_sqlalchemy import SqlAlchemyStorage
-from automate_sqlalchemy.storage import shown
+from automate_sqlalchemy.engines import shown
 from sqlalchemy.orm import Session
 
 

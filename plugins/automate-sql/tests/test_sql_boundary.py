@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -535,6 +535,67 @@ def test_types_that_asyncpg_has_to_ask_for_are_read(postgresql_url, make):
     engine.dispose()
 
 
+def through(pooler: sa.URL, driver: str) -> str:
+    """The URL of *pooler* for a driver."""
+    url = pooler.set(drivername=f"postgresql+{driver}")
+    if driver == "asyncpg":  # it knows no port in the query
+        url = sa.URL.create(
+            url.drivername, url.username, port=int(url.query["port"]), database=url.database,
+            query={"host": url.query["host"]},
+        )  # fmt: skip
+    return url.render_as_string(False)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg_async", "asyncpg"])
+def test_nothing_of_a_session_is_left_behind_a_pooler_that_resets_nothing(
+    postgresql_url, make, driver
+):
+    """In transaction mode what comes after a transaction may reach another session."""
+    engine = sa.create_engine(postgresql_url)
+    execute(
+        engine,
+        "DROP TABLE IF EXISTS kept CASCADE",
+        "CREATE TABLE kept (id integer)",
+        "INSERT INTO kept VALUES (0)",
+        "CREATE OR REPLACE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_advisory_lock(4713); PERFORM set_config('app.deferred', 'left', false);"
+        " RETURN NULL; END $$",
+        "CREATE CONSTRAINT TRIGGER keeps AFTER UPDATE ON kept DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION keep()",
+    )
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    with pooled(sa.make_url(postgresql_url), server_round_robin="1") as pooler:
+        all_four = sa.create_engine(pooler, poolclass=sa.NullPool)
+        with ExitStack() as stack:  # so that it takes them in turn
+            for _ in range(4):
+                stack.enter_context(all_four.begin()).exec_driver_sql("SELECT 1")
+        kernel = make(through(pooler, driver), pool_size=2, allow_writes=True)
+        for _ in range(3):
+            value(kernel, "SELECT pg_advisory_lock(4711) IS NULL AS x")
+            refused(kernel, "SELECT pg_advisory_lock(4712) IS NULL, 1 / (SELECT id FROM kept)")
+            value(kernel, "SELECT set_config('app.read', 'left', false) AS x")
+            statement = (
+                "WITH s AS MATERIALIZED (SELECT set_config('app.tenant', 'left', false),"
+                " set_config('search_path', 'pg_catalog', false), pg_advisory_lock(4714))"
+                " UPDATE public.kept SET id = 0 FROM s"
+            )
+            done = kernel.invoke("sql.execute", {"statement": statement, "params": {}})
+            assert done["row_count"] == 1
+            with engine.connect() as connection:
+                assert connection.exec_driver_sql(locks).scalar() == 0
+        look = (
+            "SELECT concat_ws(' ', current_setting('app.tenant', true),"
+            " current_setting('app.read', true), current_setting('app.deferred', true)) AS x"
+        )
+        seen = {value(kernel, look).strip() for _ in range(12)}
+        paths = {value(kernel, "SELECT current_setting('search_path') AS x") for _ in range(12)}
+        kernel.close()
+    assert seen == {""}
+    assert paths == {'"$user", public'}
+    execute(engine, "DROP TABLE kept", "DROP FUNCTION keep()")
+    engine.dispose()
+
+
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg_async", "asyncpg"])
 def test_a_pooler_between_is_no_reason_to_connect_anew(postgresql_url, make, monkeypatch, driver):
     """PgBouncer gives each transaction another connection, and the reset is not part of any."""
@@ -542,13 +603,7 @@ def test_a_pooler_between_is_no_reason_to_connect_anew(postgresql_url, make, mon
     reset = drivers._is_reset
     monkeypatch.setattr(drivers, "_is_reset", lambda c: resets.append(reset(c)) or resets[-1])
     with pooled(url, server_reset_query_always="1", server_round_robin="1") as pooler:
-        pooler = pooler.set(drivername=f"postgresql+{driver}")
-        if driver == "asyncpg":  # it knows no port in the query
-            pooler = sa.URL.create(
-                pooler.drivername, pooler.username, port=int(pooler.query["port"]),
-                database=pooler.database, query={"host": pooler.query["host"]},
-            )  # fmt: skip
-        kernel = make(pooler.render_as_string(False), pool_size=1, allow_writes=True)
+        kernel = make(through(pooler, driver), pool_size=1, allow_writes=True)
         for number in range(12):
             assert value(kernel, "SELECT CAST(:x AS integer) AS x", x=number) == number
             assert value(kernel, "SELECT pg_advisory_lock(4711) IS NULL AS x") is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from automate_cli.command import Commands, Context, TextCommand, WorkFailedError, setting_of
@@ -10,6 +11,7 @@ from automate_cli.inputs import flag, option
 from automate_cli.output import log_to_stderr
 from automate_cli.session import require_shared
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.storage.shortage import TooManyConnectionsError
 
 app: Commands = Commands()
 
@@ -156,7 +158,8 @@ def _ready_kernel(context: Context) -> Any:
     require_shared(kernel)
     check = getattr(kernel.storage, "check_schema", None)
     if check is not None:
-        check().require()  # a database that is away is an error at the start, too
+        with suppress(TooManyConnectionsError):  # workers wait for a place, and look again
+            check().require()  # a database that is away is an error at the start, too
     kernel.worker(**_kinds(context))  # raises here, not in each process
     return kernel
 

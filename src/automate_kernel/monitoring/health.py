@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Protocol
 
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.shortage import TooManyConnectionsError, warn_of
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -46,6 +47,9 @@ def database_problems(kernel: Kernel) -> list[str]:
     """Return the problem with the database of *kernel*, if there is one, without its details."""
     try:
         kernel.outbox.next_due_seconds()
+    except TooManyConnectionsError as error:
+        warn_of(logger, error, "not ready: %s")
+        return ["the database takes no more connections"]
     except Exception as error:
         # The details are for the log: whoever may ask a probe need not know the database.
         logger.warning("not ready: %s", kernel.redactor.redact(str(error) or repr(error)))

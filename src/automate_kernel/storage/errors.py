@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from automate_kernel.base.errors import ErrorCodes, StorageError
+from automate_kernel.storage.shortage import TooManyConnectionsError, shortage_of
 
 # MySQL's and MariaDB's: out of range, not of the column's characters, too long, no JSON, a check,
 # and longer than max_allowed_packet.
@@ -17,6 +18,19 @@ _REFUSED_WORDS = (
 )
 _HALF = "text with half a surrogate pair"
 _LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED = "55P03", "40P01"
+# A server's limit, or that of a user, of a database or of PgBouncer. 1226 counts other things too.
+_FULL, _RESOURCE = frozenset({"53300", 1040, 1203}), 1226
+# None, as psycopg gives when it connects, or PgBouncer's own.
+_UNTOLD = frozenset({"", "08P01"})
+_FULL_WORDS = re.compile(
+    r"too many (clients|connections)|connection slots are reserved|no more connections allowed"
+)
+ROOM: str = (
+    "the server takes no more connections: run fewer processes (worker.processes, --processes),"
+    " give them smaller pools (pool_size and max_overflow of the engine; fewer slots), put a pooler"
+    " such as PgBouncer ahead of it, or raise its max_connections (PgBouncer's max_client_conn)"
+)
+"""The remedy for a server without a connection left."""
 _LOCKED = (
     "another transaction holds what this one needs, perhaps one of the application's that was left"
     " open: end it, and try again (on PostgreSQL pg_stat_activity shows those that are idle in"
@@ -38,10 +52,10 @@ _REMEDIES: tuple[tuple[set[str | int], str, str], ...] = (
         "the database's disk is full: make room there, and try again",
     ),
     (
-        {"53300", 1040, 1203, 1226}, "too many (clients|connections)|connection slots are reserved",
+        set(), "^queuepool limit|couldn't get a connection after",
         (
-            "the server takes no more connections: run fewer processes, give them smaller pools,"
-            " put a pooler such as PgBouncer ahead of it, or raise its max_connections"
+            "all connections of this process's own pool are in use: give it room for a worker's"
+            " slots and ten more (max_overflow of the engine, max_size of Django's pool)"
         ),
     ),
     (
@@ -137,8 +151,19 @@ def storage_error(
             hint="compare our tables with the reference: the columns' types, their characters"
             " (utf8mb4) and their checks",
         )
+    if is_full(error):
+        shortage_of(place).note()
+        return TooManyConnectionsError(f"{place}: {text}", hint=ROOM, retryable=True)
     hint = migrate if _MISSING.search(text.lower()) else _remedy(error, text.lower())
     return StorageError(f"{place}: {text}", hint=hint, retryable=retryable)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Return True if a driver's *error* says that the server takes no more connections."""
+    number, state = _number(error), _state(error)
+    if number is not None:
+        return number in _FULL or (number == _RESOURCE and "connections" in str(error))
+    return state in _FULL or (state in _UNTOLD and bool(_FULL_WORDS.search(str(error).lower())))
 
 
 def _remedy(error: BaseException | None, text: str) -> str | None:

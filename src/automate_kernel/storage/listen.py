@@ -10,8 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from automate_kernel.errors import AutomateError, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.notify import CHANNEL, WAITING
+from automate_kernel.storage.shortage import warn_of
 
 __all__ = ["ListenWakeup"]
 
@@ -23,11 +25,14 @@ class ListenWakeup:
     Waits for notices of new items; after a lost connection it polls until it has a new one.
 
     *connect* returns a psycopg connection in autocommit mode that is ours to close. A missed notice
-    (a reconnect, a pooler in transaction mode) only costs the time to the next poll.
+    (a reconnect, a pooler in transaction mode) only costs the time to the next poll. While *saves*
+    returns True it gives its connection back, and has none.
     """
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
-        self._connect = connect
+    def __init__(
+        self, connect: Callable[[], Any], saves: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._connect, self._saves = connect, saves
         self._connection: Any = None
         self._expecting = False
         # It waits on both: the server's socket, and a pipe that `wake` writes to.
@@ -42,6 +47,8 @@ class ListenWakeup:
         """Ask for notices; return False if none was asked for so far, and they come from now on."""
         if self._expecting:
             return True
+        if self._saves():
+            return True
         try:
             self._open().execute(f"SELECT pg_advisory_lock_shared({WAITING})")
             self._expecting = True
@@ -52,6 +59,8 @@ class ListenWakeup:
 
     def ignore(self) -> None:
         """Ask for no notices until `expect` is called: who is busy looks for work anyway."""
+        if self._saves():
+            self._close()
         if not self._expecting:
             return
         self._expecting = False
@@ -63,6 +72,8 @@ class ListenWakeup:
     def wait(self, timeout: float) -> bool:
         """Block until a notice, `wake` or *timeout* seconds."""
         watched = [self._reader]
+        if self._saves():
+            self._close()
         if self._connection is not None:
             watched.append(self._connection.fileno())
         with selectors.DefaultSelector() as selector:
@@ -94,7 +105,11 @@ class ListenWakeup:
             self._drop(error)
 
     def _drop(self, error: Exception) -> None:
-        logger.warning("LISTEN failed, polling until it works again: %s", type(error).__name__)
+        named = error if isinstance(error, AutomateError) else StorageError(type(error).__name__)
+        warn_of(logger, named, "LISTEN failed, polling until it works again: %s")
+        self._close()
+
+    def _close(self) -> None:
         connection, self._connection, self._expecting = self._connection, None, False
         if connection is not None:
             try:

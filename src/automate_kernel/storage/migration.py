@@ -20,7 +20,17 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Rows, Storage
-from automate_kernel.storage.tables import NULL, SCHEMA, TABLES, VERSION, Column, Index, Table
+from automate_kernel.storage.shortage import warn_of
+from automate_kernel.storage.tables import (
+    NULL,
+    RETIRED_INDEXES,
+    SCHEMA,
+    TABLES,
+    VERSION,
+    Column,
+    Index,
+    Table,
+)
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -462,7 +472,7 @@ def require_schema(storage: Storage) -> None:
     except StorageError as error:
         if not error.retryable:
             raise
-        logger.warning("the tables could not be checked: %s", error)
+        warn_of(logger, error, "the tables could not be checked: %s")
         return
     report.require()
     for each in report.differences:
@@ -544,12 +554,9 @@ def _compared(
             yield SchemaDifference("column", table.name, name, text, True)
     for index in table.indexes:
         yield from _compared_index(dialect, table, index, found)
-    ours = {index.name for index in table.indexes}
     for name, retired in found.indexes.items():
-        # A unique one may be a constraint's, which is another statement to drop; and Django makes
-        # some of its own for texts that are keys.
-        its = retired.unique or name.endswith("_like")
-        if name.startswith("automate_") and name not in ours and not its:
+        # A unique one may be a constraint's, which is another statement to drop.
+        if name in RETIRED_INDEXES and not retired.unique:
             text = f"the index {name} on {table.name} was retired: it costs each write, for nothing"
             dropped = (_drop_index(dialect, table.name, name),)
             yield SchemaDifference("index", table.name, name, text, False, dropped)

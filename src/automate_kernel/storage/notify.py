@@ -12,8 +12,10 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
+from automate_kernel.base.errors import AutomateError, StorageError
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.shortage import warn_of
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -44,11 +46,17 @@ class Notifier:
     *connect* returns a psycopg connection in autocommit mode that is ours to close. It is kept for
     a minute after the last notice, while *owner* returns the same object, and for a moment if that
     is None. Notices of one process that come together become one, and none is sent while no worker
-    waits. A notice that is lost only costs the time to the next poll.
+    waits. A notice that is lost only costs the time to the next poll. While *saves* returns
+    True it has no connection, and sends none.
     """
 
-    def __init__(self, connect: Callable[[], Any], owner: Callable[[], object]) -> None:
-        self._connect, self._owner = connect, owner
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        owner: Callable[[], object],
+        saves: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._connect, self._owner, self._saves = connect, owner, saves
         self._inherited: list[Any] = []
         self._reset()
         renew_in_children(self)
@@ -89,7 +97,7 @@ class Notifier:
         """Send what is wanted; return False if it is left to the thread, or given up."""
         waits = time.monotonic() < self._not_before and not self._closing
         if self._thread is None:
-            if waits or not self._begin():
+            if waits or self._saves() or not self._begin():
                 self._wanted = False
             return False
         if self._connection is None or self._in_flight or waits:
@@ -125,8 +133,10 @@ class Notifier:
             self._serve(connection.pgconn, owner)
         except Exception as error:
             if self._wanted or self._in_flight:
+                known = isinstance(error, AutomateError)
+                named = error if known else StorageError(type(error).__name__)
                 text = "workers can't be woken for a moment, and poll for new items: %s"
-                logger.warning(text, type(error).__name__)
+                warn_of(logger, named, text)
             self._wanted = False
             self._not_before = time.monotonic() + _AFTER_FAILURE_SECONDS
         finally:
@@ -143,7 +153,7 @@ class Notifier:
             selector.register(server.socket, selectors.EVENT_READ)
             while True:
                 self._send()
-                if self._closing and not self._in_flight:
+                if (self._closing or self._saves()) and not self._in_flight:
                     return
                 if not selector.select(_LOOK_SECONDS):
                     looks += 1

@@ -112,6 +112,15 @@ what a database lacks (`automate_kernel.storage.migration`). A change that compa
 computing a value for example, is a `MigrationStep` with this number.
 """
 
+RETIRED_INDEXES: frozenset[str] = frozenset(
+    {"automate_outbox_ordering", "automate_signal_received"}
+)
+"""
+The indexes of earlier versions, which a migration drops: they cost each write.
+
+Whoever takes one out of a table below adds its name here. Any other may be the application's own.
+"""
+
 _KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255
 # What errors have in common: their type and place, `automate_kernel.secrets.tracebacks.group_of`.
 _GROUP = 200

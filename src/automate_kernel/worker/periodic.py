@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from automate_kernel.base.errors import ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.shortage import TooManyConnectionsError, warn_of
 
 __all__ = ["SAVE_SECONDS", "PeriodicRunner", "PeriodicTask", "keep_trying", "try_for"]
 
@@ -19,6 +20,8 @@ logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
 
 _MORE_SECONDS = 1.0
+# A task that finds no free connection again and again tries less often, but no less than so.
+_LONGEST_SECONDS = 8.0
 SAVE_SECONDS = 150.0
 """
 For so long the outcome of a call waits for a database that fails: without it the call is repeated.
@@ -48,11 +51,16 @@ class PeriodicTask:
 
 
 class PeriodicRunner:
-    """Runs periodic tasks in turn, each when its time has come."""
+    """
+    Runs periodic tasks in turn, each when its time has come.
+
+    A database that is away is no error of a task's: a line reports it when it begins.
+    """
 
     def __init__(self, tasks: Sequence[PeriodicTask], stopping: threading.Event) -> None:
         self._tasks = tasks
         self._stopping = stopping
+        self._failures: dict[str, int] = {}
 
     def run(self) -> None:
         """Work until the worker stops."""
@@ -65,19 +73,37 @@ class PeriodicRunner:
             now = time.monotonic()
             for task in self._tasks:
                 if due[task.name] <= time.monotonic() and not self._stopping.is_set():
-                    pause = min(task.seconds, _MORE_SECONDS) if self._run(task) else task.seconds
+                    pause = self._run(task)
                     # Those of one period stay together, unless they took long: one wake-up is
                     # enough for them.
                     ended = time.monotonic()
                     due[task.name] = pause + (now if ended - now < pause / 4 else ended)
 
-    def _run(self, task: PeriodicTask) -> bool:
-        """Run *task*; return True if it has more to do."""
+    def _run(self, task: PeriodicTask) -> float:
+        """Run *task*, and return the seconds until its next time."""
         try:
-            return task.run() is True
-        except Exception:
-            logger.exception("periodic task %r failed; next try in %gs", task.name, task.seconds)
-            return False
+            more = task.run() is True
+        except TooManyConnectionsError as error:
+            warn_of(logger, error, "periodic task %r failed: %s", task.name)
+            times = self._failures[task.name] = self._failures.get(task.name, 0) + 1
+            longest = max(task.seconds, _LONGEST_SECONDS)
+            return random.uniform(0.5, 1.0) * min(longest, task.seconds * 2.0 ** min(times, 9))
+        except Exception as error:
+            self._report(task, error)
+            return task.seconds
+        self._failures.pop(task.name, None)
+        return min(task.seconds, _MORE_SECONDS) if more else task.seconds
+
+    def _report(self, task: PeriodicTask, error: Exception) -> None:
+        if not (isinstance(error, StorageError) and error.retryable):
+            text = "periodic task %r failed; next try in %gs"
+            logger.error(text, task.name, task.seconds, exc_info=error)
+            return
+        # The place in our code says nothing about a database that is away, and no second line more.
+        again = self._failures.get(task.name, 0)
+        self._failures[task.name] = again + 1
+        level = logging.DEBUG if again else logging.WARNING
+        logger.log(level, "periodic task %r failed, trying again: %s", task.name, error)
 
 
 def keep_trying(
@@ -106,14 +132,14 @@ def keep_trying(
     except LeaseLostError:
         raise
     except Exception as error:
-        logger.warning("%s failed, trying again: %s", what, error)
+        warn_of(logger, error, "%s failed, trying again: %s", what)
     pause: Callable[[float], Any] = stopping.wait if stopping else time.sleep
     retrying = Retrying(
         wait=wait_random_exponential(multiplier=0.1, max=longest),
         stop=stop_when_event_set(stopping) if stopping else stop_after_attempt(5),
         retry=retry_if_not_exception_type((LeaseLostError, KeyboardInterrupt, SystemExit)),
         sleep=pause,
-        before_sleep=_warn_of(what),
+        before_sleep=_warn_again(what),
         retry_error_callback=lambda state: None,
     )
     return retrying(work)
@@ -130,7 +156,7 @@ def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable
     except StorageError as error:
         if not _may_pass(error):
             raise
-        logger.warning("%s failed, trying again: %s", what, error)
+        warn_of(logger, error, "%s failed, trying again: %s", what)
     # Nearly always there is nothing to try again.
     from tenacity import (
         Retrying,
@@ -144,7 +170,7 @@ def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable
         wait=wait_random_exponential(multiplier=0.1, max=10),
         stop=stop_any(stop_after_delay(seconds), lambda state: until()),  # type: ignore[arg-type]
         retry=retry_if_exception(_may_pass),
-        before_sleep=_warn_of(what),
+        before_sleep=_warn_again(what),
         reraise=True,
     )
     return retrying(work)
@@ -154,10 +180,12 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, StorageError) and error.code is not ErrorCodes.INVALID_ARGUMENT
 
 
-def _warn_of(what: str) -> Callable[[Any], None]:
+def _warn_again(what: str) -> Callable[[Any], None]:
     def warn(state: Any) -> None:
-        error = state.outcome.exception()
-        log = logger.warning if state.attempt_number < 5 else logger.error
-        log("%s failed (try %d), trying again: %s", what, state.attempt_number, error)
+        text, error = "%s failed (try %d), trying again: %s", state.outcome.exception()
+        if state.attempt_number < 5 or isinstance(error, TooManyConnectionsError):
+            warn_of(logger, error, text, what, state.attempt_number)
+        else:
+            logger.error(text, what, state.attempt_number, error)
 
     return warn

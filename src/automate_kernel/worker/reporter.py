@@ -10,6 +10,7 @@ from typing import Any
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.shortage import warn_of
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.statistics import ActivityLog
 
@@ -71,8 +72,8 @@ class Reporter:
             report(*arguments)
         except Exception as error:
             # Warned of once: the work goes on, and what was gathered is written when it can be.
-            level = logging.DEBUG if report in self._failing else logging.WARNING
-            logger.log(level, "worker %s could not report: %s", worker_id, error)
+            if report not in self._failing:
+                warn_of(logger, error, "worker %s could not report: %s", worker_id)
             self._failing.add(report)
             return False
         self._failing.discard(report)
@@ -87,6 +88,6 @@ class Reporter:
             if not self._activity.idle:
                 self._store.report(about, self._activity)
             self._store.leave(about.id)
-        except Exception:
+        except Exception as error:
             # It is only about the worker: what it did is safe. The list shows it as lost.
-            logger.warning("worker %s could not sign off", about.id, exc_info=True)
+            warn_of(logger, error, "worker %s could not sign off: %s", about.id)

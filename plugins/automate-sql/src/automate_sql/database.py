@@ -205,7 +205,7 @@ class _AsyncSession:
         return await _result(running, self.deadline, self._end)
 
     async def commit(self) -> None:
-        await self.run(sa.Connection.commit)
+        await self.run(drivers.commit)
 
     async def drop(self) -> None:
         await _patiently(self._connection.invalidate())
@@ -272,7 +272,7 @@ class _ThreadSession:
         return await _result(running, self.deadline, self._end)
 
     async def commit(self) -> None:
-        await self.run(sa.Connection.commit)
+        await self.run(drivers.commit)
 
     async def drop(self) -> None:
         if not self._lost:

@@ -6,7 +6,8 @@ The server holds a query to one statement that writes nothing, whatever its text
 * Each driver sends a text so that the server takes one statement of it. A new connection is tried.
 * A query runs in a transaction that the server keeps from writing. It can't end it: the statement
   begins with a word of `statement`.
-* What a session keeps beyond its transaction ends before another call has the connection.
+* What a session keeps beyond its transaction ends before another call has the connection. Behind a
+  pooler it ends within the transaction.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ from automate_sql.config import SqlConfig
 _CANCEL_SECONDS = 2.0
 _MOST_BYTES = 64 * 1024 * 1024
 _MYSQL = ("mysql", "mariadb")
+# What a session of PostgreSQL keeps beyond its transaction, ended before the commit: behind a
+# pooler whatever comes after it may reach another session. Deferred triggers could begin it anew.
+_END_SESSION = (
+    "SET CONSTRAINTS ALL IMMEDIATE", "SELECT pg_advisory_unlock_all()", "CLOSE ALL", "UNLISTEN *",
+    "DISCARD TEMP", "DISCARD SEQUENCES", "RESET ALL", "SET SESSION AUTHORIZATION DEFAULT",
+)  # fmt: skip
+_SAVEPOINT = "automate_begin"
 _COM_RESET_CONNECTION = 31
 # The modes of MySQL and MariaDB that change what a quotation is, and those that set them.
 _QUOTING = frozenset(
@@ -150,6 +158,8 @@ def begin(connection: sa.Connection, *, writes: bool, seconds: float) -> None:
             f" set_config('idle_in_transaction_session_timeout', '{milliseconds}', true),"
             " set_config('standard_conforming_strings', 'on', true)"
         )
+        if connection.info["pooled"]:
+            run(f"SAVEPOINT {_SAVEPOINT}")
     else:
         bound = f"max_execution_time = {milliseconds}"
         if getattr(connection.dialect, "is_mariadb", False):
@@ -171,6 +181,7 @@ def _check(connection: sa.Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         if connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() != "on":
             raise _unsafe("the driver begins no transaction", "leave autocommit out of the URL")
+        connection.info["pooled"] = _is_pooled(connection)
     elif connection.dialect.name in _MYSQL:
         asked = "SELECT @@sql_mode, @@character_set_client, @@collation_connection"
         modes, charset, collation = connection.exec_driver_sql(asked).one()
@@ -179,6 +190,23 @@ def _check(connection: sa.Connection) -> None:
             f"SET NAMES {charset} COLLATE {collation}, SESSION sql_mode = '{kept}'"
         )
     connection.rollback()
+
+
+def _is_pooled(connection: sa.Connection) -> bool:
+    """Return True if a pooler stands between, which may give each transaction another session."""
+    raw: Any = connection.connection.driver_connection
+    asked = getattr(raw, "get_server_pid", None) or getattr(raw, "get_backend_pid", None)
+    known = raw.pgconn.backend_pid if hasattr(raw, "pgconn") else asked() if asked else None
+    # A pooler answers the client's login itself, with a number of its own. Without one it is sure.
+    return bool(known != connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+
+def commit(connection: sa.Connection) -> None:
+    """Commit; behind a pooler, end first what the session keeps."""
+    if connection.info.get("pooled"):
+        for sql in _END_SESSION:
+            connection.exec_driver_sql(sql)
+    connection.commit()
 
 
 def user_warning(connection: sa.Connection) -> str:
@@ -224,7 +252,13 @@ def give_back(connection: sa.Connection) -> None:
 
 
 def _is_reset(connection: sa.Connection) -> bool:
+    if connection.info.get("pooled") and connection.in_transaction():
+        # A rollback ends all but locks, and a transaction that has failed takes nothing else.
+        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
     connection.rollback()
+    if connection.info.get("pooled"):
+        return True
     name = connection.dialect.name
     raw: Any = connection.connection.dbapi_connection
     if name == "postgresql":

@@ -15,11 +15,10 @@ from typing import Any
 
 import django
 from django.core.management.base import CommandError
-from django.db import connections
 from django.utils import autoreload
 
 from automate_django import conf
-from automate_django.connections import FreshConnections, PooledConnections, is_pooled
+from automate_django.connections import FreshConnections, LentConnections, keeping_none
 from automate_django.kernel import get_kernel
 from automate_django.management.base import KernelCommand
 from automate_kernel.base.errors import ConfigError
@@ -154,8 +153,7 @@ def _kinds_of(queues: list[str]) -> list[str]:
 def worker_of(kernel: Kernel, options: dict[str, Any]) -> Worker:
     """Return a worker whose threads keep their database connections usable."""
     kernel.register(FreshConnections(), "hook", key="automate_django")
-    if any(is_pooled(each) for each in connections.all()):
-        kernel.register(PooledConnections(), "hook", key="automate_django_pools")
+    kernel.register(LentConnections(), "hook", key="automate_django_lent")
     return kernel.worker(**options)
 
 
@@ -169,7 +167,7 @@ def work(
     """Run one worker in this process until SIGTERM or SIGINT; *logs* are for `log_as`."""
     kernel = get_kernel()
     log_as(kernel, **logs or {})
-    with guarded_process():
+    with guarded_process(), keeping_none():
         left = run_observed(kernel, worker_of(kernel, options), board or ports)
         kernel.close()
         if left:

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
-from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError, printed
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError, StorageError, printed
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import normalizing
@@ -28,6 +28,7 @@ from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.shortage import warn_of
 from automate_kernel.storage.tables import POLL
 from automate_kernel.storage.values import encode_json, storable
 from automate_kernel.triggers.polls.spec import PollResult, PollSpec, checked_result
@@ -278,6 +279,8 @@ class Poller:
             poll, row = claimed
             try:
                 self._call(poll, row)
+            except StorageError as error:
+                warn_of(logger, error, "poll %s: its result could not be saved: %s", _told(poll))
             except Exception:
                 logger.exception("poll %s: its result could not be saved", _told(poll))
             finally:
@@ -313,7 +316,7 @@ class Poller:
                         its = [Where("id", "eq", key), Where("claim_token", "eq", token)]
                         rows.update(POLL, its, {"claimed_until": Now(_CLAIM_SECONDS)})
             except Exception as error:
-                logger.warning("the claims of polls could not be renewed: %s", error)
+                warn_of(logger, error, "the claims of polls could not be renewed: %s")
 
     def _over_by(self, now: datetime) -> datetime | None:
         """Return the time by which a claim was over that may be taken over *now*, if there is."""

@@ -39,6 +39,7 @@ from automate_kernel.operations.portal import Portal
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, Outcome, OutcomeRecorded, Result
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.errors import LockedError
+from automate_kernel.storage.shortage import warn_of
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
@@ -615,7 +616,7 @@ class Engine:
             if self._runner.store.checkpoints.holds(driven.task.item):
                 return True
         except Exception as error:
-            logger.warning("execution %s: %s", driven.flow.execution.id, error)
+            warn_of(logger, error, "execution %s: %s", driven.flow.execution.id)
         driven.task.lost = True
         return False
 
@@ -701,7 +702,7 @@ class Engine:
             self._runner.show(calls)
         except Exception as error:
             # Whatever it is, others are handed back.
-            logger.warning("that %d calls were made can't be saved: %s", len(calls), error)
+            warn_of(logger, error, "that %d calls were made can't be saved: %s", len(calls))
             return False
         return True
 
@@ -892,7 +893,7 @@ class Engine:
             try:
                 come = self._runner.arrived([driven.flow for driven in waiting.values()])
             except Exception as error:
-                logger.warning("signals can't be looked for: %s", error)
+                warn_of(logger, error, "signals can't be looked for: %s")
                 continue
             for execution_id, its in come.items():
                 driven = waiting[execution_id]

@@ -23,6 +23,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Rows, Storage
+from automate_kernel.storage.shortage import warn_of
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.storage.values import Redaction
 from automate_kernel.workflows.execution import StepRun, StepStatus
@@ -138,7 +139,7 @@ class ProgressWriter:
                 report.written = value
         except Exception as error:
             # The work goes on, whether anybody sees it or not.
-            logger.warning("the progress of %d calls can't be written: %s", len(reports), error)
+            warn_of(logger, error, "the progress of %d calls can't be written: %s", len(reports))
 
     def _save(self, rows: Rows, reports: Sequence[StepReport]) -> None:
         held = self._held(rows, reports)

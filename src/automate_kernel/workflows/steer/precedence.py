@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.shortage import warn_of
 from automate_kernel.workflows.decide.waits import EVENT
 
 logger: logging.Logger = get_logger(__name__)
@@ -96,7 +97,7 @@ class Precedence:
             try:
                 self.look()
             except AutomateError as error:
-                logger.warning("events are left until it is known who else works: %s", error)
+                warn_of(logger, error, "events are left until it is known who else works: %s")
                 return True
         return self.leaves_events
 
