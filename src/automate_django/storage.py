@@ -24,6 +24,7 @@ from automate_django.connections import (
 from automate_kernel.base.errors import ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.base.forks import ForkGate, renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
+from automate_kernel.storage.connections import BESIDE_SLOTS
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (
     loses_transaction,
@@ -310,6 +311,14 @@ class DjangoStorage:
         """Return the database's alias, kind and name."""
         connection = self.connection
         return f"{self.alias} ({connection.display_name} {connection.settings_dict['NAME']})"
+
+    def most_connections(self, slots: int) -> int:
+        """Return the number of connections that a worker with *slots* opens at most."""
+        pool, most = self.connection.settings_dict["OPTIONS"].get("pool"), slots + BESIDE_SLOTS
+        if not pool:
+            return most
+        given = pool if isinstance(pool, dict) else {}
+        return min(most, (given.get("max_size") or given.get("min_size", 4)) + 2)
 
     def close(self) -> None:
         """Close the connection for notices; the others are Django's."""

@@ -23,7 +23,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, scoped_session
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import QueuePool, StaticPool
 
 from automate_kernel.base.errors import (
     AutomateError,
@@ -34,6 +34,7 @@ from automate_kernel.base.errors import (
 )
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup, migration
+from automate_kernel.storage.connections import BESIDE_SLOTS
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (
     loses_transaction,
@@ -464,6 +465,15 @@ class SqlAlchemyStorage:
     def has_one_connection(self) -> bool:
         """True if all threads share one connection, and so whatever transaction it is in."""
         return isinstance(self.engine.pool, StaticPool)
+
+    def most_connections(self, slots: int) -> int:
+        """Return the number of connections that a worker with *slots* opens at most."""
+        pool, most = self.engine.pool, slots + BESIDE_SLOTS
+        overflow = getattr(pool, "_max_overflow", -1)
+        if isinstance(pool, QueuePool) and overflow >= 0:
+            own = 2 if self._notifier is not None else 0  # to listen, and to notify
+            return min(most, pool.size() + overflow + own)
+        return most
 
     def renew(self) -> None:
         """Have the engine open connections of this process's own, and leave the others open."""

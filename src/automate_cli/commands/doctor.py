@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from automate_cli.command import Commands, Context, WorkFailedError
-from automate_cli.command_input import duration_input
 from automate_cli.database import is_stand_in
 from automate_cli.inputs import flag, option
 from automate_cli.output import Columns, attributes, rows_of
 from automate_cli.version import version_line
 from automate_kernel.base.errors import AutomateError
+from automate_kernel.command_input import duration_input
+from automate_kernel.monitoring.capacity import capacity_findings
 from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel.monitoring.diagnosis import (
     Finding,
@@ -157,8 +158,16 @@ def _database(context: Context) -> list[Finding]:
         remedy = "name the right one, or begin: the first event, worker or db create makes it"
         return [Finding("database", "warn", f"{storage.describe()}: there is no file", remedy)]
     found = schema_findings(storage)
-    failed = any(each.state == "fail" for each in found)
-    return found if failed else [*found, clock_finding(storage)]
+    if any(each.state == "fail" for each in found):
+        return found
+    settings = context.session.settings
+    room = capacity_findings(
+        storage,
+        context.session.plain.outbox,
+        processes=settings["worker.processes"],
+        slots=settings["worker.slots"],
+    )
+    return [*found, *room, clock_finding(storage)]
 
 
 def _workflows(paths: list[Path], kernel: Kernel) -> list[Finding]:

@@ -10,6 +10,8 @@ from automate_kernel.storage.shortage import Shortage, TooManyConnectionsError
 
 # A server is as good as full with so few places left, or with this share of them.
 _FEW, _SHARE = 1, 20
+BESIDE_SLOTS: int = 10
+"""The connections of a worker beside those of its slots: of its threads, and for notices."""
 
 # Of sessions of others a user sees nothing but their number.
 _POSTGRESQL = """

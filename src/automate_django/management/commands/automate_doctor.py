@@ -18,6 +18,7 @@ from automate_django.kernel import get_kernel
 from automate_django.management.base import KernelCommand, as_json
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring import diagnosis
+from automate_kernel.monitoring.capacity import capacity_findings
 from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel.monitoring.diagnosis import Finding
 
@@ -58,7 +59,14 @@ def _database() -> list[Finding]:
         return [Finding("database", "fail", f"{place}: not applied: {', '.join(missing)}", remedy)]
     found = Finding("database", "ok", f"{place}: reachable, all migrations are applied")
     wrong = [each for each in diagnosis.schema_findings(storage) if each.state != "ok"]
-    return [found, *wrong, diagnosis.clock_finding(storage)]
+    worker = conf.options("AUTOMATE_WORKER")
+    room = capacity_findings(
+        storage,
+        get_kernel().outbox,
+        processes=worker.get("PROCESSES", 1),
+        slots=worker.get("SLOTS", 10),
+    )
+    return [found, *wrong, *room, diagnosis.clock_finding(storage)]
 
 
 def _unapplied(alias: str) -> Iterator[str]:
