@@ -261,7 +261,7 @@ def test_an_emit_does_not_fail_with_its_notice(
     def refuse(*_: Any) -> None:
         if threading.current_thread().name == "automate-notifier":
             refused.set()
-            raise psycopg.OperationalError("too many connections for sekretpw")
+            raise psycopg.OperationalError("no way in for sekretpw")
 
     engine = sa.create_engine(postgresql_engine.url)
     sa.event.listen(engine, "do_connect", refuse)

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from automate_kernel.errors import AutomateError, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.notify import CHANNEL, WAITING
-from automate_kernel.storage.shortage import warn_of
+from automate_kernel.storage.shortage import warn_of, without_words
 
 __all__ = ["ListenWakeup"]
 
@@ -105,8 +104,7 @@ class ListenWakeup:
             self._drop(error)
 
     def _drop(self, error: Exception) -> None:
-        named = error if isinstance(error, AutomateError) else StorageError(type(error).__name__)
-        warn_of(logger, named, "LISTEN failed, polling until it works again: %s")
+        warn_of(logger, without_words(error), "LISTEN failed, polling until it works again: %s")
         self._close()
 
     def _close(self) -> None:

@@ -12,10 +12,9 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
-from automate_kernel.base.errors import AutomateError, StorageError
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.storage.shortage import warn_of
+from automate_kernel.storage.shortage import warn_of, without_words
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -133,10 +132,8 @@ class Notifier:
             self._serve(connection.pgconn, owner)
         except Exception as error:
             if self._wanted or self._in_flight:
-                known = isinstance(error, AutomateError)
-                named = error if known else StorageError(type(error).__name__)
                 text = "workers can't be woken for a moment, and poll for new items: %s"
-                warn_of(logger, named, text)
+                warn_of(logger, without_words(error), text)
             self._wanted = False
             self._not_before = time.monotonic() + _AFTER_FAILURE_SECONDS
         finally:

@@ -85,6 +85,13 @@ def warn_of(log: logging.Logger, error: BaseException, text: str, *arguments: ob
         log.warning("%s; %s. Remedy: %s", error.message, again, error.hint)
 
 
+def without_words(error: Exception) -> Exception:
+    """Return *error* for a log: of all but a shortage its kind alone, and no words of a driver."""
+    if isinstance(error, TooManyConnectionsError):
+        return error
+    return StorageError(type(error.__cause__ or error).__name__)
+
+
 def _may_warn() -> bool:
     global _warned_at  # noqa: PLW0603  (the process is one)
     with _lock:
