@@ -317,7 +317,7 @@ class DjangoStorage:
         pool, most = self.connection.settings_dict["OPTIONS"].get("pool"), slots + BESIDE_SLOTS
         if not pool:
             return most
-        given = pool if isinstance(pool, dict) else {}
+        given: dict[str, int] = pool if isinstance(pool, dict) else {}
         return min(most, (given.get("max_size") or given.get("min_size", 4)) + 2)
 
     def close(self) -> None:

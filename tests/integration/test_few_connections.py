@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.errors import StorageError
+from automate_kernel.base.errors import StorageError
 from automate_kernel.monitoring.capacity import capacity_findings
 from automate_kernel.monitoring.health import database_problems
 from automate_kernel.outbox import NewItem, RowsOutboxStore

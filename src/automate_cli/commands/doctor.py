@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from automate_cli.command import Commands, Context, WorkFailedError
+from automate_cli.command_input import duration_input
 from automate_cli.database import is_stand_in
 from automate_cli.inputs import flag, option
 from automate_cli.output import Columns, attributes, rows_of
 from automate_cli.version import version_line
 from automate_kernel.base.errors import AutomateError
-from automate_kernel.command_input import duration_input
 from automate_kernel.monitoring.capacity import capacity_findings
 from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel.monitoring.diagnosis import (

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from automate_kernel.errors import StorageError
-from automate_kernel.forks import new_lock
+from automate_kernel.base.errors import StorageError
+from automate_kernel.base.forks import new_lock
 
 # So long a process keeps few connections after it has seen that none was left. If it sees that
 # again soon, it does so for twice as long: what it gave up had made the place.

@@ -16,7 +16,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
-from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError, StorageError, printed
+from automate_kernel.base.errors import (
+    AutomateError,
+    ErrorCodes,
+    PayloadError,
+    StorageError,
+    printed,
+)
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import normalizing
