@@ -1,0 +1,89 @@
+"""Budgets of calls: how many functions of ours one run takes, counted, on any machine the same."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import automate_kernel
+import pytest
+from automate_kernel import Kernel, MemoryStorage
+
+SOURCES = str(Path(automate_kernel.__file__).parents[1])
+
+THREE_STEPS = {
+    "name": "three",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "a", "action": "plus", "input": {"number": 1}},
+        {"id": "b", "action": "plus", "input": {"number": "{{ steps.a.output }}"}},
+        {"id": "c", "action": "plus", "input": {"number": "{{ steps.b.output }}"}},
+    ],
+}
+ONE_STEP = {
+    "name": "one",
+    "trigger": {"type": "event", "event": "order.placed"},
+    "steps": [{"id": "a", "action": "plus", "input": {"number": 1}}],
+}
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count the calls of functions in our sources, by file, in this thread and new ones."""
+    calls = Counter[str]()
+
+    def count(frame: FrameType, event: str, argument: Any) -> None:
+        # A comprehension is a call in Python before 3.12 alone.
+        if event == "call" and not frame.f_code.co_name.endswith("comp>"):
+            file = frame.f_code.co_filename
+            if file.startswith(SOURCES):
+                calls[file[len(SOURCES) + 1 :]] += 1
+
+    before = sys.getprofile()
+    threading.setprofile(count)
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(before)
+        threading.setprofile(None)
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    def plus(number: int) -> int:
+        return number + 1
+
+    with Kernel(storage=MemoryStorage(), workflows=[THREE_STEPS, ONE_STEP]) as kernel:
+        kernel.action(plus)
+        yield kernel
+
+
+def handled(kernel: Kernel) -> None:
+    kernel.emit("order.placed", {"id": 1})
+    kernel.run_until_idle()
+
+
+@pytest.mark.parametrize(
+    ("work", "most_calls", "most_files"),
+    [
+        pytest.param(lambda kernel: kernel.run("three"), 1340, 67, id="three steps"),
+        pytest.param(handled, 1800, 80, id="one event, one step"),
+    ],
+)
+def test_what_is_done_takes_few_calls(
+    kernel: Kernel, work: Callable[[Kernel], Any], most_calls: int, most_files: int
+) -> None:
+    """A change that makes it more takes something out, or says here what it is worth."""
+    for _ in range(3):  # what is made once is there
+        work(kernel)
+    with counted() as calls:
+        work(kernel)
+    assert sum(calls.values()) <= most_calls, calls.most_common(15)
+    assert len(calls) <= most_files, sorted(calls)
