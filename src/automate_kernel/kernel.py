@@ -29,6 +29,7 @@ from automate_kernel.base.errors import (
     ConfigError,
     ErrorCodes,
     StorageError,
+    TemplateError,
     type_name,
 )
 from automate_kernel.base.tally import Tally
@@ -117,7 +118,7 @@ from automate_kernel.workflows.store.events import (
 )
 from automate_kernel.workflows.store.large_outputs import MAX_OUTPUT_BYTES
 from automate_kernel.workflows.store.starts import keyed_execution_id
-from automate_kernel.workflows.store.stored import ADVANCE, going_items
+from automate_kernel.workflows.store.stored import ADVANCE, going_items, unreadable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -865,7 +866,10 @@ class Kernel:
         return self.executions.signals.send(rows, execution, event, idempotency_key)
 
     def _find_child(self, name: str, event: Event) -> tuple[Workflow, Admission | None]:
-        workflow = self.workflows.get(name, event.tenant_id)
+        try:
+            workflow = self.workflows.get(name, event.tenant_id)
+        except TemplateError as error:
+            raise unreadable(name, error) from None
         self._check_manual(workflow, event)
         admission = self.workflows.admission(workflow, event)
         # Its parent waits for this very execution, which comes to its turn.

@@ -186,10 +186,10 @@ class WebhookRejectedError(_WordedError):
 
 class UnknownHereError(_WordedError):
     """
-    An action, a plugin, a definition or code is not known in this process, and may be in another.
+    An action, a plugin, a workflow or code is not known in this process, and may be in another.
 
-    *reason* is ``UNKNOWN_ACTION``, ``UNUSABLE_PLUGIN``, ``UNREADABLE_DEFINITION``,
-    ``UNKNOWN_CODE`` or ``CHANGED_CODE``.
+    *reason* is ``UNKNOWN_ACTION``, ``UNUSABLE_PLUGIN``, ``UNKNOWN_WORKFLOW``,
+    ``UNREADABLE_DEFINITION``, ``UNKNOWN_CODE`` or ``CHANGED_CODE``.
     """
 
     default_code = ErrorCodes.NOT_FOUND

@@ -21,7 +21,8 @@ CHANGED_CODE = "CHANGED_CODE"
 """The code of executions whose record a worker's code does not repeat."""
 
 CODES = (
-    "UNKNOWN_ACTION", "UNUSABLE_PLUGIN", "UNREADABLE_DEFINITION", "UNKNOWN_CODE", CHANGED_CODE
+    "UNKNOWN_ACTION", "UNUSABLE_PLUGIN", "UNKNOWN_WORKFLOW", "UNREADABLE_DEFINITION",
+    "UNKNOWN_CODE", CHANGED_CODE,
 )  # fmt: skip
 """The codes of errors for which items are handed on."""
 

@@ -45,7 +45,7 @@ class Activation:
     sorts_keys: bool = False
     """True if the database gives the keys of objects back in an order of its own."""
     alone: bool = False
-    """True if no other worker can go on with it: code that does not repeat its record fails it."""
+    """True if no other worker can go on with it: it fails over what isn't known here."""
 
 
 Turns = Generator[Turn, tuple[Sequence[CallOutcome], float], None]

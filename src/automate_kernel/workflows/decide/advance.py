@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.operations.outputs import stored_output
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS
 from automate_kernel.secrets.tracebacks import group_of
@@ -89,7 +89,7 @@ class _Flow:
         self._decided: dict[StepKey, StepRun] = {}
         self._entered: list[StepRun] = []  # blocks, likewise
         self._view = program.view(execution, self._runs)
-        self._waiting = WaitingSteps(program, execution, activation.find_child)
+        self._waiting = WaitingSteps(program, activation)
         self._elements: dict[str, Elements] = {}
         # The insides of blocks that run, by their paths.
         self._scopes: dict[str, BlockScope] = {}
@@ -106,6 +106,8 @@ class _Flow:
         self._output: Any = None
         self._encoded: JsonText | None = None
         self._successor: Successor | None = None
+        # What a worker that goes on from here has to know. Nothing more begins then.
+        self._lack: UnknownHereError | None = None
 
     def pass_time(self, elapsed: float) -> None:
         """Bring the retries nearer, and the end of the workflow's time."""
@@ -232,9 +234,12 @@ class _Flow:
         if self._draft.turn.saves:
             self._save_entered()
         turn = self._draft.take()
+        turn.lack = self._lack
         wait = self._waits.until_next()
         if turn.calls or self._in_flight:
             turn.next_retry = self._bounded(wait)
+        elif self._lack is not None:
+            turn.wait = 0.0
         elif self._waits or self._open:
             # Nothing but a signal wakes what waits without a limit.
             turn.wait = self._bounded((wait or 0.0) if self._waits else MAX_DELAY_SECONDS)
@@ -244,7 +249,7 @@ class _Flow:
 
     def _go_on(self) -> None:
         """Begin what can begin, in this phase and in those that follow at once."""
-        while True:
+        while self._lack is None:
             ending = ending_of(self._execution)
             if ending is not self._ending:
                 self._ending, self._straying = ending, True
@@ -261,7 +266,7 @@ class _Flow:
                 continue
             if self._draft.turn.calls or self._in_flight or self._phase_waits():
                 return
-            if not self._next_phase():
+            if self._lack is not None or not self._next_phase():
                 return
 
     def _phase_waits(self) -> bool:
@@ -403,9 +408,6 @@ class _Flow:
         """Begin a step that waits; return True if it does."""
         if run.key in self._open or self._waits.holds(run.key):
             return False
-        if step.workflow is not None:
-            # An attempt that was not saved is begun again, under the same id.
-            run.attempts += 1
         begun = self._waiting.begin(step, run, self._view_of(step), extra, self._now)
         if begun.child is not None:
             self._draft.turn.children.append(begun.child)
@@ -442,7 +444,8 @@ class _Flow:
                 payload = continued.output["payload"]
                 self._successor = self._waiting.successor(payload, self._now)
         except AutomateError as error:
-            self.fail(error)
+            if not self._leaves_to_others(error):
+                self.fail(error)
         else:
             self._draft.turn.size += len(encoded)
             self._output, self._encoded = output, encoded
@@ -492,11 +495,20 @@ class _Flow:
                 return run.status.finished
             self._call(step, run, self._undone(step, -1))
         except AutomateError as error:
+            if self._leaves_to_others(error):
+                return False
             self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
             self._elements.pop(step.id, None)
             self._step_failed(step, error)
             return True
         return False
+
+    def _leaves_to_others(self, error: AutomateError) -> bool:
+        """Return True if *error* is no failure: another worker knows what this one doesn't."""
+        if not isinstance(error, UnknownHereError) or not self._waiting.is_left(error):
+            return False
+        self._lack = error
+        return True
 
     def _begins(self, step: Step) -> bool:
         return (step.id, -1) not in self._runs and (step.id, 0) not in self._runs
@@ -553,6 +565,8 @@ class _Flow:
                 elif run.status.finished:
                     elements.unfinished -= 1
             except AutomateError as error:
+                if self._leaves_to_others(error):
+                    return False
                 self._end_run(run, StepStatus.FAILED, error=error)
                 elements.note_failed(run)
         # Those that wait are not waited for once one has failed.

@@ -76,7 +76,7 @@ def successor_of(
         try:
             workflow, _ = find(execution.name, event)
         except AutomateError as error:
-            if error.code is not ErrorCodes.NOT_FOUND:
+            if getattr(error, "reason", None) != "UNKNOWN_WORKFLOW":
                 raise
     return Successor(event.id, workflow, event)
 

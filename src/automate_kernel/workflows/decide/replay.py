@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.operations.error_mapping import is_bug
 from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.outputs import stored_output
@@ -242,7 +242,7 @@ class _Driver:
         self._draft = TurnDraft(execution, self._waits, sorts_keys=activation.sorts_keys)
         self._runs = self._draft.runs
         self._view = program.view(execution, self._runs)
-        self._waiting = WaitingSteps(program, execution, activation.find_child)
+        self._waiting = WaitingSteps(program, activation)
         self._open: dict[StepKey, _Open] = {}
         # Waits for which something may have come.
         self._to_answer: list[StepKey] = []
@@ -686,15 +686,15 @@ class _Driver:
 
     @property
     def _hands_on(self) -> bool:
-        """True if the code does not repeat its record, which that of another worker may do."""
-        return isinstance(self._changed, ChangedCodeError) and not self._alone
+        """True if the code does not repeat its record, or a workflow that it starts isn't known."""
+        return self._changed is not None and self._waiting.is_left(self._changed)
 
     def _left_to_others(self, settled: Turn) -> Turn:
         """Return the turn of an execution that is handed on: of it all, *settled* alone is kept."""
         # What has come into the turn since follows from code that goes another way.
         turn = self._draft.back_to(settled)
         self._in_flight.difference_update(call.run.key for call in turn.calls)
-        if isinstance(self._changed, ChangedCodeError):
+        if isinstance(self._changed, UnknownHereError):
             turn.lack = self._changed
         if not self._in_flight:
             turn.wait = 0.0
@@ -805,12 +805,12 @@ class _Driver:
     def _begin_wait(self, one: _Open) -> None:
         """Begin a step that waits; it may end at once."""
         run, step = one.run, one.request.step(one.run.step_id)
-        if step.workflow is not None:
-            # An attempt that was not saved is begun again, under the same id.
-            run.attempts += 1
         try:
             begun = self._waiting.begin(step, run, self._view, {}, self._time)
         except AutomateError as error:
+            if self._waiting.is_left(error):
+                self._changed = error
+                return
             self._take_in(step, run, WaitEnd(error=error))
             return
         if begun.child is not None:
@@ -909,6 +909,8 @@ class _Driver:
             given = self._program.function.payload(payload)
             self._draft.turn.successor = self._waiting.successor(masked(given), self._time)
         except AutomateError as unfit:
+            if self._waiting.is_left(unfit):
+                self._changed = unfit
             return unfit
         return None
 

@@ -8,16 +8,16 @@ from datetime import datetime
 from typing import Any
 
 from automate_kernel.base.durations import format_duration, parse_duration
-from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.operations.outputs import stored_output
 from automate_kernel.secrets.handles import masked
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_json
+from automate_kernel.workflows.decide.activation import Activation
 from automate_kernel.workflows.decide.agenda import Waits
 from automate_kernel.workflows.decide.children import (
     BegunChild,
     Child,
-    FindChild,
     check_lane,
     child_event,
     child_id,
@@ -44,7 +44,7 @@ from automate_kernel.workflows.definition.waits import (
     WaitFor,
     read_instant,
 )
-from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
+from automate_kernel.workflows.execution import Event, StepKey, StepRun, StepStatus
 
 LOOK_SECONDS = 0.5
 """The seconds between two looks for signals that executions wait for beside their calls."""
@@ -74,19 +74,16 @@ class Begun:
 
 class WaitingSteps:
     """
-    The waiting steps of one execution, each seen through the view of its list.
+    The waiting steps of one execution.
 
-    *find_child* finds the workflows that its steps start.
+    Each is seen through the view of its list. *activation* finds the workflows that they start. One
+    that isn't known here raises `UnknownHereError`, which may be another worker's to go on with.
     """
 
-    def __init__(
-        self,
-        program: WorkflowProgram,
-        execution: Execution,
-        find_child: FindChild | None,
-    ) -> None:
-        self._program, self._execution = program, execution
-        self._find_child = find_child
+    def __init__(self, program: WorkflowProgram, activation: Activation) -> None:
+        self._program, self._execution = program, activation.execution
+        self._find_child = activation.find_child
+        self._alone = activation.alone
         # Events that a step has taken: each answers one step of an execution.
         self._taken: set[str] | None = None
 
@@ -100,7 +97,14 @@ class WaitingSteps:
     ) -> Begun:
         """Begin what *step* waits for *now*; *extra* are the names of its element."""
         if step.workflow is not None:
-            return self._begin_child(step, run, view, extra, now)
+            # An attempt that was not saved is begun again, under the same id.
+            run.attempts += 1
+            try:
+                return self._begin_child(step, run, view, extra, now)
+            except UnknownHereError as lack:
+                if self.is_left(lack):
+                    run.attempts -= 1
+                raise
         if step.continue_as_new is not None:
             return self._continue(step, view, now)
         if step.wait_for is not None:
@@ -110,6 +114,10 @@ class WaitingSteps:
             return Begun(approval_wait(run, step.approval, asked, self._execution.tenant_id))
         seconds = self._sleep_seconds(step, view, extra, now)
         return Begun(Wait(run, "time", seconds=seconds) if seconds > 0 else None)
+
+    def is_left(self, error: AutomateError) -> bool:
+        """Return True if *error* leaves the execution to a worker that knows more."""
+        return isinstance(error, UnknownHereError) and not self._alone
 
     def answer(
         self,
@@ -305,5 +313,11 @@ class WaitingSteps:
         event = child_event(
             self._execution, run, execution_id, name, payload, now.isoformat(), waited=step.wait
         )
-        workflow, admission = self._find_child(name, event)
+        try:
+            workflow, admission = self._find_child(name, event)
+        except UnknownHereError as lack:
+            if self._alone or lack.reason != "UNKNOWN_WORKFLOW":
+                raise
+            text = f"doesn't know the workflow {name!r}: {lack}"
+            raise UnknownHereError(text, reason=lack.reason) from None
         return Child(execution_id, workflow, event, step.wait, admission)

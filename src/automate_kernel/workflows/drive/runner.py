@@ -70,7 +70,7 @@ from automate_kernel.workflows.store.catalogue import Entry
 from automate_kernel.workflows.store.gates import announce_skipped
 from automate_kernel.workflows.store.held_up import PUT_OFF_SECONDS, Admitted, Plain
 from automate_kernel.workflows.store.statistics import ExecutionActivity
-from automate_kernel.workflows.store.stored import Loaded
+from automate_kernel.workflows.store.stored import Loaded, unreadable
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -401,9 +401,7 @@ class Runner:
         try:
             program = self._programs(loaded.execution.definition_id)
         except TemplateError as error:
-            # With a filter, say, that this version doesn't have: it was checked where it began.
-            text = f"can't read the definition of workflow {loaded.execution.name!r}: {error}"
-            return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
+            return unreadable(loaded.execution.name, error)
         except AutomateError as error:
             return error
         storage, alone = self.store.storage, self._stays_here(loaded.execution)

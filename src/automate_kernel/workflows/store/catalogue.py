@@ -18,7 +18,6 @@ from pydantic import ValidationError
 from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
-    ErrorCodes,
     UnknownHereError,
     WorkflowError,
     did_you_mean,
@@ -201,9 +200,9 @@ class Catalogue:
         entry = self._find(name, tenant_id)
         if entry is None:
             names = sorted(one.workflow.name for one in self.entries(tenant_id=tenant_id))
-            raise AutomateError(
-                ErrorCodes.NOT_FOUND,
+            raise UnknownHereError(
                 f"there is no workflow {name!r}",
+                reason="UNKNOWN_WORKFLOW",
                 hint=did_you_mean(name, names, also=f"there are: {', '.join(names) or 'none'}"),
             )
         if entry.error is not None:

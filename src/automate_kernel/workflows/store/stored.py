@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from automate_kernel.base.errors import AutomateError, ErrorCodes, UnknownHereError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, TemplateError, UnknownHereError
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.secrets.logs import get_logger
@@ -83,6 +83,13 @@ def stored_workflow(rows: Rows, definition_id: str) -> Workflow:
             reason="UNREADABLE_DEFINITION",
             hint="update automate-kernel here",
         ) from None
+
+
+def unreadable(name: str, error: TemplateError) -> UnknownHereError:
+    """Return *error* as the reason why this version can't read a definition of workflow *name*."""
+    # With a filter, say, that it doesn't have: it was checked where it was saved.
+    text = f"can't read the definition of workflow {name!r}: {error}"
+    return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
 
 
 def change_status(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:
