@@ -11,6 +11,7 @@ import copy
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ENGINE = TemplateEngine()
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 ENVIRONMENT = EnvironmentResolver(())
 TRIGGER = {"type": "manual"}
 COMPLETED, FAILED, SKIPPED = StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED
@@ -90,7 +92,9 @@ class World:
             if run.status is StepStatus.RETRY
         }
         left = None if self.timeout is None else self.timeout - self.now
-        activation = Activation(execution=execution, waits=waits, left=left, crashes=self.crashes)
+        activation = Activation(
+            execution=execution, waits=waits, left=left, crashes=self.crashes, now=NOW
+        )
         self.flow = advance(self.program, activation)
         self.since = self.now
         return self._take(next(self.flow))
