@@ -8,18 +8,27 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 _DEEPEST = 3
 _MARKS = " \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0:;,.=_|-xX"  # what may stand between pairs
 _HEX = "[0-9A-Fa-f]"
-_ESCAPE = re.compile(
-    rf"%{_HEX}{{2}}"
-    rf"|\\{{1,8}}(?:u{_HEX}{{4}}|u\{{{_HEX}{{1,6}}\}}|U{_HEX}{{8}}|x{_HEX}{{2}}|[0-3][0-7]{{2}})"
-    rf"|&(?:#[0-9]{{1,7}}|#[xX]{_HEX}{{1,6}}|amp|lt|gt|quot|apos);?"
-)
+_CODE = rf"u{_HEX}{{4}}|u\{{{_HEX}{{1,6}}\}}|U{_HEX}{{8}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}"
+
+
+def _escapes(after_backslashes: str) -> re.Pattern[str]:
+    # A set of characters at the beginning lets `re` skip to them: else each place is tried.
+    return re.compile(
+        rf"([%\\&](?:(?<=%){_HEX}{{2}}"
+        rf"|(?<=\\)\\{{0,7}}(?:{after_backslashes})"
+        rf"|(?<=&)(?:#[0-9]{{1,7}}|#[xX]{_HEX}{{1,6}}|amp|lt|gt|quot|apos);?))"
+    )
+
+
+_ESCAPE = _escapes(_CODE)
 # Beside another escape these are escapes too.
-_ANY_ESCAPE = re.compile(rf"{_ESCAPE.pattern}|\\{{1,8}}[\"'/]")
+_ANY_ESCAPE = _escapes(rf"{_CODE}|[\"'/]")
 _SEPARATED = re.compile(
     rf"(?:{_HEX}{{2}}){{1,16}}(?:[\s:;,.=_|-]{{1,3}}(?:0[xX])?(?:{_HEX}{{2}}){{1,16}})+"
 )
@@ -37,6 +46,7 @@ _BASE64_KINDS = bytes(
 )
 _SHORTEST, _DIGITS, _LETTERS = 11, b"h" * 12, b"b" * 20
 _STANDARD = str.maketrans("-_", "+/")
+_SEPARATORS = _MARKS.replace("x", "").replace("X", "").encode("latin-1")
 
 
 _Place = Callable[[int, int], tuple[int, int]]
@@ -67,7 +77,9 @@ def _through(outer: _Place, inner: _Place) -> _Place:
 def _read(text: str) -> Iterator[Reading]:
     # Looking for a character costs next to nothing, and few texts have any of these.
     if ("%" in text or "\\" in text or "&" in text) and _ESCAPE.search(text):
-        yield _joined(text, [(m.start(), m.end(), _char(m[0])) for m in _ANY_ESCAPE.finditer(text)])
+        parts = _ANY_ESCAPE.split(text)
+        parts[1::2] = map(_char, parts[1::2])
+        yield Reading("".join(parts), _InEscapes(text))
     if len(text) < _SHORTEST:
         return
     # Each letter by its kind: the patterns take many times longer to see that there is nothing.
@@ -76,25 +88,36 @@ def _read(text: str) -> Iterator[Reading]:
     if _DIGITS in kinds.replace(b"s", b""):
         for part in _HEX_PART.finditer(kinds):
             if part[0].count(b"h") >= len(_DIGITS):
-                yield from _hexadecimal(text, *part.span())
+                yield from _hexadecimal(text, raw, *part.span())
     if _LETTERS in raw.translate(_BASE64_KINDS):
         for run in _BASE64.finditer(text):
             if kinds[slice(*run.span())].strip(b"hs"):  # else an id or a digest
                 yield Reading(_of_base64(run[0]), _in_base64(*run.span()))
 
 
-def _hexadecimal(text: str, first: int, last: int) -> Iterator[Reading]:
+def _hexadecimal(text: str, raw: bytes, first: int, last: int) -> Iterator[Reading]:
     for run in _SEPARATED.finditer(text, first, last):
-        pairs = list(_PAIR.finditer(text, *run.span()))
-        said = bytes.fromhex("".join(pair[1] for pair in pairs)).decode("latin-1")
-        yield Reading(said, _in_pairs([pair.span(1) for pair in pairs]))
+        start, end = run.span()
+        digits = raw[start:end].translate(None, _SEPARATORS)
+        if b"x" in digits or b"X" in digits:
+            digits = "".join(_PAIR.findall(run[0])).encode("ascii")
+        yield Reading(binascii.unhexlify(digits).decode("latin-1"), _InPairs(text, start, end))
     for run in _PLAIN_HEX.finditer(text, first, last):
         if run[0] != run[0].lower():
             yield Reading(run[0].lower(), _after(run.start()))
 
 
-def _in_pairs(pairs: list[tuple[int, int]]) -> _Place:
-    return lambda start, end: (pairs[start][0], pairs[end - 1][1])
+class _InPairs:
+    """The places of pairs of digits; they are looked for once a secret was found in them."""
+
+    __slots__ = ("_found", "_run")
+
+    def __init__(self, text: str, first: int, last: int) -> None:
+        self._run, self._found = (text, first, last), list[tuple[int, int]]()
+
+    def __call__(self, start: int, end: int) -> tuple[int, int]:
+        self._found = self._found or [pair.span(1) for pair in _PAIR.finditer(*self._run)]
+        return self._found[start][0], self._found[end - 1][1]
 
 
 def _after(at: int) -> _Place:
@@ -105,25 +128,26 @@ def _in_base64(at: int, last: int) -> _Place:
     return lambda start, end: (at + start * 4 // 3, min(last, at - (-end * 4 // 3)))
 
 
-def _joined(text: str, escapes: list[tuple[int, int, str]]) -> Reading:
-    pieces: list[str] = []
-    position = 0
-    for start, end, char in escapes:
-        pieces += text[position:start], char
-        position = end
-    pieces.append(text[position:])
-    saved = [end - start - 1 for start, end, _ in escapes]
-    before = [0, *accumulate(saved)]  # what the escapes before each one, and before the end, save
-    at = [start - less for (start, _, _), less in zip(escapes, before, strict=False)]
-    return Reading(
-        "".join(pieces),
-        lambda start, end: (
-            start + before[bisect_left(at, start)],
-            end + before[bisect_left(at, end)],
-        ),
-    )
+class _InEscapes:
+    """The places of what a text says by escapes; looked for once a secret was found in it."""
+
+    __slots__ = ("_at", "_before", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text, self._at, self._before = text, list[int](), list[int]()
+
+    def __call__(self, start: int, end: int) -> tuple[int, int]:
+        if not self._before:
+            escapes = [match.span() for match in _ANY_ESCAPE.finditer(self._text)]
+            # What the escapes before each one, and before the end, save.
+            self._before = [0, *accumulate(end - start - 1 for start, end in escapes)]
+            both = zip(escapes, self._before, strict=False)
+            self._at = [start - less for (start, _), less in both]
+        at, before = self._at, self._before
+        return start + before[bisect_left(at, start)], end + before[bisect_left(at, end)]
 
 
+@lru_cache(maxsize=4096)
 def _char(escape: str) -> str:
     if escape[0] == "&":
         # Always one character, as places are counted by it.
