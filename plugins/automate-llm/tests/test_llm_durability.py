@@ -234,6 +234,28 @@ def test_another_model_is_asked_once_the_attempts_of_the_first_are_spent(kernel)
     assert steps_of(execution) == ["a-model", "a-model#2", "ok"]
 
 
+def test_an_answer_that_a_service_finishes_later_is_waited_for_by_the_workflow(kernel):
+    """No worker is held meanwhile, and what has come of it is in the record."""
+
+    class Later(TestModel):
+        def continuation_delay(self, response: Any) -> float:
+            return 3_600.0
+
+        async def request(self, *given: Any) -> Any:
+            answer = await super().request(*given)
+            answer.state, answer.provider_response_id = "suspended", "job-1"
+            return answer
+
+    agent = durable(kernel, Later())
+
+    @kernel.workflow
+    async def work(ctx: WorkflowContext) -> Any:
+        return await run_agent(ctx, output_of(agent))
+
+    execution = kernel.run(work, patience=0)
+    assert execution.status == "RUNNING" and steps_of(execution) == ["a-model", "agent-sleep"]
+
+
 # -- kinds of tools ---------------------------------------------------------------------------
 
 
