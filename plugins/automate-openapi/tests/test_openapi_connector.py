@@ -451,6 +451,45 @@ def test_documents_of_one_host_may_refer_to_each_other(service: Service) -> None
         specs(from_url(service, external_refs=True))
 
 
+@pytest.mark.parametrize("way", ["up", "absolute", "file", "link"])
+def test_a_document_that_is_referred_to_leads_no_further_out(tmp_path: Path, way: str) -> None:
+    """The second file may refer to what is below the first one's folder, too, and to no more."""
+    folder, outside = tmp_path / "api", tmp_path / "outside.yaml"
+    (folder / "shared").mkdir(parents=True)
+    outside.write_text("Name: {name: name, in: query, schema: {type: string}}\n")
+    (folder / "shared" / "link.yaml").symlink_to(outside)
+    (folder / "near.yaml").write_text(outside.read_text())
+    parameters = [{"$ref": "shared/pets.yaml#/Name"}]
+    content = document({"/a": {"get": operation(parameters=parameters)}})
+    second = folder / "shared" / "pets.yaml"
+    second.write_text("Name: {$ref: '../near.yaml#/Name'}\n")
+    made = connector(content, folder, external_refs=True)
+    assert set(specs(made)["get_a"].input_schema["properties"]) == {"name"}
+    place = {
+        "up": "../../outside.yaml", "absolute": str(outside), "file": outside.as_uri(),
+        "link": "link.yaml",
+    }[way]  # fmt: skip
+    second.write_text(f"Name: {{$ref: '{place}#/Name'}}\n")
+    with pytest.raises(ConfigError, match="not below"):
+        specs(connector(content, folder, external_refs=True))
+
+
+@pytest.mark.parametrize("place", ["https://elsewhere.example/x.json", "file", "{origin}1/x.json"])
+def test_a_fetched_document_leads_to_no_other_host_through_a_second(
+    service: Service, tmp_path: Path, place: str
+) -> None:
+    """Nor to a file, nor to another port; nothing is asked there."""
+    file = tmp_path / "x.json"
+    file.write_text('{"Name": {"name": "name", "in": "query", "schema": {}}}')
+    place = file.as_uri() if place == "file" else place.format(origin=service.url)
+    parameters = [{"$ref": "more.json#/Name"}]
+    service.answer(document({"/a": {"get": operation(parameters=parameters)}}))
+    service.answer({"Name": {"$ref": f"{place}#/Name"}})
+    with pytest.raises(ConfigError, match="another host"):
+        specs(from_url(service, external_refs=True, base_url=service.url))
+    assert [each.target.rpartition("/")[2] for each in service.sent][1:] == ["more.json"]
+
+
 # -- addresses and credentials ---------------------------------------------------------------------
 
 
@@ -729,6 +768,30 @@ def test_a_list_is_gathered_from_its_pages(tmp_path: Path, service: Service) -> 
 def test_wrong_pages_are_a_mistake_of_the_config(pages: Any, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         OpenApiConnector({"document": "x", "pages": {"*": pages}})
+
+
+@pytest.mark.parametrize("place", ["https://login.example/token", "{origin}1/token"])
+def test_a_fetched_document_does_not_choose_who_gets_the_clients_secret(
+    service: Service, place: str
+) -> None:
+    """Only the config names a token's address on another host, or on another port."""
+    flows = {"clientCredentials": {"tokenUrl": place.format(origin=service.url), "scopes": {}}}
+    schemes = {"o": {"type": "oauth2", "flows": flows}}
+    content = document(
+        {"/x": {"get": operation()}}, components={"securitySchemes": schemes}, security=[{"o": []}]
+    )
+    service.answer(content)
+    auth = {"client_id": "me", "client_secret": "T"}
+    with pytest.raises(ConfigError, match="token_url on another host"):
+        call(from_url(service, auth={"o": auth}, base_url=service.url), "get_x")
+    assert len(service.sent) == 1
+    service.answer({"access_token": "issued", "token_type": "bearer", "expires_in": 60})
+    service.answer({})
+    elsewhere = service.url.replace("127.0.0.1", "localhost")
+    told = {"o": {**auth, "token_url": f"{elsewhere}/token"}}
+    made = from_url(service, auth=told, base_url=service.url, allow_private_networks=True)
+    call(made, "get_x")
+    assert service.last.headers["authorization"] == "Bearer issued"
 
 
 def test_a_token_url_that_can_not_be_read_is_a_fault_of_the_config(service: Service) -> None:
