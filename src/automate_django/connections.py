@@ -20,6 +20,7 @@ from asgiref.sync import SyncToAsync
 from django.db import connections
 from django.db.backends.signals import connection_created
 
+from automate_kernel.base.forks import is_within
 from automate_kernel.operations.context import current_call, current_item
 from automate_kernel.plugins import hookimpl
 from automate_kernel.storage.shortage import shortage_of
@@ -47,6 +48,8 @@ def _references() -> int:
 
 
 _idle_references = _references()
+# The modules whose code uses a connection.
+_USES = ("django.db", "automate_django.storage", "automate_kernel.storage")
 View = TypeVar("View")
 
 
@@ -175,6 +178,24 @@ def uses_sqlite(alias: str) -> bool:
     """Return True if this thread has a transaction on the SQLite file of *alias*."""
     mine = connections.all(initialized_only=True)
     return any(each in mine and _in_transaction(each, each.connection) for each in _open(alias))
+
+
+def sqlite_threads(alias: str) -> list[int]:
+    """Return the threads with an open connection to the SQLite file of *alias*."""
+    return [vars(each)["_thread_ident"] for each in _open(alias)]
+
+
+def is_idle(alias: str) -> bool:
+    """
+    Return True if nothing is done on the open connections to the SQLite file of *alias*.
+
+    None has a transaction, and no thread of theirs is in a call of Django's or ours: a cursor that
+    somebody keeps is all there is.
+    """
+    return not any(
+        _in_transaction(each, each.connection) or is_within(vars(each)["_thread_ident"], _USES)
+        for each in _open(alias)
+    )
 
 
 def _open(alias: str) -> list[Any]:

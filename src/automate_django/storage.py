@@ -15,10 +15,12 @@ from django.db.backends.signals import connection_created
 from automate_django.connections import (
     close_idle,
     forget_inherited,
+    is_idle,
     is_pooled,
     is_spare,
     place_of,
     remember,
+    sqlite_threads,
     uses_sqlite,
 )
 from automate_kernel.base.errors import ConfigError, ErrorCodes, StorageError, type_name
@@ -123,7 +125,9 @@ class DjangoStorage:
         self._notifier = (
             Notifier(self._own_connection, self._owner, self._saves) if listen else None
         )
-        self._gate = ForkGate(self._close_idle, self._is_mine)
+        self._gate = ForkGate(
+            self._close_idle, self._is_mine, holders=self._holders, idle=self._is_idle
+        )
         connection_created.connect(self._connected)
         renew_in_children(self)
 
@@ -137,6 +141,12 @@ class DjangoStorage:
 
     def _is_mine(self) -> bool:
         return apps.models_ready and uses_sqlite(self.alias)
+
+    def _holders(self) -> list[int]:
+        return sqlite_threads(self.alias) if apps.models_ready else []
+
+    def _is_idle(self) -> bool:
+        return not apps.models_ready or is_idle(self.alias)
 
     def renew(self) -> None:
         """Have Django open connections of this process's own, and leave the others open."""

@@ -103,7 +103,12 @@ def fork_gate(engine: Engine) -> Callable[[], AbstractContextManager[None]]:
         held = _held[engine] = {}
         event.listen(engine, "checkout", partial(_hold, held))
         event.listen(engine, "checkin", partial(_give_back, held))
-    return ForkGate(partial(_close_idle, engine, held), partial(_is_mine, engine, held)).entered
+    gate = ForkGate(
+        partial(_close_idle, engine, held),
+        partial(_is_mine, engine, held),
+        holders=lambda: [thread for record, thread in held.copy().items() if record.in_use],
+    )
+    return gate.entered
 
 
 # Who has taken which connection of an engine. A pool knows their number at most.

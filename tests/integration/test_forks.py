@@ -546,6 +546,15 @@ def in_other_thread():
             outbox.enqueue("note", {"by": "another thread's block"})
             ready.set()
             go.wait()
+    elif sys.argv[2] == "kept":
+        kept = connection.cursor()
+        kept.execute("SELECT 1")
+        kept.fetchall()
+        ready.set()
+        ended.wait()
+        kept.execute("SELECT 2")
+        assert kept.fetchall() == [(2,)], "the parent's own goes on"
+        kept.close()
     elif sys.argv[2] == "rows":
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 UNION SELECT 2")
@@ -573,6 +582,8 @@ def fork():
             outbox.enqueue("note", {"by": "the child, without a parent"})
         except StorageError as error:
             os.write(1, f"{error.code} ".encode())
+            if "thread importer" in error.message and "in in_other_thread" in error.message:
+                os.write(1, b"held by the importer ")
             os.write(say, b"1")
         os._exit(0)
     os.read(first, 1)
@@ -583,7 +594,7 @@ if sys.argv[2] == "mine":
         outbox.enqueue("note", {"by": "this block"})
         child, tell = fork()
 else:
-    thread = threading.Thread(target=in_other_thread)
+    thread = threading.Thread(target=in_other_thread, name="importer")
     thread.start()
     ready.wait()
     os.register_at_fork(before=lambda: threading.Timer(0.2, go.set).start())
@@ -600,7 +611,13 @@ print(count)
 
 @pytest.mark.parametrize(
     ("case", "told"),
-    [("idle", "3"), ("block", "3"), ("rows", "3"), ("mine", "FAILED_PRECONDITION 1")],
+    [
+        ("idle", "3"),
+        ("block", "3"),
+        ("rows", "3"),
+        ("mine", "FAILED_PRECONDITION 1"),
+        ("kept", "FAILED_PRECONDITION held by the importer 0"),
+    ],
 )
 def test_a_fork_of_django_on_sqlite(case: str, told: str, tmp_path: Path) -> None:
     """What the child commits is there, whatever connections the threads of its parent had."""

@@ -7,8 +7,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -38,6 +39,12 @@ def renew_in_children(one: Renewable) -> None:
 _renewed_in = os.getpid()
 # So long a fork waits for transactions of other threads. Most take milliseconds.
 _PATIENCE_SECONDS = 10.0
+# And so long for connections that are held with nothing done on them, perhaps for ever.
+_IDLE_PATIENCE_SECONDS = 2.0
+# Whose calls are no place of the application's.
+_OTHERS = (
+    "asgiref", "automate_", "contextlib", "django.", "queue", "sqlalchemy.", "sqlite3", "threading",
+)  # fmt: skip
 _LOOK_SECONDS = 0.005
 
 
@@ -49,13 +56,21 @@ class ForkGate:
     child ever frees those of a thread that is not there. So a fork waits until all are out, for ten
     seconds, has newcomers wait, and calls *leave*, which closes what the child must not inherit.
     *leave* returns False while somebody still uses it. *mine* returns True if the thread that forks
-    does so itself: then it is no use to wait.
+    does so itself: then it is no use to wait. *holders* returns the threads that use it past the
+    gate. *idle* returns True if nothing is done or half done there: then a fork waits for two
+    seconds.
     """
 
     def __init__(
-        self, leave: Callable[[], bool] = lambda: True, mine: Callable[[], bool] = lambda: False
+        self,
+        leave: Callable[[], bool] = lambda: True,
+        mine: Callable[[], bool] = lambda: False,
+        *,
+        holders: Callable[[], Iterable[int]] = tuple,
+        idle: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._leave, self.mine = leave, mine
+        self._leave, self.mine, self._holders, self._idle = leave, mine, holders, idle
+        self._used_by = ""
         self.left = False
         self.torn = False
         _gates[id(self)] = self
@@ -77,7 +92,8 @@ class ForkGate:
         """Raise `StorageError` in a child that can't use the library."""
         if self.torn:
             raise StorageError(
-                "this process was forked while SQLite was in use, and so can't use it",
+                f"this process was forked while SQLite was in use{self._used_by}, and so can't"
+                " use it",
                 code=ErrorCodes.FAILED_PRECONDITION,
                 hint="end your transactions and stop workers before you fork, fork before they"
                 " begin, or start a new process (multiprocessing's 'spawn', or subprocess)",
@@ -98,6 +114,17 @@ class ForkGate:
             while _closed:
                 time.sleep(_LOOK_SECONDS)
             _inside[token] = self, me
+
+    @property
+    def idle(self) -> bool:
+        """True if who uses the library does nothing with it now."""
+        return all(gate is not self for gate, _ in _inside.copy().values()) and self._idle()
+
+    def note_users(self) -> None:
+        """Note which threads use the library, and where they are, for the child's error."""
+        threads = [thread for gate, thread in _inside.copy().values() if gate is self]
+        users = [_place_of(thread) for thread in dict.fromkeys([*threads, *self._holders()])]
+        self._used_by = f" by {', '.join(users)}" if users else ""
 
     def leave(self) -> bool:
         """Close what a child must not inherit; return False while somebody uses the library."""
@@ -138,14 +165,46 @@ def new_rlock() -> Any:
 
 def _close_gates() -> None:
     """Keep newcomers out, and wait until all others have left, but for whom it is no use."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    began = time.monotonic()
     _closed.append(threading.get_ident())
     while True:
         gates = _alive(_gates)
         used = {gate for gate in gates if not gate.leave()}
-        if not used - _hopeless(gates) or time.monotonic() > deadline:
-            return
+        awaited, waited = used - _hopeless(gates), time.monotonic() - began
+        idle = waited > _IDLE_PATIENCE_SECONDS and all(gate.idle for gate in awaited)
+        if idle or waited > _PATIENCE_SECONDS:
+            break
         time.sleep(_LOOK_SECONDS)
+    for gate in used:
+        gate.note_users()
+
+
+def is_within(thread: int, modules: tuple[str, ...]) -> bool:
+    """Return True if a *thread* runs code of *modules*, by the beginnings of their names."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - its own documentation names it
+    while frame is not None:
+        if _module_of(frame).startswith(modules):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _place_of(thread: int) -> str:
+    """Return the name of a *thread*, and the line of the application that it has come to."""
+    # Not threading.enumerate, which takes a lock that a signal handler's own thread may have.
+    known = vars(threading)["_active"].get(thread)
+    name = f"the thread {known.name if known is not None else thread}"
+    first = frame = sys._current_frames().get(thread)  # noqa: SLF001 - as above
+    while frame is not None and _module_of(frame).startswith(_OTHERS):
+        frame = frame.f_back
+    frame = frame or first
+    if frame is None:
+        return name
+    return f"{name} ({frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name})"
 
 
 def _hopeless(gates: list[ForkGate]) -> set[ForkGate]:
