@@ -21,6 +21,7 @@ from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now
 from automate_kernel.storage.tables import OUTBOX
 from automate_testing.clock import FakeClock
+from automate_sqlalchemy import SqlAlchemyStorage
 from automate_kernel.workflows.steer.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.code import WorkflowContext
 from automate_kernel.workflows.drive import engine
@@ -599,3 +600,38 @@ def test_a_failure_that_seems_to_end_before_it_began_is_one_attempt() -> None:
         started_at=began, failed_at=end,
     )  # fmt: skip
     assert [each.attempt for each in step_attempts([run], [failure])] == [1]
+
+
+@pytest.mark.parametrize("database", ["memory", "sqlite", "postgresql", "mariadb"])
+def test_a_step_keeps_the_time_at_which_it_began(
+    request: pytest.FixtureRequest, database: str
+) -> None:
+    """Later saves don't move it: of another attempt, of an answer, of a loop's next round."""
+    clock, storage = FakeClock(), None
+    if database != "memory":
+        engine = request.getfixturevalue(f"{database}_engine")
+        storage = SqlAlchemyStorage(engine, clock=clock)
+    with Kernel(storage or MemoryStorage(clock), discover=False, secrets={}) as kernel:
+        flaky(kernel, 2)
+        add(
+            kernel,
+            {"id": "retried", "action": "work", "retry": {"attempts": 3, "delay": "1m"}},
+            {"id": "asked", "approval": {"title": "Go on?"}},
+            {"id": "looped", "for_each": "{{ [1, 2] }}", "steps": [{"id": "in", "sleep": "10m"}]},
+        )
+        execution_id = kernel.start("flow")
+        seen: dict[str, set[datetime]] = {}
+        for number in range(30):
+            kernel.run_until_idle()
+            for run in kernel.executions.get(execution_id).steps:
+                if run.started_at is not None and run.step_id is not None:
+                    seen.setdefault(run.step_id, set()).add(run.started_at)
+            if number == 5:
+                kernel.approvals.approve(execution_id, "asked", by="ann")
+                kernel.run_until_idle()
+            clock.advance(60)
+        assert kernel.executions.get(execution_id).status.value == "COMPLETED"
+    assert all(len(times) == 1 for times in seen.values()), seen
+    began = {step: min(times) for step, times in seen.items()}
+    first, second = "looped[0].in", "looped[1].in"
+    assert began["retried"] < began["asked"] < began["looped"] <= began[first] < began[second]
