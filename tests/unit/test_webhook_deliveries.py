@@ -482,3 +482,20 @@ def test_two_dispatches_may_be_alike(event: str, body: bytes) -> None:
     assert not send(kernel, _github(body, "2", event), body).duplicate
     assert send(kernel, _github(body, "2", event), body).duplicate
     assert items(kernel) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "body"),
+    [
+        ("workflow_dispatch", b"payload=%7B%22inputs%22%3A1%7D"),
+        ("repository_dispatch", b'["inputs"]'),
+        ("workflow_dispatch", b'{"ref": "main"}'),
+        ("push", b'{"inputs": {}, "ref": "main"}'),
+    ],
+    ids=["form", "list", "no inputs", "no dispatch"],
+)
+def test_a_body_that_is_no_dispatch_counts_once(event: str, body: bytes) -> None:
+    """Whatever its header says, which nobody has signed, and whatever it holds."""
+    scheme = GitHubSignature("HOOK")
+    ids = {scheme.second_id(_github(body, delivery, event), body) for delivery in ("1", "2")}
+    assert len(ids) == 1 and None not in ids

@@ -889,6 +889,19 @@ class ExecutionStoreContract:
         assert action.done == 1
         assert self.statuses(store, [early, late]) == ["FAILED", "FAILED"]
 
+    def test_what_comes_after_a_bulk_action_began_is_not_meant(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Else it would never end while more and more come."""
+        early = self.begin(store, workflow, id=f"01890000-0000-7000-8000-{1:012x}")
+        meant = {"workflow": workflow.name}
+        action = store.run_bulk(BulkAction("cancel", meant, target="executions"), limit=0)
+        clock.advance(1)
+        late = self.begin(store, workflow, id=f"01890000-0000-7000-8000-{2:012x}")
+        action = store.run_bulk(replace(action, finished=False))
+        assert action.done == 1
+        assert self.statuses(store, [early, late]) == ["CANCELLED", "PENDING"]
+
     def test_one_that_is_refused_leaves_the_others(
         self, store: ExecutionStore, workflow: Workflow
     ) -> None:
