@@ -27,7 +27,7 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
                  RETRY             PENDING or RETRY ─cancel─▶ CANCELLED ─requeue─▶ PENDING
 ```""",
     "automate_failure": "A failed attempt of an item or of a step. The first of each and the "
-    "latest are kept. [Find what failed](../howto/find-what-failed.md) shows them.",
+    "latest are kept. [Debug failures](../howto/find-what-failed.md) shows them.",
     "automate_label": "A key of your application by which an item or an execution is found.",
     "automate_execution_activity": "What became of executions and steps, by minute, worker and "
     "workflow. It is kept for a week.",
@@ -39,7 +39,7 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
     "automate_outbox_pause": "The kinds that are paused, and workflows: `workflow:` and the name, "
     "with a line break and the tenant if it is for one.",
     "automate_outbox_limit": "The kinds of which only so many run at once, or start in a time; see "
-    "[Steer the outbox](../howto/steer-the-outbox.md).",
+    "[Operate the outbox: pause, limit, retry, purge](../howto/steer-the-outbox.md).",
     "automate_definition": "Every workflow definition that an execution was started with.",
     "automate_execution": """\
 One run of a workflow for one event.
@@ -78,7 +78,7 @@ PENDING ◀▶ RUNNING ─┬▶ COMPLETED
     "[Budgets](../howto/language-models.md#budgets).",
     "automate_debounce": "The executions of debounced workflows that wait for the last event.",
     "automate_worker": "The workers that run, as they last reported; see "
-    "[Observe it](../howto/observe.md).",
+    "[Metrics, traces, logs and health](../howto/observe.md).",
     "automate_activity": "What each worker did to items of each kind, minute by minute. It alone "
     "writes its rows.",
 }
