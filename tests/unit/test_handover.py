@@ -13,6 +13,8 @@ from workers import working
 from automate_kernel import Kernel
 from automate_kernel.plugins.connectors import Connector, action
 from automate_kernel.outbox import OutboxItem
+from automate_kernel.outbox.worker_reports import read_workers
+from automate_kernel.workflows.store import checkpoints as checkpoints_module
 from automate_kernel.outbox.handover import LONGEST_SECONDS, NOTE, Handover
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.query import Where
@@ -370,3 +372,23 @@ def test_a_strange_note_is_no_note(content: dict[str, Any]) -> None:
     Handover.of({NOTE: content})
     assert Handover.of({NOTE: "text"}) is None
     assert Handover.of({}) is None
+
+
+def test_the_workers_are_read_once_for_all_that_are_handed_on_together(
+    storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many executions of a deploy a worker can't go on with."""
+    reads: list[int] = []
+
+    def read(rows: Any) -> Any:
+        reads.append(1)
+        return read_workers(rows)
+
+    monkeypatch.setattr(checkpoints_module, "read_workers", read)
+    old = kernel_on(storage)
+    define(old, step("a", "mail.send2"))
+    ids = [old.start("w") for _ in range(5)]
+    items = old.outbox.claim_batch("me", 5)
+    old._runner.handle_advances(items)
+    assert all(item_of(old, one).handover for one in ids)
+    assert len(reads) == 1

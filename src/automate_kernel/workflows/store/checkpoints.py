@@ -533,17 +533,19 @@ class Checkpoints:
 
     def _finish(self, rows: Rows, saves: Sequence[Save], now: datetime) -> None:
         """Record the outcomes of items in the transaction that saves their executions."""
-        outcomes = [self._outcome(rows, save, now) for save in saves]
+        # Asked once for all that are handed on together.
+        able = self._able(rows) if any(save.turn.lack for save in saves) else ()
+        outcomes = [self._outcome(rows, save, now, able) for save in saves]
         # At once: who leaves one key after another wakes who waits in an order of its own, and two
         # such could wait for each other.
         owner = saves[0].item.lease_owner or "" if saves else ""
         if lost := self._outbox.acknowledge(owner, outcomes, transaction=rows.native):
             raise LeaseLostError(f"the lease of item {min(lost)} is lost")
 
-    def _outcome(self, rows: Rows, save: Save, now: datetime) -> Outcome:
+    def _outcome(self, rows: Rows, save: Save, now: datetime, able: Sequence[str]) -> Outcome:
         item, wait = save.item, save.turn.wait
         if save.turn.lack is not None:
-            return self._handover(rows, item, save.turn.lack, now, anew=save.advanced)
+            return self._handover(rows, item, save.turn.lack, now, able, anew=save.advanced)
         if wait is None:
             return Outcome(item.id, token=item.lease_token)
         self._change_note(rows, item, None)
@@ -552,7 +554,7 @@ class Checkpoints:
     def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> Outcome:
         """Let the execution of a claimed item wait for another worker; return what was recorded."""
         with self._storage.begin() as rows:
-            outcome = self._handover(rows, item, lack, rows.now())
+            outcome = self._handover(rows, item, lack, rows.now(), self._able(rows))
             owner = item.lease_owner or ""
             if self._outbox.acknowledge(owner, [outcome], transaction=rows.native):
                 raise LeaseLostError(f"the lease of item {item.id} is lost")
@@ -564,13 +566,14 @@ class Checkpoints:
         item: OutboxItem,
         lack: UnknownHereError,
         now: datetime,
+        able: Sequence[str],
         *,
         anew: bool = False,
     ) -> Outcome:
         """
         Note on *item* why another worker has to go on; return the outcome to record.
 
-        It follows on the note that is there, unless it is to be one *anew*.
+        *able* are the workers that live. The note follows on the one before, if it isn't *anew*.
         """
         worker = item.lease_owner or ""
         reason = f"worker {worker} {lack}"
@@ -579,17 +582,17 @@ class Checkpoints:
         note = Handover(lack.reason, reason[:_MOST_REASON], worker, now)
         note = note.after({} if anew else item.headers)
         self._change_note(rows, item, note)
-        delay = note.delay(untried=self._has_untried(rows, note))
+        delay = note.delay(untried=not set(able) <= set(note.tried))
         return Outcome(
             item.id, ItemStatus.PENDING, delay, note.code, note.reason, item.lease_token, note.code
         )
 
-    def _has_untried(self, rows: Rows, note: Handover) -> bool:
-        """Return True if a worker lives that has not met what *note* is about."""
+    def _able(self, rows: Rows) -> list[str]:
+        """Return the workers that live and drive executions."""
         if not self._shares_tables:
-            return False
-        able = (one for one in read_workers(rows) if one.alive and not one.stopping)
-        return any(ADVANCE in one.kinds and one.id not in note.tried for one in able)
+            return []
+        live = (one for one in read_workers(rows) if one.alive and not one.stopping)
+        return [one.id for one in live if ADVANCE in one.kinds]
 
     def _change_note(self, rows: Rows, item: OutboxItem, note: Handover | None) -> None:
         """Write the note of a handover, or take away the one that is there."""
