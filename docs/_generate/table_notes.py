@@ -31,8 +31,6 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
     "automate_label": "A key of your application by which an item or an execution is found.",
     "automate_execution_activity": "What became of executions and steps, by minute, worker and "
     "workflow. It is kept for a week.",
-    "automate_schema": "One row: the version of the tables, if `automate db` made them. Django and "
-    "Alembic keep an account of their own.",
     "automate_outbox_lane": "A row exists while an item with its `ordering_key` runs.",
     "automate_outbox_slot": "A row exists while an item with its `concurrency_key` runs: the "
     "key has as many slots as may run at once.",
@@ -375,7 +373,4 @@ COLUMN_NOTES = {
     ("automate_execution_activity", "step_times"): "how long steps took, likewise",
     ("automate_execution_activity", "actions"): "outcomes and times of steps by their actions",
     ("automate_execution_activity", "waits"): "numbers and times of ended waits by their reasons",
-    ("automate_schema", "name"): "`automate`",
-    ("automate_schema", "version"): "the version of the tables that `automate db migrate` made",
-    ("automate_schema", "migrated_at"): "when",
 }

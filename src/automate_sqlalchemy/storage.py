@@ -432,7 +432,7 @@ class SqlAlchemyStorage:
 
     def migrate(self, *, force: bool = False) -> list[str]:
         """
-        Bring the tables to this release's version, and return the statements.
+        Add what this release needs to the tables, and return the statements.
 
         It is one transaction. MariaDB and MySQL commit each statement by itself; there it goes on
         where it was interrupted. Rows stay. Of two processes that migrate at once, one finds

@@ -166,7 +166,7 @@ CASES: dict[str, list[Case]] = {
     "plugins manifest": [Case(f"{HTTP} --check", "up to date")],
     "secrets check": [Case("")],
     "db create": [Case(""), Case("--sql")],
-    "db check": [Case("", "expected_version")],
+    "db check": [Case("", "managed_by")],
     "db migrate": [Case("--sql"), Case("--force", "statements")],
 }
 # These need more than a case: a test of their own, below or elsewhere.

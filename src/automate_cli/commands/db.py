@@ -68,8 +68,7 @@ def check(context: Context) -> None:
     out.data(
         {
             "database": report.place,
-            **attributes(report, "ok", "version"),
-            "expected_version": report.expected,
+            "ok": report.ok,
             "managed_by": report.manager,
             "differences": [
                 attributes(each, "kind", "table", "name", "text", "needed")
@@ -78,7 +77,8 @@ def check(context: Context) -> None:
             "remedy": None if report.ok else report.remedy,
         }
     )
-    out.line(f"{report.place}: {_version(report.version, report.manager)}")
+    managed = f" ({report.manager.capitalize()} manages the tables)"
+    out.line(report.place + ("" if report.manager == "automate" else managed))
     problem = "it has none of the tables"
     if not report.empty:
         problem = f"{len(report.differences)} differences from the tables of this release"
@@ -89,13 +89,6 @@ def check(context: Context) -> None:
     out.line("as they should be")
 
 
-def _version(version: int | None, manager: str) -> str:
-    if manager == "django":
-        return "Django manages the tables"
-    text = "no version is recorded" if version is None else f"version {version}"
-    return f"{text}; Alembic has been here" if manager == "alembic" else text
-
-
 @app.called("automate db migrate --sql", "automate db migrate")
 def migrate(
     context: Context,
@@ -103,7 +96,7 @@ def migrate(
     force: bool = flag("--force", "Migrate though Alembic manages the tables."),
 ) -> None:
     """
-    Bring the tables of an earlier release to this one's; rows stay.
+    Add what this release needs to the tables; rows stay.
 
     In one transaction, except on MariaDB and MySQL: run again after an interruption, it goes on.
     Start workers of this release afterwards; those of the release before may still run meanwhile.
@@ -128,11 +121,10 @@ def _migrate(context: Context, *, sql: bool, options: dict[str, Any]) -> None:
     storage, out = _storage(context, file=not sql), context.out
     report = storage.check_schema()
     if sql:
-        _show_sql(context, report.place, list(report.script))
+        _show_sql(context, report.place, list(report.statements))
         return
     run = storage.migrate(**options)
-    after = storage.check_schema()
-    out.data({"database": report.place, "statements": run, "version": after.version})
+    out.data({"database": report.place, "statements": run})
     for text in run:
         first = text.partition("\n")[0].removesuffix("(").rstrip()
         out.line(f"{first} … done")

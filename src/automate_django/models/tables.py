@@ -44,6 +44,28 @@ class UniqueIfSet(models.UniqueConstraint):
         return models.UniqueConstraint(fields=self.fields, name=self.name, condition=condition)
 
 
+class PartialIndex(models.Index):
+    """
+    An index of the rows that meet its condition.
+
+    A database without partial indexes has all rows in it, so it begins with the condition there: a
+    claim reads no item that has ended.
+    """
+
+    def create_sql(self, model: Any, schema_editor: Any, using: str = "", **options: Any) -> Any:
+        """Return the SQL that makes it."""
+        if schema_editor.connection.features.supports_partial_indexes:
+            return super().create_sql(model, schema_editor, using, **options)
+        conditions: list[Any] = self.condition.children if self.condition is not None else []
+        leading = [
+            field.removesuffix("__isnull")
+            for field, value in conditions
+            if value is not False and field not in self.fields
+        ]
+        whole = models.Index(fields=[*leading, *self.fields], name=self.name)
+        return whole.create_sql(model, schema_editor, using, **options)
+
+
 _FIELDS = {"execution_id": "execution"}
 """The fields that have another name than their column."""
 _LOOSE: Any = {"on_delete": models.DO_NOTHING, "db_constraint": False, "db_index": False}
@@ -60,8 +82,12 @@ def _meta(table: str, **options: Any) -> Any:
             unique = UniqueIfSet if index.where else models.UniqueConstraint
             constraints.append(unique(fields=fields, name=index.name))
         else:
-            condition = Q(**dict(map(_condition, index.where))) if index.where else None
-            indexes.append(models.Index(fields=fields, name=index.name, condition=condition))
+            condition = Q(**dict(map(_condition, index.where)))
+            indexes.append(
+                PartialIndex(fields=fields, name=index.name, condition=condition)
+                if index.where
+                else models.Index(fields=fields, name=index.name)
+            )
     own = {"db_table": table, "indexes": indexes, "constraints": constraints}
     return type("Meta", (), {**own, **options})
 
@@ -243,19 +269,6 @@ class OutboxLabel(_KernelTable):
 
     def __str__(self) -> str:
         return f"{self.name}={self.value}"
-
-
-class SchemaVersion(_KernelTable):
-    """The version of the tables, where ``automate db`` migrates them and not Django."""
-
-    name = models.CharField(max_length=200, primary_key=True)
-    version = models.IntegerField()
-    migrated_at = models.DateTimeField()
-
-    Meta = _meta(tables.SCHEMA, default_permissions=())
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.version}"
 
 
 class WebhookDelivery(_KernelTable):

@@ -1,36 +1,26 @@
 """
 Migration: it compares a database's tables with ours, and makes the statements that mend them.
 
-It compares the database's catalogue with `automate_kernel.storage.tables`, so a column or index
-that is added there needs no more. A change that no comparison finds is a `MigrationStep`.
+It compares the database's catalogue with `automate_kernel.storage.tables`, so a table, column or
+index that is added there needs no more.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.dialects import Dialect
-from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.storage.shortage import warn_of
-from automate_kernel.storage.tables import (
-    NULL,
-    RETIRED_INDEXES,
-    SCHEMA,
-    TABLES,
-    VERSION,
-    Column,
-    Index,
-    Table,
-)
+from automate_kernel.storage.tables import NULL, TABLES, Column, Index, Table
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -92,21 +82,6 @@ def _add_column(dialect: Dialect, table: Table, column: Column) -> str:
     return f"{_alter(dialect, table)} ADD COLUMN {text}"
 
 
-def _json_as_text(dialect: Dialect, table: Table, column: Column) -> tuple[str, ...]:
-    """Return the statements that make text of a column of the database's own type for JSON."""
-    alter, name = _alter(dialect, table), _name(dialect, column.name)
-    if dialect.name == "mysql":
-        return (f"{alter} MODIFY {_column(dialect, column)}",)
-    new = _name(dialect, f"{column.name}_text")
-    null = "" if column.null else " NOT NULL DEFAULT 'null'"
-    return (
-        f"{alter} ADD COLUMN {new} {_type_of(dialect, column)}{null}",
-        f"UPDATE {_name(dialect, table.name)} SET {new} = CAST({name} AS TEXT)",
-        f"{alter} DROP COLUMN {name}",
-        f"{alter} RENAME COLUMN {new} TO {name}",
-    )
-
-
 def _create_index(dialect: Dialect, table: Table, index: Index) -> str:
     """Return the statement that makes *index*, on some rows only where the database can."""
     names = ", ".join(_name(dialect, name) for name in _columns_of(dialect, index))
@@ -155,12 +130,11 @@ def _name(dialect: Dialect, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _FoundColumn:
-    """A column, with the database's word for its type; *default* is True if it has one."""
+    """A column, with the database's word for its type."""
 
     name: str
     type: str
     null: bool
-    default: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +166,9 @@ class _Catalogue:
     """
     The queries for a database's catalogue, with a place for the *table* names in question.
 
-    *columns* gives table, name, type, nullness and if there is a default. *indexes* gives a row for
-    each column of each index but the primary key's, in order: table, name, uniqueness, validity,
-    column (null for an expression), if that descends, and the condition.
+    *columns* gives table, name, type and nullness. *indexes* gives a row for each column of each
+    index but the primary key's, in order: table, name, uniqueness, validity, column (null for an
+    expression), if that descends, and the condition.
     """
 
     columns: str
@@ -205,8 +179,7 @@ class _Catalogue:
 _CATALOGUES = {
     "postgresql": _Catalogue(
         """
-SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
-       a.atthasdef
+SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull
   FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
  WHERE c.oid = ANY(ARRAY[{}]::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY c.relname, a.attnum
@@ -225,7 +198,7 @@ SELECT c.relname::text, i.relname::text, x.indisunique, x.indisvalid, a.attname:
     ),
     "sqlite": _Catalogue(
         """
-SELECT m.name, p.name, p.type, NOT p."notnull", p.dflt_value IS NOT NULL
+SELECT m.name, p.name, p.type, NOT p."notnull"
   FROM sqlite_master m, pragma_table_info(m.name) p
  WHERE m.type = 'table' AND m.name IN ({})
 """,
@@ -241,10 +214,8 @@ SELECT m.name, l.name, l."unique", 1, x.name, x."desc",
 """,
     ),
     "mysql": _Catalogue(
-        # MariaDB's word for no default of a column that may be null is the text NULL.
         """
-SELECT TABLE_NAME, COLUMN_NAME, CONCAT_WS(' ', COLUMN_TYPE, COLLATION_NAME), IS_NULLABLE = 'YES',
-       COALESCE(UPPER(COLUMN_DEFAULT) <> 'NULL', 0)
+SELECT TABLE_NAME, COLUMN_NAME, CONCAT_WS(' ', COLUMN_TYPE, COLLATION_NAME), IS_NULLABLE = 'YES'
   FROM information_schema.COLUMNS
  WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({}) ORDER BY TABLE_NAME, ORDINAL_POSITION
 """,
@@ -256,25 +227,17 @@ SELECT TABLE_NAME, INDEX_NAME, NOT NON_UNIQUE, 1, COLUMN_NAME, COLLATION = 'D', 
 """,
     ),
 }
-# MariaDB's word for JSON is a long text with a check of this kind.
-_MARIADB_JSON = """
-SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.CHECK_CONSTRAINTS
- WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME IN ({})
-   AND LOCATE('json_valid(', LOWER(CHECK_CLAUSE)) > 0
-"""
 
 
 def _read_tables(rows: Rows, names: Iterable[str]) -> dict[str, _FoundTable]:
-    """Return those of the tables *names* that the database has, in two or three queries."""
+    """Return those of the tables *names* that the database has, in two queries."""
     catalogue = _CATALOGUES[rows.dialect.name]
     these = ", ".join(catalogue.table.format(name) for name in names)
-    checked = _json_checks(rows, these) if rows.dialect.name == "mysql" else ()
     found: dict[str, _FoundTable] = {}
-    for *texts, null, default in rows.run(catalogue.columns.format(these), (), fetch=True):
+    for *texts, null in rows.run(catalogue.columns.format(these), (), fetch=True):
         table, name, type_ = map(_text, texts)
-        type_ = "json" if (table, name) in checked else type_.lower()
         own = found.setdefault(table, _FoundTable())
-        own.columns[name] = _FoundColumn(name, type_, bool(null), bool(default))
+        own.columns[name] = _FoundColumn(name, type_.lower(), bool(null))
     for table, name, unique, valid, column, descends, where in rows.run(
         catalogue.indexes.format(these), (), fetch=True
     ):
@@ -283,13 +246,6 @@ def _read_tables(rows: Rows, names: Iterable[str]) -> dict[str, _FoundTable]:
         columns = (*before, (column or "?") + (" DESC" if descends else ""))
         indexes[name] = _FoundIndex(name, columns, bool(unique), where, bool(valid))
     return found
-
-
-def _json_checks(rows: Rows, these: str) -> set[tuple[str, str]]:
-    if "mariadb" not in _text(rows.run("SELECT VERSION()", (), fetch=True)[0][0]).lower():
-        return set()
-    found = rows.run(_MARIADB_JSON.format(these), (), fetch=True)
-    return {(_text(table), _text(name)) for table, name in found}
 
 
 def _text(value: object) -> str:
@@ -316,29 +272,11 @@ def _manager_of(rows: Rows) -> str:
     return "alembic" if "alembic_version" in found else "automate"
 
 
-_VERSION_ROW = "automate"
 # Taken while a schema is changed, so that of two that migrate at once one finds nothing to do.
 _LOCK = 4_276_115_017
 _LOCK_SECONDS = 60
+_NAME_OF_LOCK = "automate_schema"
 _PATIENCE = "10s"
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationStep:
-    """
-    A change that comparison can't find, for databases whose version is below *version*.
-
-    *statements* are made for a dialect, and run after all that is missing was added. On MariaDB
-    and MySQL each must bear to be run again.
-    """
-
-    version: int
-    name: str
-    statements: Callable[[Dialect], Sequence[str]]
-
-
-STEPS: tuple[MigrationStep, ...] = ()
-"""All there ever were, the oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +288,7 @@ class SchemaDifference:
     Where *statements* is empty a person must mend it.
     """
 
-    kind: Literal["table", "column", "index", "version"]
+    kind: Literal["table", "column", "index"]
     table: str
     name: str
     text: str
@@ -363,17 +301,13 @@ class SchemaReport:
     """
     The comparison of a database's tables with those of this release.
 
-    *version* is the one that `migrate` has recorded, None if it never did. *manager* is the tool
-    that keeps account of our tables: ``django``, ``alembic`` or ``automate``. *place* names the
-    database.
+    *manager* is the tool that keeps account of our tables: ``django``, ``alembic`` or ``automate``.
+    *place* names the database.
     """
 
     place: str
-    version: int | None
     manager: str
     differences: tuple[SchemaDifference, ...]
-    expected: int = VERSION
-    dialect: str = ""
 
     @property
     def ok(self) -> bool:
@@ -394,19 +328,6 @@ class SchemaReport:
     def statements(self) -> tuple[str, ...]:
         """The SQL that `migrate` would run for the differences, in order."""
         return tuple(sql for each in self.differences for sql in each.statements)
-
-    @property
-    def script(self) -> tuple[str, ...]:
-        """The SQL to run instead of `migrate`: the statements, and a record of the version."""
-        if self.manager == "django" or (self.ok and self.version == self.expected):
-            return self.statements
-        now = "UTC_TIMESTAMP(6)" if self.dialect == "mysql" else "CURRENT_TIMESTAMP"
-        values = f"'{_VERSION_ROW}', {self.expected}, {now}"
-        return (
-            *self.statements,
-            f"DELETE FROM {SCHEMA} WHERE name = '{_VERSION_ROW}'",
-            f"INSERT INTO {SCHEMA} (name, version, migrated_at) VALUES ({values})",
-        )
 
     @property
     def remedy(self) -> str:
@@ -443,18 +364,14 @@ class SchemaReport:
 
 
 def inspect_schema(rows: Rows, place: str) -> SchemaReport:
-    """Compare the database with our tables. It reads the catalogue and a single row."""
+    """Compare the database with our tables. It reads the catalogue alone."""
     found = _read_tables(rows, TABLES)
-    version = _recorded(rows) if SCHEMA in found else None
     differences = [
         difference
         for table in TABLES.values()
         for difference in _compared(rows.dialect, table, found.get(table.name))
     ]
-    manager = _manager_of(rows)
-    if found and manager == "automate":
-        differences += _steps_left(rows.dialect, version)
-    return SchemaReport(place, version, manager, tuple(differences), dialect=rows.dialect.name)
+    return SchemaReport(place, _manager_of(rows), tuple(differences))
 
 
 def require_schema(storage: Storage) -> None:
@@ -486,14 +403,12 @@ def make_tables(rows: Rows, place: str) -> list[str]:
         missing = [each for each in report.differences if each.kind == "table"]
         for each in missing:
             _run(rows, each.statements)
-        if report.empty and report.manager != "django":
-            _record(rows)
     return [each.name for each in missing]
 
 
 def migrate_schema(rows: Rows, place: str, *, force: bool = False) -> list[str]:
     """
-    Bring the tables to this release's version in the transaction of *rows*; return the statements.
+    Add to the tables what this release needs, in the transaction of *rows*; return the statements.
 
     Only indexes that are made anew are dropped. Raises `AutomateError` where Django keeps account
     of the tables and columns or tables are missing; where Alembic does, unless *force*; and for a
@@ -506,12 +421,9 @@ def migrate_schema(rows: Rows, place: str, *, force: bool = False) -> list[str]:
             # A wait for a lock on a table holds up every statement that comes after.
             rows.run(f"SET LOCAL lock_timeout = '{_PATIENCE}'", (), fetch=False)
         _run(rows, report.statements)
-        left = [each for each in inspect_schema(rows, place).differences if each.kind != "version"]
-        if left:
+        if left := inspect_schema(rows, place).differences:
             text = "; ".join(each.text for each in left)
             raise AutomateError(ErrorCodes.INTERNAL, f"{place}: this is left to mend: {text}")
-        if report.manager != "django" and report.version != VERSION:
-            _record(rows)
     return list(report.statements)
 
 
@@ -520,11 +432,6 @@ def _refuse(report: SchemaReport, force: bool) -> None:
         text = f"{report.place}: {text}"
         return AutomateError(ErrorCodes.FAILED_PRECONDITION, text, hint=hint)
 
-    if report.version is not None and report.version > VERSION:
-        raise refusal(
-            f"its tables are of version {report.version}, and this release's of version {VERSION}",
-            "install the release that migrated them, or a later one",
-        )
     if by_hand := [each.text for each in report.differences if not each.statements]:
         raise refusal(
             "; ".join(by_hand),
@@ -547,19 +454,8 @@ def _compared(
         return
     for column in table.columns:
         yield from _compared_column(dialect, table, column, found.columns.get(column.name))
-    known = {column.name for column in table.columns}
-    for name, other in found.columns.items():
-        if name not in known and not other.null and not other.default:
-            text = f"{table.name}.{name}, which is not ours, must not be null: no row can be added"
-            yield SchemaDifference("column", table.name, name, text, True)
     for index in table.indexes:
         yield from _compared_index(dialect, table, index, found)
-    for name, retired in found.indexes.items():
-        # A unique one may be a constraint's, which is another statement to drop.
-        if name in RETIRED_INDEXES and not retired.unique:
-            text = f"the index {name} on {table.name} was retired: it costs each write, for nothing"
-            dropped = (_drop_index(dialect, table.name, name),)
-            yield SchemaDifference("index", table.name, name, text, False, dropped)
 
 
 def _compared_column(
@@ -571,28 +467,9 @@ def _compared_column(
         yield differs(f"{place} is missing", True, (_add_column(dialect, table, column),))
         return
     if column.null and not found.null:
-        allowed = _changed(dialect, table, column, "DROP NOT NULL")
-        yield differs(f"{place} must be allowed to be null", True, allowed)
+        yield differs(f"{place} must be allowed to be null", True)
     if wanted := _other_type(dialect, column, found.type):
-        widened: tuple[str, ...] = ()
-        if column.type == "json" and found.type == "json":
-            widened = _json_as_text(dialect, table, column)
-        elif column.type == "text":
-            widened = _changed(dialect, table, column, f"TYPE {wanted}")
-        yield differs(f"{place} is {found.type}, and should be {wanted}", True, widened)
-
-
-def _changed(dialect: Dialect, table: Table, column: Column, how: str) -> tuple[str, ...]:
-    """
-    Return the statement for our type and nullness; none where it would need a new table.
-
-    *how* is the one change that is needed, as PostgreSQL has it.
-    """
-    if dialect.name == "postgresql":
-        return (f"{_alter(dialect, table)} ALTER COLUMN {_name(dialect, column.name)} {how}",)
-    if dialect.name == "mysql":
-        return (f"{_alter(dialect, table)} MODIFY {_column(dialect, column)}",)
-    return ()
+        yield differs(f"{place} is {found.type}, and should be {wanted}", True)
 
 
 _MYSQL_TYPES = {
@@ -606,7 +483,7 @@ def _other_type(dialect: Dialect, column: Column, found: str) -> str | None:
     """Return the type that *column* should have, if its own can't hold the same values."""
     if dialect.name == "sqlite":
         # A column of any type holds everything; only JSON changes the values.
-        return "text" if column.type == "json" and found.lower() == "json" else None
+        return "text" if column.type == "json" and found == "json" else None
     wanted = _type_of(dialect, column)
     if column.type == "text":
         length = re.match(r"(?:character varying|varchar)\((\d+)\)", found)
@@ -650,11 +527,7 @@ def _wrong(dialect: Dialect, index: Index, found: _FoundIndex) -> str:
         return ""
     wanted = _condition(dialect, index)
     if _conditions(found.where) != _conditions(wanted):
-        text = f"has {found.where or 'no condition'} for {wanted or 'no condition'}"
-        if "::text IS" in found.where:
-            # Django 4.2.0 to 4.2.5 wrote them so.
-            text += ", which PostgreSQL can't use"
-        return text
+        return f"has {found.where or 'no condition'} for {wanted or 'no condition'}"
     return ""
 
 
@@ -670,25 +543,6 @@ def _conditions(text: str) -> frozenset[str]:
     return frozenset(_CAST.sub("", re.sub(r'[()"]', "", text)).split(" AND "))
 
 
-def _steps_left(dialect: Dialect, version: int | None) -> Iterator[SchemaDifference]:
-    for step in STEPS:
-        if step.version > (version or 0):
-            text = f"the step {step.name!r} of version {step.version} was not made"
-            sql = tuple(step.statements(dialect))
-            yield SchemaDifference("version", SCHEMA, step.name, text, False, sql)
-
-
-def _recorded(rows: Rows) -> int | None:
-    found = rows.select(SCHEMA, [Where("name", "eq", _VERSION_ROW)])
-    return int(found[0]["version"]) if found else None
-
-
-def _record(rows: Rows) -> None:
-    changes: dict[str, Any] = {"version": VERSION, "migrated_at": Now()}
-    if not rows.update(SCHEMA, [Where("name", "eq", _VERSION_ROW)], changes):
-        rows.insert(SCHEMA, [{"name": _VERSION_ROW, **changes}])
-
-
 def _run(rows: Rows, statements: Sequence[str]) -> None:
     for sql in statements:
         rows.run(sql, (), fetch=False)
@@ -702,10 +556,10 @@ def _alone(rows: Rows) -> Iterator[None]:
     if rows.dialect.name != "mysql":
         yield
         return
-    taken = rows.run(f"SELECT GET_LOCK('{SCHEMA}', {_LOCK_SECONDS})", (), fetch=True)[0][0]
+    taken = rows.run(f"SELECT GET_LOCK('{_NAME_OF_LOCK}', {_LOCK_SECONDS})", (), fetch=True)[0][0]
     if taken != 1:
         raise StorageError(f"another process has been migrating for {_LOCK_SECONDS} s")
     try:
         yield
     finally:
-        rows.run(f"SELECT RELEASE_LOCK('{SCHEMA}')", (), fetch=True)
+        rows.run(f"SELECT RELEASE_LOCK('{_NAME_OF_LOCK}')", (), fetch=True)

@@ -101,25 +101,6 @@ AWAITED = "automate_awaited"
 POLL = "automate_poll"
 DEBOUNCE = "automate_debounce"
 BUDGET = "automate_budget"
-SCHEMA = "automate_schema"
-
-VERSION = 2
-"""
-The number of this schema, raised once in a release that changes a table below.
-
-A column, index or table that is added here needs nothing but a Django migration: comparison finds
-what a database lacks (`automate_kernel.storage.migration`). A change that comparison can't find,
-computing a value for example, is a `MigrationStep` with this number.
-"""
-
-RETIRED_INDEXES: frozenset[str] = frozenset(
-    {"automate_outbox_ordering", "automate_signal_received"}
-)
-"""
-The indexes of earlier versions, which a migration drops: they cost each write.
-
-Whoever takes one out of a table below adds its name here. Any other may be the application's own.
-"""
 
 _KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255
 # What errors have in common: their type and place, `automate_kernel.secrets.tracebacks.group_of`.
@@ -488,14 +469,6 @@ _ALL = (
         Column("ends_at", "time", null=True),
         _index("automate_budget_execution", "execution_id", execution_id=None),
         _index("automate_budget_ended", "ends_at", ends_at=None),
-    ),
-    _table(
-        SCHEMA,
-        # One row: which version of these tables the database has, where it was `migrate` that
-        # brought it there. Django and Alembic keep an account of their own.
-        Column("name", "text", _NAME),
-        Column("version", "int"),
-        Column("migrated_at", "time"),
     ),
 )
 

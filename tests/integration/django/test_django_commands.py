@@ -300,13 +300,13 @@ def test_a_module_that_cant_be_imported(
 
 def test_migrations_that_are_missing(sqlite: str) -> None:
     """Are named, with the command that applies them."""
-    call_command("migrate", "automate_django", "0001", verbosity=0)
+    call_command("migrate", "automate_django", "zero", verbosity=0)
     try:
         ok, found = doctor()
     finally:
         call_command("migrate", "automate_django", verbosity=0)
     assert not ok
-    assert "automate_django.0006_tasks" in found["database"][0]["text"]
+    assert "automate_django.0001_initial" in found["database"][0]["text"]
     assert "migrate automate_django" in found["database"][0]["remedy"]
 
 

@@ -7,10 +7,11 @@ from unittest.mock import patch
 import pytest
 from automate_django import emit, get_kernel
 from automate_django.checks import check_database
-from automate_django.models import OutboxItem, WorkflowExecution
+from automate_django.models import AuditEntry, OutboxItem, WorkflowDocument, WorkflowExecution
 from automate_django.models import TaskResult as Record
 from automate_django.tasks.versions import TaskResultStatus
 from django.db import connections, transaction
+from django.utils import timezone
 from shop import tasks as test_tasks
 from shop.models import Message, Order
 
@@ -41,6 +42,20 @@ def test_names_that_differ_in_case_alone_differ(mariadb: str) -> None:
     outbox.pause("JOB")
     outbox.limit("JOB", concurrency=1)
     assert [item.id for item in outbox.claim_batch("w", limit=1, kinds=["job"])] == [first]
+
+
+def test_tenants_that_differ_in_case_alone_differ(mariadb: str) -> None:
+    """Also in what only the pages have: nobody sees the workflows and audit of another tenant."""
+    now = timezone.now()
+    WorkflowDocument.objects.create(
+        key="a", name="w", tenant_id="acme", created_at=now, updated_at=now
+    )
+    AuditEntry.objects.create(tenant_id="acme", action="change", model="m", actor="Ann")
+    for model in (WorkflowDocument, AuditEntry):
+        assert model.objects.filter(tenant_id="acme").count() == 1
+        assert model.objects.filter(tenant_id="ACME").count() == 0
+    # People are still found whatever the case.
+    assert AuditEntry.objects.filter(actor__iexact="ANN").count() == 1
 
 
 def test_a_charset_that_loses_characters_is_told(mariadb: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from io import StringIO
 
 import pytest
@@ -12,7 +11,7 @@ from automate_kernel.storage.migration import require_schema
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-# As Django 4.2.0 to 4.2.5 writes it with psycopg 3.
+# A condition that no statement of ours has, so that PostgreSQL never uses it.
 CAST = (
     "CREATE INDEX automate_outbox_ready ON automate_outbox (kind, sort_at, id)"
     " WHERE (tenant_id)::text IS NULL AND waiting_for = 'worker'"
@@ -32,12 +31,12 @@ def test_what_the_migrations_make_is_right(kind: str, request: pytest.FixtureReq
     request.getfixturevalue(kind)
     report = DjangoStorage().check_schema()
     assert [each.text for each in report.differences] == []
-    assert (report.manager, report.version) == ("django", None)
+    assert report.manager == "django"
 
 
 @pytest.fixture
 def cast(postgresql: str) -> str:
-    """A database with the claim's index as an early Django 4.2 has made it."""
+    """A database with a claim's index that can't be used."""
     run(postgresql, "DROP INDEX automate_outbox_ready", CAST)
     yield postgresql
     DjangoStorage().migrate()
@@ -53,7 +52,7 @@ def test_an_index_that_postgresql_cant_use(cast: str) -> None:
     out = StringIO()
     with pytest.raises(CommandError, match="1 difference"):
         call_command("automate", "db", "check", stdout=out)
-    assert "PostgreSQL can't use" in out.getvalue()
+    assert "::text IS NULL" in out.getvalue()
     out = StringIO()
     call_command("automate", "db", "migrate", "--sql", stdout=out)
     assert out.getvalue().count(";") == 2
@@ -61,14 +60,6 @@ def test_an_index_that_postgresql_cant_use(cast: str) -> None:
     call_command("automate", "db", "migrate", stdout=StringIO())
     assert DjangoStorage().check_schema().ok
     call_command("automate", "db", "check", stdout=StringIO())
-
-
-def test_a_migration_mends_the_indexes_of_an_early_django(cast: str) -> None:
-    """Since no later version of Django does."""
-    module = import_module("automate_django.migrations.0009_execution_activity")
-    with connections[cast].schema_editor() as editor:
-        module.mend_conditions(None, editor)
-    assert DjangoStorage().check_schema().ok
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

@@ -70,7 +70,7 @@ CASES: dict[str, list[Case]] = {
     "automate_emit": [*WITHOUT_FILES, Case("go --file {file}")],
     "automate_reap": SHARED["outbox reap"],
     "automate_doctor": [Case("--idle-after 5m --test-connections", "database", codes=(0, 1))],
-    "automate db check": [Case("", "expected_version")],
+    "automate db check": [Case("", "managed_by")],
     "automate db migrate": [Case("--sql"), Case("", "statements")],
     "automate_token create": [
         Case(
