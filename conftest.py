@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+import example_counts
 import hypothesis
 import pytest
 
@@ -31,13 +32,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full",
         action="store_true",
-        help="run tests/fault at full length, and what is marked long",
+        help="run tests/fault at full length, models with all examples, and what is marked long",
     )
     parser.addoption(
         "--with-plugins",
         action="store_true",
         help="fail, and don't skip, what is marked plugins and lacks a package",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Run models with few examples, unless ``--full`` asks for all."""
+    example_counts.full_length = config.getoption("--full")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

@@ -28,6 +28,7 @@ from automate_kernel.workflows.steer.executions import ExecutionStore
 from automate_kernel.workflows.steer.listener import ExecutionListener
 from automate_kernel.workflows.execution import Event
 from automate_sqlalchemy import SqlAlchemyStorage
+from example_counts import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import _queries
@@ -142,7 +143,7 @@ class Scene:
         )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40, 12), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(CASES, min_size=1, max_size=4))
 def test_one_statement_leaves_what_several_leave(
     postgresql_engine: sa.Engine, cases: list[Case]

@@ -16,7 +16,7 @@ from automate_kernel.storage import Storage
 from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
-from automate_testing.contracts.values import KEPT, same
+from automate_testing.contracts.values import KEPT, each_case, same
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.store import pauses
 from automate_kernel.workflows.store.pauses import WorkflowPauses
@@ -289,15 +289,18 @@ def test_the_wake_up_that_is_cancelled(store: ExecutionStore) -> None:
     assert see(store, execution.id).status is ExecutionStatus.CANCELLED
 
 
-@pytest.mark.parametrize("value", KEPT, ids=repr)
-def test_a_fork_has_the_outputs_of_the_original(store: ExecutionStore, value: Any) -> None:
+def test_a_fork_has_the_outputs_of_the_original(store: ExecutionStore) -> None:
     """Every value that is stored comes back equal and of the same type in the copy."""
-    item, execution = begin(store)
-    save(store, item, execution, [run(execution, "c", output=value), run(execution, "b")])
-    copy = see(store, store.fork(execution.id, "b"))
-    assert [each.step_id for each in copy.steps] == ["a", "c"]
-    assert same(copy.steps[1].output, value)
-    assert (copy.status, copy.steps[0].output) == (ExecutionStatus.PENDING, 1)
+
+    def check(value: Any) -> None:
+        item, execution = begin(store)
+        save(store, item, execution, [run(execution, "c", output=value), run(execution, "b")])
+        copy = see(store, store.fork(execution.id, "b"))
+        assert [each.step_id for each in copy.steps] == ["a", "c"]
+        assert same(copy.steps[1].output, value)
+        assert (copy.status, copy.steps[0].output) == (ExecutionStatus.PENDING, 1)
+
+    each_case(KEPT, check)
 
 
 def race(

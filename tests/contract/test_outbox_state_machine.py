@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from example_counts import examples
 import hypothesis.strategies as st
 import pytest
 import sqlalchemy as sa
@@ -547,11 +548,11 @@ class OutboxMachine(RuleBasedStateMachine):
         assert all(item.status in FINISHED for item in self.items.values())
 
 
-def run(open_storage: Callable[[FakeClock], Storage], examples: int, **ways: bool) -> None:
+def run(open_storage: Callable[[FakeClock], Storage], number: int, **ways: bool) -> None:
     run_state_machine_as_test(
         lambda: OutboxMachine(open_storage, **ways),
         settings=settings(
-            max_examples=examples,
+            max_examples=number,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -562,7 +563,7 @@ def run(open_storage: Callable[[FakeClock], Storage], examples: int, **ways: boo
 @pytest.mark.parametrize("swift", [False, True])
 def test_memory(swift: bool) -> None:
     """In memory."""
-    run(MemoryStorage, 150, swift=swift)
+    run(MemoryStorage, examples(150, 30), swift=swift)
 
 
 @pytest.mark.parametrize(("optimistic", "swift"), [(False, False), (True, False), (False, True)])
@@ -575,7 +576,7 @@ def test_sqlite(
     """On SQLite, with all ways to claim."""
     run(
         lambda clock: SqlAlchemyStorage(emptied(sqlite_engine), clock=clock),
-        25,
+        examples(25, 6),
         optimistic=optimistic,
         swift=swift,
     )
@@ -586,9 +587,13 @@ def test_postgresql(
     postgresql_engine: sa.Engine, emptied: Callable[[sa.Engine], sa.Engine], swift: bool
 ) -> None:
     """On PostgreSQL."""
-    run(lambda clock: SqlAlchemyStorage(emptied(postgresql_engine), clock=clock), 30, swift=swift)
+    run(
+        lambda clock: SqlAlchemyStorage(emptied(postgresql_engine), clock=clock),
+        examples(30, 6),
+        swift=swift,
+    )
 
 
 def test_mariadb(mariadb_engine: sa.Engine, emptied: Callable[[sa.Engine], sa.Engine]) -> None:
     """On MariaDB."""
-    run(lambda clock: SqlAlchemyStorage(emptied(mariadb_engine), clock=clock), 30)
+    run(lambda clock: SqlAlchemyStorage(emptied(mariadb_engine), clock=clock), examples(30, 6))

@@ -9,16 +9,19 @@ import sqlalchemy as sa
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
+from example_counts import examples
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from retention_machine import Machine
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("database", "examples"), [("memory", 10), ("sqlite", 3)])
+@pytest.mark.parametrize(
+    ("database", "number"), [("memory", examples(300, 5)), ("sqlite", examples(90, 2))]
+)
 def test_any_purge_between_any_two_steps_loses_nothing(
     database: str,
-    examples: int,
+    number: int,
     request: pytest.FixtureRequest,
     emptied: Callable[[sa.Engine], sa.Engine],
 ) -> None:
@@ -30,11 +33,10 @@ def test_any_purge_between_any_two_steps_loses_nothing(
         engine: sa.Engine = request.getfixturevalue(f"{database}_engine")
         return SqlAlchemyStorage(emptied(engine), clock=clock)
 
-    full = bool(request.config.getoption("--full"))
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         type("Machine", (Machine,), {"open_storage": staticmethod(open_storage)}),
         settings=settings(
-            max_examples=examples * (30 if full else 1), stateful_step_count=25, deadline=None,
+            max_examples=number, stateful_step_count=25, deadline=None,
             suppress_health_check=list(HealthCheck), print_blob=True, report_multiple_bugs=False,
         ),
     )  # fmt: skip

@@ -9,47 +9,36 @@ import sqlalchemy as sa
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
+from example_counts import examples
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from workflow_machine import Machine
 
 
-@pytest.fixture
-def run_machine(full: bool) -> Callable[..., None]:
-    """A function that runs the machine on storages, for so many examples."""
-
-    def run_machine(
-        open_storage: Callable[[FakeClock], Storage], examples: int, *, by_worker: bool = False
-    ) -> None:
-        given = {"open_storage": staticmethod(open_storage), "by_worker": by_worker}
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            type("Machine", (Machine,), given),
-            settings=settings(
-                max_examples=examples * (20 if full else 1), stateful_step_count=15,
-                deadline=None, suppress_health_check=list(HealthCheck), print_blob=True,
-                report_multiple_bugs=False,
-            ),
-        )  # fmt: skip
-
-    return run_machine
-
-
-@pytest.fixture
-def full(request: pytest.FixtureRequest) -> bool:
-    """Whether the long runs are wanted."""
-    return bool(request.config.getoption("--full"))
+def run_machine(
+    open_storage: Callable[[FakeClock], Storage], number: int, *, by_worker: bool = False
+) -> None:
+    """Run the machine on storages, for so many examples."""
+    given = {"open_storage": staticmethod(open_storage), "by_worker": by_worker}
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        type("Machine", (Machine,), given),
+        settings=settings(
+            max_examples=number, stateful_step_count=15, deadline=None,
+            suppress_health_check=list(HealthCheck), print_blob=True, report_multiple_bugs=False,
+        ),
+    )  # fmt: skip
 
 
 @pytest.mark.timeout(1800)
-def test_any_workflow_comes_to_its_end(run_machine: Callable[..., None]) -> None:
+def test_any_workflow_comes_to_its_end() -> None:
     """Its steps, their order and its end are the model's, and no finished step is called again."""
-    run_machine(MemoryStorage, 30)
+    run_machine(MemoryStorage, examples(600, 10))
 
 
 @pytest.mark.timeout(1800)
-def test_any_workflow_comes_to_its_end_in_an_engine(run_machine: Callable[..., None]) -> None:
+def test_any_workflow_comes_to_its_end_in_an_engine() -> None:
     """With the threads, the event loop and the grouped checkpoints of a worker."""
-    run_machine(MemoryStorage, 8, by_worker=True)
+    run_machine(MemoryStorage, examples(160, 3), by_worker=True)
 
 
 @pytest.mark.timeout(1800)
@@ -60,7 +49,6 @@ def test_any_workflow_comes_to_its_end_in_a_database(
     by_worker: bool,
     request: pytest.FixtureRequest,
     emptied: Callable[[sa.Engine], sa.Engine],
-    run_machine: Callable[..., None],
 ) -> None:
     """Where transactions and statements are the database's."""
     engine: sa.Engine = request.getfixturevalue(f"{database}_engine")
@@ -68,4 +56,4 @@ def test_any_workflow_comes_to_its_end_in_a_database(
     def open_storage(clock: FakeClock) -> Storage:
         return SqlAlchemyStorage(emptied(engine), clock=clock)
 
-    run_machine(open_storage, 4, by_worker=by_worker)
+    run_machine(open_storage, examples(80, 2), by_worker=by_worker)

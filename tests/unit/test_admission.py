@@ -24,6 +24,7 @@ from automate_testing.clock import FakeClock
 from automate_kernel.workflows.decide.admission import SkippedError
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 from automate_sqlalchemy import SqlAlchemyStorage
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -680,7 +681,7 @@ class ConcurrencyMachine(RuleBasedStateMachine):
 
 
 TestConcurrencyMachine = ConcurrencyMachine.TestCase
-TestConcurrencyMachine.settings = settings(max_examples=60, stateful_step_count=40)
+TestConcurrencyMachine.settings = settings(max_examples=examples(60, 15), stateful_step_count=40)
 
 
 # -- rate limit ------------------------------------------------------------------------------------
@@ -1058,6 +1059,7 @@ def test_a_debounced_start_takes_no_other_time(open_kernel: Open) -> None:
             kernel.start("w", **option)  # type: ignore[arg-type]
 
 
+@settings(max_examples=examples(100))
 @given(
     st.lists(st.tuples(st.integers(1, 25), st.integers(0, 1)), min_size=1, max_size=25),
     st.none() | st.integers(30, 60),

@@ -29,6 +29,7 @@ from automate_kernel.workflows.execution import (
 )
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.decide.program import WorkflowProgram
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -798,7 +799,7 @@ def outcome(world: World, key: Key, results: Sequence[Any], given: Counter[Key])
     return CallOutcome(call, error=fails(result)) if result else CallOutcome(call, "output")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(random_workflows(), st.randoms(use_true_random=False), st.integers(0, 4))
 def test_any_workflow_ends_and_keeps_the_rules(
     drawn: tuple[Workflow, dict[Key, list[Any]]], choose: random.Random, crashes: int

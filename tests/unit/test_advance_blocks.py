@@ -35,6 +35,7 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -368,7 +369,7 @@ def began_after_needs(world: World) -> None:
             assert other is None or other < place[path, -1], (path, need)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(0, 10**9), st.sampled_from([0.0, 0.1, 0.3]))
 def test_nested_workflows_do_what_a_plain_program_does(seed: int, crashes: float) -> None:
     dice = random.Random(seed)
@@ -383,7 +384,7 @@ def test_nested_workflows_do_what_a_plain_program_does(seed: int, crashes: float
     began_after_needs(world)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(0, 10**9), st.sampled_from([0.0, 0.1, 0.3]))
 def test_failures_inside_blocks_go_as_far_as_their_on_failure(seed: int, crashes: float) -> None:
     dice = random.Random(seed)

@@ -29,6 +29,7 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -282,7 +283,7 @@ def drive(world: World, choose: random.Random) -> None:
             world.wake()
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300, 60))
 @given(random_workflows(), st.integers(0, 2**32))
 def test_any_workflow_that_waits_ends_and_keeps_the_rules(definition: Workflow, seed: int) -> None:
     """

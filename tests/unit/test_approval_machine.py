@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from example_counts import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -204,5 +205,6 @@ class Approvals(RuleBasedStateMachine):
 def test_any_history_of_approvals_is_as_the_model_says() -> None:
     """One decision for each asking, in time; nothing old counts, and what is open is listed."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Approvals, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
+        Approvals,
+        settings=settings(max_examples=examples(60, 10), stateful_step_count=30, deadline=None),
     )

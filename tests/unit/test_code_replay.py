@@ -27,6 +27,7 @@ from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.drive.flow import needs_saving
 from automate_kernel.workflows.decide.replay import CodeProgram
 from automate_kernel.workflows.execution import ExecutionStatus, StepKey, StepStatus
+from example_counts import examples
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -370,7 +371,7 @@ def check(kernel: Kernel, name: str, ops: list[Op], crashes: list[bool]) -> None
     }
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=SLOW)
 @given(programs(coroutines=True), st.lists(st.booleans(), max_size=25))
 def test_a_program_that_is_killed_anywhere_ends_as_if_it_had_run_at_once(
     kernel: Kernel, ops: list[Op], crashes: list[bool]
@@ -379,7 +380,7 @@ def test_a_program_that_is_killed_anywhere_ends_as_if_it_had_run_at_once(
     check(kernel, "program", ops, crashes)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=SLOW)
 @given(programs(coroutines=False), st.lists(st.booleans(), max_size=25))
 def test_a_plain_program_that_is_killed_anywhere_ends_as_if_it_had_run_at_once(
     kernel: Kernel, ops: list[Op], crashes: list[bool]
@@ -388,7 +389,7 @@ def test_a_plain_program_that_is_killed_anywhere_ends_as_if_it_had_run_at_once(
     check(kernel, "plainly", ops, crashes)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=SLOW)
 @given(
     programs(coroutines=True),
     st.lists(st.booleans(), max_size=10),

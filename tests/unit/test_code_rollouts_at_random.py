@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from example_counts import examples
 from automate_kernel import (
     AutomateError,
     ErrorCodes,
@@ -140,7 +141,7 @@ def woken(kernel: Kernel, other: Kernel, execution_id: str) -> bool:
 
 
 # The last three call what follows a gather that has gone on elsewhere, if nothing sees to it.
-@pytest.mark.parametrize("seed", [*range(30), 103, 266, 884])
+@pytest.mark.parametrize("seed", [*range(examples(30, 10)), 103, 266, 884])
 def test_any_two_programs_side_by_side(seed: int) -> None:
     """Woken in any order, cancelled at any time: each step of the record was called once."""
     calls.clear()

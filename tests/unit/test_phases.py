@@ -11,6 +11,7 @@ from automate_kernel.base.errors import ErrorCodes, WorkflowError
 from automate_kernel.workflows.definition.loader import load_workflow
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -389,7 +390,7 @@ def drive(
     return world
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(cleaning_workflows(), st.randoms(use_true_random=False), st.integers(0, 3), st.booleans())
 def test_what_was_done_is_undone_once_and_in_reverse(
     drawn: tuple[Workflow, dict[tuple[str, int], list[Any]]],

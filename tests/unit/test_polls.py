@@ -24,6 +24,7 @@ from automate_kernel.storage import MemoryStorage, Now, Where
 from automate_kernel.storage.tables import OUTBOX, POLL
 from automate_testing import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
+from example_counts import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -1009,7 +1010,7 @@ class PollMachine(RuleBasedStateMachine):
 
 TestPollMachine = PollMachine.TestCase
 TestPollMachine.settings = settings(
-    max_examples=30, stateful_step_count=20, deadline=None,
+    max_examples=examples(30, 8), stateful_step_count=20, deadline=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 

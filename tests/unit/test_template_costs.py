@@ -15,6 +15,7 @@ from unittest import mock
 from uuid import UUID
 
 import pytest
+from example_counts import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jinja2.defaults import DEFAULT_FILTERS
@@ -383,7 +384,7 @@ def calls(draw: st.DrawFn) -> str:
 
 
 @settings(
-    max_examples=150,
+    max_examples=examples(150),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -10,6 +10,7 @@ import pytest
 from automate_kernel.base.errors import PluginError
 from automate_kernel.operations.schemas.checks import compile_schema
 from automate_kernel.operations.schemas.usual import is_surely_valid
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +41,7 @@ SCHEMAS = st.recursive(
 
 
 @given(schema=st.dictionaries(st.sampled_from(KEYWORDS), SCHEMAS, max_size=5))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400, 100), deadline=None)
 def test_none_is_taken_that_the_library_refuses(schema: dict[str, Any]) -> None:
     for draft in DRAFTS:
         if is_surely_valid(draft.__name__, schema):

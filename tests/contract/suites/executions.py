@@ -24,7 +24,7 @@ from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import DEFINITION
 from automate_kernel.workflows.steer.listener import ExecutionListener
 from automate_testing.clock import FakeClock
-from automate_testing.contracts.values import KEPT, REFUSED, each_value, is_json, same
+from automate_testing.contracts.values import KEPT, REFUSED, each_case, each_value, is_json, same
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.decide.turn import Turn
 from automate_kernel.workflows.execution import (
@@ -352,32 +352,35 @@ class ExecutionStoreContract:
             self.end(store, item, ExecutionStatus.COMPLETED, output)
         self.save(store, item, [self.run(execution_id, "count", output="good")])
 
-    @pytest.mark.parametrize("name", KEPT)
-    def test_payloads_and_outputs_are_kept(
-        self, store: ExecutionStore, workflow: Workflow, name: str
-    ) -> None:
+    def test_payloads_and_outputs_are_kept(self, store: ExecutionStore, workflow: Workflow) -> None:
         """Payloads and outputs are what they were, to whoever reads and to whoever goes on."""
-        value = KEPT[name]
-        execution_id = self.begin(store, workflow, payload=value)
-        item = self.claim(store)
-        self.save(store, item, [self.run(execution_id, "count", output=value)])
-        loaded = store.checkpoints.load(execution_id)
-        assert loaded is not None
-        assert same(loaded.execution.event.payload, value)
-        assert same(loaded.execution.steps[0].output, value)
-        assert self.end(store, item, ExecutionStatus.COMPLETED, value)
-        assert same(self.see(store, execution_id).output, value)
 
-    @pytest.mark.parametrize("name", REFUSED)
+        def check(value: object) -> None:
+            execution_id = self.begin(store, workflow, id=new_id(), payload=value)
+            item = self.claim(store)
+            self.save(store, item, [self.run(execution_id, "count", output=value)])
+            loaded = store.checkpoints.load(execution_id)
+            assert loaded is not None
+            assert same(loaded.execution.event.payload, value)
+            assert same(loaded.execution.steps[0].output, value)
+            assert self.end(store, item, ExecutionStatus.COMPLETED, value)
+            assert same(self.see(store, execution_id).output, value)
+
+        each_case(KEPT, check)
+
     def test_nothing_begins_with_a_payload_that_can_not_be_stored(
-        self, store: ExecutionStore, workflow: Workflow, name: str
+        self, store: ExecutionStore, workflow: Workflow
     ) -> None:
         """The payload is refused before anything is written."""
-        with pytest.raises(PayloadError) as caught:
-            self.begin(store, workflow, payload=REFUSED[name])
-        assert caught.value.hint
-        assert store.find() == []
-        assert store.outbox.find() == []
+
+        def check(value: object) -> None:
+            with pytest.raises(PayloadError) as caught:
+                self.begin(store, workflow, payload=value)
+            assert caught.value.hint
+            assert store.find() == []
+            assert store.outbox.find() == []
+
+        each_case(REFUSED, check)
 
     def test_every_output_comes_back_or_is_refused(
         self, store: ExecutionStore, workflow: Workflow

@@ -16,6 +16,7 @@ from automate_kernel.workflows.definition.loader import dumps, loads
 from automate_kernel.workflows.definition.model import Workflow
 from django.core.management.sql import emit_post_migrate_signal
 from django.db import connections, transaction
+from example_counts import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shop.models import Message
@@ -334,7 +335,7 @@ def workflows(draw: st.DrawFn) -> Workflow:
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=examples(40, 10), deadline=None, suppress_health_check=[*HealthCheck])
 @given(first=workflows(), second=workflows(), format=st.sampled_from(["yaml", "json"]))
 def test_text_becomes_a_model_and_text_again(
     sqlite: str, first: Workflow, second: Workflow, format: Any

@@ -30,7 +30,7 @@ from automate_django.tasks.versions import (
     task_started,
 )
 from automate_kernel.base.errors import PayloadError
-from automate_testing.contracts.values import KEPT, nested, same
+from automate_testing.contracts.values import KEPT, each_case, nested, same
 from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
 from django.db import IntegrityError, connections, transaction
 from django.test import override_settings
@@ -187,10 +187,14 @@ def test_result(alias: str) -> None:
 
 
 # An argument stands in a list in an object.
-@pytest.mark.parametrize("name", [name for name in KEPT if not name.startswith("the deepest")])
-def test_arguments_and_results_keep_their_types(alias: str, name: str) -> None:
+def test_arguments_and_results_keep_their_types(alias: str) -> None:
     """A number is what it was, whichever database the task and its result were in."""
-    assert same(done(test_tasks.give_back, KEPT[name]).return_value, KEPT[name])
+    kept = {name: value for name, value in KEPT.items() if not name.startswith("the deepest")}
+
+    def check(value: Any) -> None:
+        assert same(done(test_tasks.give_back, value).return_value, value)
+
+    each_case(kept, check)
 
 
 def test_a_result_as_deep_as_it_may_be_is_kept_by_mariadb(mariadb: str) -> None:
