@@ -136,10 +136,15 @@ def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: 
     held = _renew(rows, group, lease_seconds)
     live, steered = save_progress(rows, [one for one in group if one.item_id in held], now)
     saved = [one for one in group if one.item_id in live]
-    progressed = sorted(one.item_id for one in saved if one.progress)
-    rows.update(OUTBOX, [Where("id", "in", progressed)], {"attempt_count": 1})
-    ended = sorted(one.item_id for one in saved if one.ends)
-    rows.update(OUTBOX, [Where("id", "in", ended)], _ITEM_ENDS)
+    progressed = {one.item_id for one in saved if one.progress}
+    ended = {one.item_id for one in saved if one.ends}
+    forgets: Mapping[str, Any] = {"attempt_count": 1}
+    for items, changes in (
+        (progressed - ended, forgets),
+        (progressed & ended, {**forgets, **_ITEM_ENDS}),
+        (ended - progressed, _ITEM_ENDS),
+    ):
+        rows.update(OUTBOX, [Where("id", "in", sorted(items))], changes)
     return Saved(live, now, live, steered)
 
 
