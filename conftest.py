@@ -56,8 +56,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return (os.cpu_count() or 1) + 1
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what is marked ``long``, and say so, unless it is asked for; then it has the time."""
+    plugins = config.rootpath / "plugins"
+    for item in items:
+        # That plugin belongs to what the kernel's own tests need.
+        if plugins in item.path.parents and plugins / "automate-http" not in item.path.parents:
+            item.add_marker(pytest.mark.plugins)
     long = [item for item in items if item.get_closest_marker("long")]
     if not config.getoption("--full"):
         for item in long:
