@@ -222,7 +222,7 @@ class Migration(migrations.Migration):
                 ("details", models.JSONField(default=dict, editable=False)),
             ],
             options={
-                "verbose_name_plural": "audit entries",
+                "verbose_name_plural": "audit",
                 "db_table": "automate_audit",
                 "indexes": [
                     models.Index(fields=["created_at"], name="automate_audit_recent"),
@@ -356,6 +356,7 @@ class Migration(migrations.Migration):
                 ("last_error_group", models.CharField(max_length=200, null=True)),
             ],
             options={
+                "verbose_name_plural": "outbox",
                 "db_table": "automate_outbox",
                 "permissions": [
                     ("operate_outbox", "Can see and steer the outbox of all tenants"),
@@ -612,6 +613,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "execution",
                 "db_table": "automate_execution",
             },
         ),
@@ -759,6 +761,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "approval",
                 "db_table": "automate_wait",
             },
         ),

@@ -30,7 +30,7 @@ class AuditEntry(models.Model):
 
     class Meta:
         db_table = "automate_audit"
-        verbose_name_plural = "audit entries"
+        verbose_name_plural = "audit"
         indexes = [
             models.Index(fields=["created_at"], name="automate_audit_recent"),
             models.Index(fields=["tenant_id", "created_at"], name="automate_audit_tenant"),

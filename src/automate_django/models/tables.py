@@ -138,6 +138,7 @@ class OutboxItem(_KernelTable):
 
     Meta = _meta(
         tables.OUTBOX,
+        verbose_name_plural="outbox",
         permissions=[
             ("operate_outbox", "Can see and steer the outbox of all tenants"),
             ("call_operation", "Can call the operations that the settings offer"),
@@ -327,7 +328,7 @@ class WorkflowExecution(_KernelTable):
     labels = models.JSONField(null=True)
     seed = models.UUIDField(null=True)
 
-    Meta = _meta(tables.EXECUTION)
+    Meta = _meta(tables.EXECUTION, verbose_name="execution")
 
     def __str__(self) -> str:
         return f"{self.workflow} {self.id}"
@@ -437,7 +438,8 @@ class WorkflowWait(_KernelTable):
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True)
 
-    Meta = _meta(tables.WAIT)
+    # Operators see those that are approvals.
+    Meta = _meta(tables.WAIT, verbose_name="approval")
 
     def __str__(self) -> str:
         return f"{self.about} {self.step_id}"

@@ -322,3 +322,38 @@ def test_nothing_of_a_table_is_cut_off_on_a_small_laptop(kernel, fail, operator)
         page = one.open(f"{BASE}?slice={slice_}")
         cut = "one => one.scrollWidth - one.clientWidth"
         assert page.locator(".automate-scroll").evaluate(cut) <= 0, slice_
+
+
+def test_a_small_laptop_shows_all_tabs_and_every_figure_in_one_line(kernel, busy, operator):
+    """At 1280 pixels, beside Django's sidebar."""
+    one = operator(viewport={"width": 1280, "height": 800})
+    page = one.open(f"{BASE}dashboard/")
+    hidden = "one => one.scrollWidth - one.clientWidth"
+    assert page.locator(".automate-nav").evaluate(hidden) <= 0
+    figures = page.locator(".automate-cards strong")
+    figures.evaluate_all(
+        "all => all.forEach((one, i) => one.textContent = i % 2 ? '300,000' : '3 h 12 min')"
+    )
+    lines = figures.evaluate_all(
+        "all => all.map(one => one.getClientRects().length && one.offsetHeight)"
+    )
+    assert len(lines) >= 6 and max(lines) < 40, lines
+
+
+def test_tabs_and_sidebar_use_the_same_words(kernel, busy, operator):
+    """Who learnt a page's name in the one finds it in the other."""
+    page = operator(viewport={"width": 1280, "height": 800}).open(f"{BASE}dashboard/")
+    tabs = page.locator(".automate-nav a").all_inner_texts()
+    sidebar = page.locator("#nav-sidebar .app-automate_django th a").all_inner_texts()
+    assert sidebar and set(sidebar) <= set(tabs), (tabs, sidebar)
+
+
+@pytest.mark.parametrize("tone", ["", "ok", "bad", "warn", "run"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_link_in_a_note_stands_out_from_it(kernel, busy, operator, scheme, tone):
+    page = operator(color_scheme=scheme).open(f"{BASE}dashboard/")
+    note = f'<p class="automate-note" data-tone="{tone}">See <a href="?">the page</a></p>'
+    page.locator(".automate section").first.evaluate(
+        "(one, note) => one.insertAdjacentHTML('afterbegin', note)", note
+    )
+    assert page.evaluate(CONTRAST) == []
