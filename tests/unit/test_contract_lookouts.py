@@ -22,6 +22,7 @@ from automate_testing.contracts.blocking_calls import run_watched
 from automate_testing.contracts.connectors import ConnectorContract
 from automate_testing.contracts.filters import FilterContract
 from automate_testing.contracts.providers import ProviderContract
+from automate_testing.contracts.values import each_case
 from pydantic import BaseModel, Field, computed_field
 from waiting import until
 
@@ -405,3 +406,22 @@ def test_a_filter_may_stand_in_its_suite_as_it_is() -> None:
         suite.test_it_says_what_it_gives(shout)
     with pytest.raises(AssertionError, match="is no name for a filter: give it a def"):
         made_by(FilterContract, filter=lambda value: value).test_templates_can_call_it(str)
+
+
+def test_cases_of_one_test_are_all_tried_and_those_that_fail_are_named() -> None:
+    """The others would else be seen when the first is mended."""
+    tried: list[int] = []
+
+    def check(case: int) -> None:
+        tried.append(case)
+        if case == 3:
+            pytest.fail("DID NOT RAISE")
+        assert case != 2, "too large"
+
+    with pytest.raises(AssertionError) as caught:
+        each_case({"first": 1, "second": 2, "third": 3, "fourth": 4}, check)
+    assert tried == [1, 2, 3, 4]
+    assert "second: AssertionError('too large" in str(caught.value)
+    assert "third: DID NOT RAISE" in str(caught.value)
+    assert "first" not in str(caught.value) and "fourth" not in str(caught.value)
+    each_case([1, 4], check)

@@ -377,10 +377,10 @@ class ExecutionStoreContract:
             with pytest.raises(PayloadError) as caught:
                 self.begin(store, workflow, payload=value)
             assert caught.value.hint
-            assert store.find() == []
-            assert store.outbox.find() == []
 
         each_case(REFUSED, check)
+        assert store.find() == []
+        assert store.outbox.find() == []
 
     def test_every_output_comes_back_or_is_refused(
         self, store: ExecutionStore, workflow: Workflow
