@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +13,7 @@ import pytest
 from waiting import PATIENCE, until
 from workers import working
 
-from automate_kernel import Kernel
+from automate_kernel import Kernel, hookimpl
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.storage.query import Where
@@ -20,7 +22,7 @@ from automate_kernel.workflows.drive import intake as intake_module
 from automate_kernel.workflows.drive.intake import Intake
 from automate_kernel.workflows.store.stored import ADVANCE
 from automate_kernel.workflows.decide.waits import EVENT, SIGNAL
-from automate_kernel.workflows.execution import ExecutionStatus
+from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 
 class World:
@@ -97,6 +99,36 @@ def test_what_is_slow_to_begin_is_claimed_in_small_numbers(world: World) -> None
     assert world.intake.room(0.25) == 0
 
 
+def test_a_kind_that_was_slow_once_leaves_room_for_the_others_again(world: World) -> None:
+    """A lock held up an event, and no other came: executions were claimed by ones ever after."""
+    world.put(EVENT, 1, pace=10.0)
+    for _ in range(80):
+        world.put(ADVANCE, 1, pace=0.001)
+    world.serve()
+    assert world.intake.room(0.25) >= 40
+
+
+def test_signals_that_wake_many_take_no_room_of_others(world: World) -> None:
+    """What is claimed meanwhile has its turn between their rounds."""
+    rooms: list[int] = []
+
+    def wakes() -> Iterator[None]:
+        for _ in range(3):
+            world.now += 0.1
+            rooms.append(world.intake.room(0.25))
+            yield
+        for task in tasks:
+            task.started_at = world.now
+
+    tasks = [Task(_item(SIGNAL, n)) for n in range(60)]
+    world.intake.put(SIGNAL, tasks, wakes())
+    world.put(EVENT, 1, pace=0.0)
+    world.intake._went_on = lambda: world.intake.stop() if tasks[0].started_at else None
+    world.intake.serve()
+    assert rooms[0] > 0
+    assert world.log == [(EVENT, 1)]
+
+
 def test_a_worker_that_stops_gives_back_what_has_not_begun(world: World) -> None:
     """At once, so that another one has it."""
     world.put(ADVANCE, 50, pace=0.0)
@@ -105,14 +137,15 @@ def test_a_worker_that_stops_gives_back_what_has_not_begun(world: World) -> None
     assert (len(world.back), world.intake.waiting, world.log) == (50, 0, [])
 
 
-def test_a_round_that_fails_costs_no_other_claim(world: World) -> None:
+@pytest.mark.parametrize("broken", [RuntimeError("broken"), SystemExit("broken")])
+def test_a_round_that_fails_costs_no_other_claim(world: World, broken: BaseException) -> None:
     """What it has left has failed, and the thread goes on."""
     tasks = [Task(_item(SIGNAL, n)) for n in range(3)]
 
     def breaks() -> Iterator[None]:
         tasks[0].started_at = 1.0
         yield
-        raise RuntimeError("broken")
+        raise broken
 
     world.intake.put(SIGNAL, tasks, breaks())
     world.put(EVENT, 2, pace=0.0)
@@ -179,6 +212,72 @@ def test_nothing_of_executions_holds_up_a_claim_for_another_kind(
         done = 0 if held_up == "beginning" else 3
         find = kernel.executions.find
         until(lambda: len(find(workflow="waits", status=ExecutionStatus.COMPLETED)) == done)
+
+
+class _Exits:
+    """A plugin that ends its thread, as a library's ``sys.exit`` does, for its first execution."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.exited = where, threading.Event()
+
+    @hookimpl
+    def automate_executing(self, execution: Execution) -> Any:
+        if self.where == "before":
+            self._exit()
+        return self._around()
+
+    @contextmanager
+    def _around(self) -> Iterator[None]:
+        if self.where == "entering":
+            self._exit()
+        yield
+        if self.where == "after":
+            self._exit()
+
+    def _exit(self) -> None:
+        if not self.exited.is_set():
+            self.exited.set()
+            sys.exit("the plugin")
+
+
+@pytest.mark.parametrize("where", ["before", "entering", "after"])
+def test_a_plugin_that_exits_ends_no_thread_of_a_worker(kernel: Kernel, where: str) -> None:
+    """The thread died, and the worker claimed on and began nothing any more."""
+    plugin = _Exits(where)
+    kernel.register(plugin, "hook", key="exits")
+    kernel.add_workflow(
+        {
+            "name": "rests",
+            "trigger": {"type": "event", "event": "rest"},
+            "steps": [{"id": "rest", "sleep": "1ms"}],
+        }
+    )
+    find = kernel.executions.find
+    with working(kernel):
+        kernel.start("rests")
+        assert plugin.exited.wait(PATIENCE)
+        kernel.start("rests")
+        until(lambda: len(find(workflow="rests", status=ExecutionStatus.COMPLETED)) == 2)
+
+
+def test_an_execution_that_cannot_be_entered_is_tried_again(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was neither begun nor given back, and its lease was renewed for ever."""
+    real, tries = kernel._runner.around, []
+
+    def around(execution: Execution) -> Any:
+        tries.append(execution.id)
+        if len(tries) == 1:
+            raise RuntimeError("no room")
+        return real(execution)
+
+    monkeypatch.setattr(kernel._runner, "around", around)
+    parked_before = kernel.start("waits")
+    with working(kernel) as worker:
+        until(lambda: len(tries) > 1)
+        until(lambda: not worker.in_flight)
+    assert set(tries) == {parked_before}
 
 
 def test_an_event_wakes_a_bounded_number_in_each_round(kernel: Kernel) -> None:

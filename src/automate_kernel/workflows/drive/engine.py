@@ -311,7 +311,7 @@ class Engine:
         back = ItemStatus.PENDING
         self._end([(t, Outcome(t.item.id, back, None, token=t.item.lease_token)) for t in tasks])
 
-    def _fail_begin(self, tasks: Sequence[Task], error: Exception) -> None:
+    def _fail_begin(self, tasks: Sequence[Task], error: BaseException) -> None:
         logger.error("%d items can't be begun: %s", len(tasks), error, exc_info=error)
         self._end([(task, self._setup.failed(task, error)) for task in tasks])
 
@@ -358,8 +358,17 @@ class Engine:
             self._end([(task, self._setup.failed(task, flow))])
             return
         task.started_at, flow.leased_at = time.monotonic(), task.leased_at
-        flow.context.run(handled_item.set, task.item)
         driven = Driven(task, flow)
+        try:
+            self._enter(driven)
+        except BaseException as error:  # a plugin's SystemExit too: others begin after it
+            self._driven.add(driven)
+            self._fail(driven, error)
+
+    def _enter(self, driven: Driven) -> None:
+        """Enter what is to be around *driven*, and let it have its first turn."""
+        task, flow = driven.task, driven.flow
+        flow.context.run(handled_item.set, task.item)
         flow.enter(stoppable_by(self._setup.stopping, lambda: task.asked or driven.stops))
         handler = self._handlers.get(task.item.kind)
         if handler is not None and handler.around is not None:
@@ -473,7 +482,7 @@ class Engine:
                         driven.woken = True
             except _ReplacedError:
                 return
-            except Exception as error:
+            except BaseException as error:  # a SystemExit too: the thread would end
                 self._fail(driven, error)
             self._offer_room()
 

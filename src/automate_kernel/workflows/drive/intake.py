@@ -38,7 +38,7 @@ class Intake:
         *,
         stopping: Callable[[], bool],
         give_back: Callable[[Sequence[Task]], None],
-        failed: Callable[[Sequence[Task], Exception], None],
+        failed: Callable[[Sequence[Task], BaseException], None],
         went_on: Callable[[], None],
     ) -> None:
         self._stopping, self._give_back = stopping, give_back
@@ -47,11 +47,11 @@ class Intake:
         self._entries: SimpleQueue[_Entry | None] = SimpleQueue()
         self._lock = threading.Lock()
         self.waiting: int = 0
-        """The number of items that have not begun."""
+        """The number of items of paced kinds that have not begun."""
 
     def put(self, kind: str, tasks: Sequence[Task], rounds: Iterator[None]) -> None:
         """Begin *tasks*, in *rounds* that yield wherever others may have their turn."""
-        self._count(len(tasks))
+        self._count(kind, len(tasks))
         self._entries.put((kind, tasks, rounds))
 
     def parts(self, kind: str, tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
@@ -86,23 +86,32 @@ class Intake:
                 goes_on = not self._stopping() and next(rounds, self) is None
                 if not goes_on and (unbegun := _unbegun(tasks)):
                     self._give_back(unbegun)
-            except Exception as error:
+            except BaseException as error:  # a plugin's SystemExit too: the thread would end
                 self._failed(_unbegun(tasks), error)
                 goes_on = False
             left, at = _unbegun(tasks) if goes_on else [], time.monotonic()
-            self._count(len(left) - len(before))
+            self._count(kind, len(left) - len(before))
             if len(left) < len(before) and kind in self._seconds:
-                pace = (at - since) / (len(before) - len(left))
-                self._seconds[kind] += (pace - self._seconds[kind]) * 0.5
+                self._note_pace(kind, (at - since) / (len(before) - len(left)))
         return goes_on
+
+    def _note_pace(self, kind: str, pace: float) -> None:
+        for each, seconds in self._seconds.items():
+            if each == kind:
+                self._seconds[each] += (pace - seconds) * 0.5
+            elif seconds > _FIRST_SECONDS:
+                # It was slow a while ago, and may never come again: that must not keep others.
+                self._seconds[each] += (_FIRST_SECONDS - seconds) * 0.1
 
     def stop(self) -> None:
         """End the thread that serves."""
         self._entries.put(None)
 
-    def _count(self, tasks: int) -> None:
-        with self._lock:
-            self.waiting += tasks
+    def _count(self, kind: str, tasks: int) -> None:
+        # A signal may wake many, and others have their turn meanwhile: it takes no room of theirs.
+        if kind in self._seconds:
+            with self._lock:
+                self.waiting += tasks
 
 
 def _unbegun(tasks: Sequence[Task]) -> list[Task]:
