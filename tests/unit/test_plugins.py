@@ -1033,6 +1033,25 @@ def test_a_wrapper_of_a_hook_before_a_call_is_called() -> None:
     assert seen == ["double"]
 
 
+def test_a_broken_hook_plugin_that_replaces_another_stops_it() -> None:
+    """Its place was taken before the error; the replaced plugin was called on."""
+    sent: list[str] = []
+
+    class First:
+        @hookimpl
+        def automate_before_enqueue(self, items: Any) -> None:
+            sent.append("first")
+
+    with Kernel(discover=False, secrets={}, strict=True) as kernel:
+        kernel.register(First(), "hook", key="mine")
+        kernel.outbox.enqueue("anything")
+        assert sent == ["first"]
+        with pytest.raises(PluginError):
+            kernel.plugins.hooks.add(object(), "mine")
+        kernel.outbox.enqueue("anything")
+        assert sent == ["first"]
+
+
 @pytest.mark.parametrize("config", [{"port": "none"}, {"port": "$secret:MISSING"}])
 def test_a_connector_that_can_not_start_leaves_no_logger(config: dict[str, str]) -> None:
     """Logging keeps a logger for as long as the process lives."""

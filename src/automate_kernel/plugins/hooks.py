@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from automate_kernel.plugins.registry import Registry
 
 PROJECT = "automate"
+# A receiver's SystemExit would end a thread that others need.
+_FAILURES = (Exception, SystemExit)
 logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -140,9 +142,11 @@ class Hooks:
     def add(self, plugin: Any, key: str) -> None:
         """Let *plugin* receive hooks from now on."""
         with self._lock:
-            if self._manager is not None:
-                self._admit(self._manager, key, plugin)
-            self._receivers.clear()
+            try:
+                if self._manager is not None:
+                    self._admit(self._manager, key, plugin)
+            finally:  # it has taken the place of another even if it is broken
+                self._receivers.clear()
 
     def configure(self, kernel: Any) -> None:
         """
@@ -173,7 +177,7 @@ class Hooks:
         frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
         return next((codes[code] for code in frames if code in codes), "of a plugin")
 
-    def notify(self, name: str, **arguments: Any) -> list[Exception]:
+    def notify(self, name: str, **arguments: Any) -> list[BaseException]:
         """
         Call every receiver of the hook *name*, and return the errors of those that failed.
 
@@ -202,7 +206,7 @@ class Hooks:
             try:
                 manager.__enter__()
                 entered.append(manager)
-            except Exception:
+            except _FAILURES:
                 logger.exception("a hook plugin failed in %s", name)
         try:
             yield
@@ -212,16 +216,16 @@ class Hooks:
         else:
             _leave(entered, name, (None, None, None))
 
-    def _call(self, name: str, arguments: dict[str, Any]) -> tuple[list[Any], list[Exception]]:
+    def _call(self, name: str, arguments: dict[str, Any]) -> tuple[list[Any], list[BaseException]]:
         results: list[Any] = []
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
         receivers = self._receivers.get(name)
         for receiver in self._find(name) if receivers is None else receivers:
             try:
                 found = receiver.function(*(arguments[each] for each in receiver.argnames))
                 if found is not None:
                     results.append(found)
-            except Exception as error:
+            except _FAILURES as error:
                 logger.exception("hook plugin %r failed in %s", receiver.plugin_name, name)
                 errors.append(error)
         return results, errors
@@ -248,7 +252,7 @@ def _leave(entered: list[AbstractContextManager[Any]], name: str, error: tuple[A
     for manager in reversed(entered):
         try:
             manager.__exit__(*error)
-        except Exception as its_own:
+        except _FAILURES as its_own:
             if its_own is not error[1]:
                 logger.exception("a hook plugin failed in %s", name)
 
