@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import repeat
@@ -120,15 +120,17 @@ class SqlStatement:
     def changes(self, table: Table, changes: Mapping[str, Any]) -> str:
         """Return what stands behind SET."""
         kinds: list[str] = []
+        text_of: Callable[..., str] = _changes_text
         for name, value in changes.items():
             if type(value) is Plus:
                 self.parameters.append(value.amount)
                 kinds.append(_PLUS)
             elif type(value) is PerKey:
                 kinds.append(self._cases(table, table.by_name[name], value))
+                text_of = _changes_text.__wrapped__
             else:
                 kinds.append(self._kind(table.by_name[name], value))
-        return _changes_text(self._dialect, table.name, tuple(changes), tuple(kinds))
+        return text_of(self._dialect, table.name, tuple(changes), tuple(kinds))
 
     def _cases(self, table: Table, column: Column, given: PerKey) -> str:
         key = table.by_name[table.key]
@@ -156,10 +158,13 @@ class SqlStatement:
         if not where:
             return ""
         kinds: list[tuple[str, str, str]] = []
+        text_of: Callable[..., str] = _conditions_text
         for one in where:
             column = table.by_name[one.column]
             if one.operator == "in":
                 kind = self._list(column, one.value)
+                if len(kind) > _LONG_KIND:
+                    text_of = _conditions_text.__wrapped__
             elif one.value is None:
                 kind = _ABSENT
             elif column.fixed:
@@ -167,7 +172,7 @@ class SqlStatement:
             else:
                 kind = self._kind(column, one.value)
             kinds.append((one.column, one.operator, kind))
-        return _conditions_text(self._dialect, table.name, tuple(kinds), before)
+        return text_of(self._dialect, table.name, tuple(kinds), before)
 
     def _list(self, column: Column, values: Sequence[Any]) -> str:
         """Add the parameters of an IN, and return what stands behind the column's name."""
@@ -242,6 +247,8 @@ class SqlStatement:
 
 # The kinds of values. A word of our own, or another piece of text, is itself.
 _PARAMETER, _ABSENT, _NOW, _NOW_PLUS, _PLUS = "{}", "NULL", "now", "now+", "+"
+# A list with so much text is written each time: there is another text for each number of values.
+_LONG_KIND = 1_000
 
 
 def marked(template: str, style: str) -> str:
