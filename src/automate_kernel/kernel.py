@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
@@ -32,98 +31,64 @@ from automate_kernel.base.errors import (
     TemplateError,
     type_name,
 )
-from automate_kernel.base.tally import Tally
-from automate_kernel.operations.budgets import Budgets
-from automate_kernel.operations.call_rates import CallRates
-from automate_kernel.operations.context import Call
-from automate_kernel.operations.field_choices import FieldChoices
-from automate_kernel.operations.field_options import FieldOption
-from automate_kernel.operations.invoker import Invoker, require_name
-from automate_kernel.operations.outputs import shown_input
-from automate_kernel.operations.replacement import Replacement
-from automate_kernel.operations.schemas.checks import json_schema_of
-from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
-from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
+from automate_kernel.outbox import Backoff, Limit, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus, check_text
-from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
-from automate_kernel.plugins import Plugins, parts
-from automate_kernel.secrets import (
-    Redactor,
-    SecretResolver,
-    SecretsBackend,
-)
+from automate_kernel.outbox.labels import checked_labels, labelled_ids
+from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.handles import masked, reveal, secret_keys
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
-from automate_kernel.storage import MemoryStorage, Row, Rows, Storage
+from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.connections import look_for_room
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
-from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.shortage import warn_of
 from automate_kernel.storage.values import encode_json
-from automate_kernel.templates import (
-    EnvironmentResolver,
-    FilterRegistry,
-    TemplateContext,
-    TemplateEngine,
-)
-from automate_kernel.templates.filters import default_filters
-from automate_kernel.templates.limits import Limits
-from automate_kernel.triggers.polls.poller import Poller, Polls
-from automate_kernel.triggers.webhooks import ReplayLedger, WebhookReceipt
-from automate_kernel.triggers.webhooks.receiver import WebhookReceiver
-from automate_kernel.worker import OutboxReaper
-from automate_kernel.worker.acknowledger import WorkerStats
-from automate_kernel.worker.failure_notices import FailureNotices
-from automate_kernel.worker.handler import Handler, HandlerRegistry
-from automate_kernel.worker.inline import run_claimed, run_inline
-from automate_kernel.worker.periodic import PeriodicTask
-from automate_kernel.worker.statistics import ActivityLog
-from automate_kernel.worker.worker import Worker, default_worker_id
-from automate_kernel.workflows.automation import Automation
-from automate_kernel.workflows.code.workflow import On, check_options, workflow_function
-from automate_kernel.workflows.decide.admission import Admission
-from automate_kernel.workflows.decide.children import CANCEL
-from automate_kernel.workflows.decide.dry_run import DryRun, dry_run
-from automate_kernel.workflows.decide.questions import NOTICE
-from automate_kernel.workflows.decide.waits import (
-    EVENT,
-    SENT,
-    SIGNAL,
-)
-from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
-from automate_kernel.workflows.drive.announcer import Announcer
-from automate_kernel.workflows.drive.engine import Engine
-from automate_kernel.workflows.drive.runner import Runner
-from automate_kernel.workflows.execution import (
-    Event,
-    Execution,
-    ExecutionStatus,
-    check_event_name,
-)
-from automate_kernel.workflows.steer.approvals import Approvals
-from automate_kernel.workflows.steer.executions import ExecutionStore
-from automate_kernel.workflows.steer.listener import ExecutionListener
-from automate_kernel.workflows.steer.notices import ApprovalNotices
-from automate_kernel.workflows.steer.precedence import Precedence
-from automate_kernel.workflows.steer.schedule import Schedules, Ticker
-from automate_kernel.workflows.store.catalogue import Catalogue, WorkflowSource
-from automate_kernel.workflows.store.events import (
-    event_item,
-    manual_event,
-    triggering_event,
-)
-from automate_kernel.workflows.store.large_outputs import MAX_OUTPUT_BYTES
-from automate_kernel.workflows.store.starts import keyed_execution_id
-from automate_kernel.workflows.store.stored import ADVANCE, going_items, unreadable
+from automate_kernel.workflows.decide.waits import ADVANCE, EVENT, SENT, SIGNAL
+from automate_kernel.workflows.execution import ExecutionStatus, check_event_name
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from automate_kernel.operations.spec import OperationOptions
+    from automate_kernel.base.tally import Tally
+    from automate_kernel.operations.budgets import Budgets
+    from automate_kernel.operations.context import Call
+    from automate_kernel.operations.field_choices import FieldChoices
+    from automate_kernel.operations.field_options import FieldOption
+    from automate_kernel.operations.invoker import Invoker
+    from automate_kernel.operations.replacement import Replacement
+    from automate_kernel.operations.spec import OperationOptions, OperationSpec
+    from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
+    from automate_kernel.outbox.labels import Labelled, Labels
+    from automate_kernel.plugins import Plugins
+    from automate_kernel.secrets import SecretsBackend
+    from automate_kernel.storage import Row, Rows, Storage
+    from automate_kernel.storage.output_store import OutputStore
+    from automate_kernel.templates import (
+        EnvironmentResolver,
+        FilterRegistry,
+        TemplateContext,
+        TemplateEngine,
+    )
+    from automate_kernel.triggers.polls.poller import Polls
+    from automate_kernel.triggers.webhooks import WebhookReceipt
+    from automate_kernel.worker.acknowledger import WorkerStats
+    from automate_kernel.worker.handler import Handler
+    from automate_kernel.worker.worker import Worker
+    from automate_kernel.workflows.automation import Automation
+    from automate_kernel.workflows.code.workflow import On
+    from automate_kernel.workflows.decide.admission import Admission
+    from automate_kernel.workflows.decide.dry_run import DryRun
+    from automate_kernel.workflows.definition.model import Workflow
+    from automate_kernel.workflows.execution import Event, Execution
+    from automate_kernel.workflows.steer.approvals import Approvals
+    from automate_kernel.workflows.steer.executions import ExecutionStore
+    from automate_kernel.workflows.steer.listener import ExecutionListener
+    from automate_kernel.workflows.steer.notices import ApprovalNotices
+    from automate_kernel.workflows.steer.schedule import Schedules
+    from automate_kernel.workflows.store.catalogue import Catalogue, WorkflowSource
     from automate_kernel.workflows.store.events import StartOptions
 
 __all__ = ["Kernel"]
@@ -195,14 +160,14 @@ class Kernel:
         version: str | None = None,
         output_store: OutputStore | str | Path | Mapping[str, Any] | None = None,
     ) -> None:
+        from automate_kernel.templates import EnvironmentResolver, FilterRegistry, default_filters
+
         self.version: str | None = version if version is None else _version(version)
         """The version of the application's own code."""
         self.storage: Storage = _storage_for(storage, outbox)
         """The place of all data."""
-        self.plugins: Plugins = Plugins(discover, strict, disabled, winners, settings=listed)
+        self.plugins: Plugins = _plugins(plugins, discover, strict, disabled, winners, listed)
         """The plugins of every kind, the unusable ones too."""
-        for plugin in several(plugins):
-            self.plugins.register(plugin)
         self.redactor: Redactor = Redactor()
         """Takes resolved secrets out of texts and values."""
         self.secrets: SecretResolver = self._resolver(secrets)
@@ -211,7 +176,7 @@ class Kernel:
         """The environment variables that templates may read."""
         self.filters: FilterRegistry = FilterRegistry(default_filters)
         """The template filters of this kernel."""
-        self.templates: TemplateEngine = TemplateEngine(self.filters, limits=_limits(output_store))
+        self.templates: TemplateEngine = _templates(self.filters, output_store)
         """Compiles and renders templates."""
         kept = retention_seconds, failed_retention_seconds
         self.outbox: OutboxStore = self._store(outbox, lease_seconds, kept)
@@ -224,7 +189,7 @@ class Kernel:
         """The steps that wait for a person: find, approve, reject, make a link."""
         self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
-        self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
+        self.schedules: Schedules = self._schedules()
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
         self.purges: list[Callable[..., int]] = []
         """Deletions of the application's own: called with ``older_than_seconds`` and ``limit``."""
@@ -233,6 +198,18 @@ class Kernel:
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
+        from automate_kernel.operations.budgets import Budgets
+        from automate_kernel.operations.call_rates import CallRates
+        from automate_kernel.triggers.polls.poller import Poller, Polls
+        from automate_kernel.triggers.webhooks import ReplayLedger
+        from automate_kernel.triggers.webhooks.receiver import WebhookReceiver
+        from automate_kernel.workflows.drive.announcer import Announcer
+        from automate_kernel.workflows.drive.runner import Runner
+        from automate_kernel.workflows.steer.notices import ApprovalNotices
+        from automate_kernel.workflows.steer.precedence import Precedence
+        from automate_kernel.workflows.steer.schedule import Ticker
+        from automate_kernel.workflows.store.events import event_item
+
         self.executions.starts.labels_of = self.workflows.labels
         self.executions.starts.admission_of = self.workflows.admission
         self.executions.starts.awaited_in_code = self.workflows.awaited_in_code
@@ -263,9 +240,20 @@ class Kernel:
         )
         self._polls = Polls(self.storage, self.operations, self.workflows.events)
         self._poller = Poller(self._polls, self.storage, self.outbox, self.operations, event_item)
-        self._failures = FailureNotices(self.outbox, self._notify_failed)
-        self._handlers = HandlerRegistry()
         self._reported_at = 0.0
+        self.workflows.pauses = self.executions.pauses
+        self.executions.on_cancelled = self._runner.send_cancelled
+        self._handle(notices)
+        self._listen()
+
+    def _handle(self, notices: ApprovalNotices) -> None:
+        """Add the handlers of our own kinds of items."""
+        from automate_kernel.worker.handler import Handler, HandlerRegistry
+        from automate_kernel.workflows.decide.children import CANCEL
+        from automate_kernel.workflows.decide.questions import NOTICE
+        from automate_kernel.workflows.drive.engine import Engine
+
+        self._handlers = HandlerRegistry()
         engine = partial(Engine, self._runner, self.operations.portal)
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(NOTICE, notices.handle))
@@ -273,9 +261,14 @@ class Kernel:
         deliver, together = self._runner.handle_signal, self._runner.handle_signals
         self._handlers.add(Handler(SIGNAL, deliver, pool=engine, together=together))
         self._handlers.add(Handler(CANCEL, self._runner.handle_cancel, pool=engine))
+
+    def _listen(self) -> None:
+        """Hear of items that end, and see those that come in."""
+        from automate_kernel.worker.failure_notices import FailureNotices
+        from automate_kernel.workflows.steer.listener import ExecutionListener
+
         outbox = self.outbox
-        self.workflows.pauses = self.executions.pauses
-        self.executions.on_cancelled = self._runner.send_cancelled
+        self._failures = FailureNotices(outbox, self._notify_failed)
         self._listener: ExecutionListener | None = None
         if isinstance(outbox, RowsOutboxStore):
             outbox.listen(ExecutionListener())
@@ -307,6 +300,8 @@ class Kernel:
             logger.warning("%s", line)
 
     def _resolver(self, secrets: Any) -> SecretResolver:
+        from automate_kernel.plugins import parts
+
         return SecretResolver(parts.secrets_backends(secrets, self.plugins), self.redactor)
 
     def _store(
@@ -315,12 +310,17 @@ class Kernel:
         lease_seconds: float,
         kept: tuple[float | None, float | None],
     ) -> OutboxStore:
+        from automate_kernel.plugins import parts
+
         return parts.outbox_store(
             given, self.plugins, self.storage, lease_seconds=lease_seconds,
             retention_seconds=kept[0], failed_retention_seconds=kept[1],
         )  # fmt: skip
 
     def _executions(self, outputs: Any) -> ExecutionStore:
+        from automate_kernel.plugins import parts
+        from automate_kernel.workflows.steer.executions import ExecutionStore
+
         store = parts.output_store(outputs, self.plugins, self.secrets, self._render_config)
         return ExecutionStore(self.storage, self.outbox, store)
 
@@ -329,6 +329,8 @@ class Kernel:
         config: Mapping[str, Mapping[str, Any]] | None,
         settings: Mapping[str, Any] | None,
     ) -> Invoker:
+        from automate_kernel.operations.invoker import Invoker
+
         config = check_table(config, "config", '{"slack": {"token": "$secret:SLACK"}}', of=Mapping)
         settings = check_table(settings, "settings", '{"currency": "EUR"}')
         sources: dict[str, Any]
@@ -337,6 +339,8 @@ class Kernel:
         return Invoker(sources, hooks, self.secrets, config, settings, render)
 
     def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
+        from automate_kernel.workflows.store.catalogue import Catalogue
+
         able = all(callable(getattr(source, name, None)) for name in ("load", "stamp"))
         if source is not None and (isinstance(source, type) or not able):
             raise ConfigError(
@@ -348,12 +352,19 @@ class Kernel:
         return Catalogue(self.templates, self._context, stored, source, self.operations)
 
     def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
+        from automate_kernel.workflows.steer.approvals import Approvals
+
         if not isinstance(signing_keys, str):  # which the signer refuses: a list of keys is meant
             example = 'signing_keys=["$secret:SIGNING_KEY"]'
             signing_keys = check_texts(signing_keys, "signing_keys", example)
         signer = Signer(signing_keys, "automate.approval", self._revealed)
         address = check_address(public_url, "public_url")
         return Approvals(self.storage, self.outbox, signer, address)
+
+    def _schedules(self) -> Schedules:
+        from automate_kernel.workflows.steer.schedule import Schedules
+
+        return Schedules(self.workflows, self.executions, sender=self)
 
     def _revealed(self, texts: Sequence[str]) -> list[str]:
         """Return *texts*, each with its secret if it is a reference to one."""
@@ -363,9 +374,13 @@ class Kernel:
         return found
 
     def _render_config(self, config: Any, place: str = "config") -> Any:
+        from automate_kernel.templates.context import TemplateContext
+
         return self.templates.compile(config, place).render(TemplateContext(env=self.env))
 
     def _context(self, event: Any, execution: Any, steps: Any, extra: Any) -> TemplateContext:
+        from automate_kernel.templates.context import TemplateContext
+
         return TemplateContext(event, execution, steps, self.env, extra)
 
     def __repr__(self) -> str:
@@ -462,7 +477,9 @@ class Kernel:
     async def aperform(self, call: Call, data: Any, *, timeout: float | None = None) -> Any:
         """`perform` for asynchronous code."""
         if self.operations.is_transactional(call.operation):
-            return await asyncio.to_thread(self.perform, call, data)
+            from asyncio import to_thread
+
+            return await to_thread(self.perform, call, data)
         return await self.operations.ainvoke(call.operation, data, call=call, timeout=timeout)
 
     def _input(self, given: Any, literal: bool = False) -> Any:
@@ -481,6 +498,8 @@ class Kernel:
     @cached_property
     def choices(self) -> FieldChoices:
         """The choices of the fields of actions and capabilities."""
+        from automate_kernel.operations.field_choices import FieldChoices
+
         return FieldChoices(self.operations)
 
     def preview(
@@ -492,6 +511,8 @@ class Kernel:
         Defaults are filled in; secrets aren't read, and stand as ``[secret KEY]``. Raises
         ``INVALID_ARGUMENT`` that names each wrong field, and ``NOT_FOUND``.
         """
+        from automate_kernel.operations.outputs import shown_input
+
         spec = self.operations.spec(operation, tenant_id=tenant_id)
         given = self._input(input)
         shown: dict[str, Any] = masked(given)
@@ -601,6 +622,8 @@ class Kernel:
         (``{"order": 4711}``) find the event and the executions that it starts. Raises
         `PayloadError`, before anything is written, for values that can't be stored as they are.
         """
+        from automate_kernel.workflows.store.events import event_item
+
         item = event_item(
             name, payload, source=source, tenant_id=tenant_id, delay=delay, priority=priority,
             idempotency_key=idempotency_key, headers=headers, labels=labels,
@@ -622,6 +645,8 @@ class Kernel:
         labels: Labels | None = None,
     ) -> str:
         """`emit` for asynchronous code; *transaction* may be an ``AsyncSession``."""
+        from automate_kernel.workflows.store.events import event_item
+
         require_asyncio("aemit", "emit")
         item = event_item(
             name, payload, source=source, tenant_id=tenant_id, delay=delay, priority=priority,
@@ -699,6 +724,9 @@ class Kernel:
         skip it: that raises ``FAILED_PRECONDITION`` with the id of the execution that goes on. With
         ``debounce`` the id is that of the execution that waits for the last start.
         """
+        from automate_kernel.workflows.store.events import manual_event
+        from automate_kernel.workflows.store.starts import keyed_execution_id
+
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
         name, payload = self._named_workflow(workflow, payload)
@@ -712,12 +740,8 @@ class Kernel:
         if idempotency_key is not None:
             check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
             execution_id = keyed_execution_id(name, event.tenant_id, idempotency_key)
-        if definition.debounce is not None and (idempotency_key or delay or run_at):
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT,
-                f"the debounce of workflow {name!r} decides when it begins, and what is one",
-                hint="start it without idempotency_key, delay and run_at",
-            )
+        if idempotency_key or delay or run_at:
+            _check_not_debounced(definition)
         admission = self.workflows.admission(definition, event)
         return write(
             self.storage,
@@ -745,6 +769,10 @@ class Kernel:
         action has an output schema, and what depends on others is marked. Secrets stand as
         ``[secret KEY]``.
         """
+        from automate_kernel.workflows.decide.dry_run import dry_run
+        from automate_kernel.workflows.definition.model import CodeWorkflow
+        from automate_kernel.workflows.store.events import triggering_event
+
         found = self.workflows.get(workflow, tenant_id)
         if isinstance(found, CodeWorkflow):
             raise AutomateError(
@@ -854,6 +882,8 @@ class Kernel:
         tenant_id: str | None,
         idempotency_key: str | None,
     ) -> str:
+        from automate_kernel.workflows.store.events import manual_event
+
         check_event_name(name)
         encode_json(payload, "payload")
         execution = self.executions.live(rows, execution_id, tenant_id=tenant_id)
@@ -866,6 +896,8 @@ class Kernel:
         return self.executions.signals.send(rows, execution, event, idempotency_key)
 
     def _find_child(self, name: str, event: Event) -> tuple[Workflow, Admission | None]:
+        from automate_kernel.workflows.store.stored import unreadable
+
         try:
             workflow = self.workflows.get(name, event.tenant_id)
         except TemplateError as error:
@@ -944,6 +976,7 @@ class Kernel:
         Its typed parameters, or its one pydantic parameter, are the schema of its input. Without a
         *name*, as in ``@kernel.action`` alone, the action is called as the function is.
         """
+        from automate_kernel.operations.spec import decorating, operation_from_function
 
         def take(function: Callable[..., Any], **options: Any) -> None:
             self.operations.add(operation_from_function(function, **options))
@@ -977,6 +1010,8 @@ class Kernel:
         by, or "".
         Raises `WorkflowError`.
         """
+        from automate_kernel.workflows.code.workflow import check_options, workflow_function
+
         check_options(options)
 
         def decorate(function: F) -> F:
@@ -1023,6 +1058,8 @@ class Kernel:
         limit = Limit(kind, concurrency, rate, per_seconds, burst) if limited else None
 
         def decorate(function: F) -> F:
+            from automate_kernel.worker.handler import Handler
+
             self._handlers.add(Handler(kind, function, transactional, backoff or Backoff(), limit))
             return function
 
@@ -1071,16 +1108,18 @@ class Kernel:
         *kinds*, ``mail.*`` too; by default on all that have a handler. *exclude_kinds* are left to
         other workers. Raises `ConfigError` for a kind without a handler, and if no kind is left.
         """
+        from automate_kernel.worker import OutboxReaper, PeriodicTask, Worker
+        from automate_kernel.worker.statistics import ActivityLog
+
         for line in self.unused_config:
             logger.warning("%s", line)
         lease = self.outbox.lease_seconds
         activity = options.setdefault("activity", ActivityLog())
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
+        tick = partial(self._ticker.tick, self._announcer.call)
         periodic_tasks = [
             PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.look, clock=True),
-            PeriodicTask(
-                "schedules", 1.0, partial(self._ticker.tick, self._announcer.call), clock=True
-            ),
+            PeriodicTask("schedules", 1.0, tick, clock=True),
             PeriodicTask("polls", 1.0, self._poller.tick, clock=True),
             PeriodicTask("failures", 1.0, partial(self._send_notices, self._announcer.call)),
             PeriodicTask("signals", 600.0, self.executions.signals.purge),
@@ -1090,8 +1129,7 @@ class Kernel:
         ]
         kept, failed = self._kept(retention_seconds, failed_retention_seconds)
         if self.executions.outputs.store is not None:
-            lost = self.executions.sweep_outputs
-            periodic_tasks.append(PeriodicTask("outputs", 6 * 3600.0, lost))
+            periodic_tasks.append(PeriodicTask("outputs", 21_600.0, self.executions.sweep_outputs))
         if (kept, failed) != (None, None):
             sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
             unused = partial(self._purge_definitions, kept, failed)
@@ -1116,6 +1154,8 @@ class Kernel:
 
     def _sparing(self, worker: Worker) -> Worker:
         """Let *worker* keep few connections while the database's server has no more of them."""
+        from automate_kernel.worker.periodic import PeriodicTask
+
         shortage = getattr(self.storage, "shortage", None)
         if shortage is not None:
             shortage.add_worker(worker)
@@ -1191,6 +1231,8 @@ class Kernel:
         return self._run_due(self._chosen(kinds, exclude_kinds), patience)
 
     def _run_due(self, handlers: Iterable[Handler], patience: float) -> WorkerStats:
+        from automate_kernel.worker.inline import run_inline
+
         # One look fires so many times of a schedule with catch_up, and a worker looks again.
         while self._ticker.tick():
             pass
@@ -1240,6 +1282,9 @@ class Kernel:
         handed on to others: a step whose action isn't known here fails, and so does code that does
         not repeat what is recorded.
         """
+        from automate_kernel.worker.worker import default_worker_id
+        from automate_kernel.workflows.store.events import manual_event
+
         name, payload = self._named_workflow(workflow, payload)
         event = manual_event(name, payload)
         definition = self.workflows.get(name)
@@ -1275,6 +1320,8 @@ class Kernel:
         patience: float,
     ) -> Execution:
         """Run an execution until it has ended, and what else is due if it has to wait."""
+        from automate_kernel.worker.inline import run_claimed
+
         if item is not None:
             (handler,) = self._around_items([self._handlers[ADVANCE]])
             stats = run_claimed(
@@ -1297,6 +1344,8 @@ class Kernel:
 
     def _waited_for(self, execution: Execution, patience: float) -> Execution | None:
         """Run what is due until an execution has ended, or nobody goes on with it."""
+        from automate_kernel.workflows.store.stored import going_items
+
         until, pause = time.monotonic() + patience, 0.01
         items: list[Row] = []
         while True:
@@ -1415,9 +1464,29 @@ class Kernel:
         return total
 
 
-def _limits(outputs: Any) -> Limits:
+def _plugins(
+    plugins: Iterable[Any],
+    discover: bool,
+    strict: bool,
+    disabled: Iterable[str],
+    winners: Mapping[str, str] | None,
+    listed: Mapping[str, Any] | None,
+) -> Plugins:
+    from automate_kernel.plugins import Plugins
+
+    found = Plugins(discover, strict, disabled, winners, settings=listed)
+    for plugin in several(plugins):
+        found.register(plugin)
+    return found
+
+
+def _templates(filters: FilterRegistry, outputs: Any) -> TemplateEngine:
+    from automate_kernel.templates import Limits, TemplateEngine
+    from automate_kernel.workflows.store.large_outputs import MAX_OUTPUT_BYTES
+
     # A step's large output can be the input of the next one.
-    return Limits() if outputs is None else Limits(passed=MAX_OUTPUT_BYTES)
+    limits = Limits() if outputs is None else Limits(passed=MAX_OUTPUT_BYTES)
+    return TemplateEngine(filters, limits=limits)
 
 
 def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> Storage:
@@ -1461,7 +1530,19 @@ def _of_tenant(event: Event, tenant_id: str | None) -> Event:
     return event
 
 
+def _check_not_debounced(workflow: Workflow) -> None:
+    if workflow.debounce is not None:
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"the debounce of workflow {workflow.name!r} decides when it begins, and what is one",
+            hint="start it without idempotency_key, delay and run_at",
+        )
+
+
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:
+    from automate_kernel.operations.context import Call
+    from automate_kernel.operations.invoker import require_name
+
     require_name(operation)
     if tenant_id is not None:
         check_text(tenant_id, "tenant_id")
@@ -1486,6 +1567,8 @@ def _at(value: Any, path: str) -> Any:
 
 
 def _read_specs(plugin: Any) -> None:
+    from automate_kernel.operations.schemas.checks import json_schema_of
+
     # Asked of the instance, where an author's own method may need one.
     for specs in ("actions", "capabilities"):
         for spec in getattr(plugin, specs, list)():

@@ -22,7 +22,7 @@ from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.tables import SIGNAL, WAIT
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.decide.questions import NOTICE
-from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage

@@ -12,7 +12,7 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage import Storage
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.drive.flow import Flow, needs_saving
-from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
 
 LEASE_SECONDS = 30.0

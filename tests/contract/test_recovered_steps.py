@@ -15,7 +15,7 @@ from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_testing.clock import FakeClock
-from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import ExecutionStatus
 
 LEASE, HOUR = 30.0, 3600.0

@@ -30,7 +30,7 @@ from automate_testing.clock import FakeClock
 from automate_kernel.workflows import load_workflow
 from automate_kernel.workflows.decide import continuations
 from automate_kernel.workflows.decide.children import CANCEL
-from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.decide.waits import EVENT
 from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus

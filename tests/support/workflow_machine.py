@@ -24,7 +24,7 @@ from automate_kernel.storage.tables import EXECUTION, OUTBOX, SIGNAL, STEP, WAIT
 from automate_testing.clock import FakeClock
 from automate_kernel.worker import Worker
 from automate_kernel.workflows.decide.admission import SkippedError
-from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import Execution, StepRun
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from made_workflows import FAILS, HOUR, Coded, Made, Part, families

@@ -9,7 +9,7 @@ import pytest
 from automate_kernel import Kernel
 from automate_kernel.storage import MemoryStorage
 from automate_testing.clock import FakeClock
-from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import ADVANCE
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -22,7 +22,7 @@ from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.drive import engine
 from automate_kernel.workflows.drive.engine import Engine
-from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 

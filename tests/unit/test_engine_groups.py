@@ -19,7 +19,7 @@ from automate_kernel.storage import sql
 from automate_kernel.workflows.drive import flow as flow_module
 from automate_kernel.workflows.drive.engine import Engine
 from automate_kernel.workflows.decide.turn import CallOutcome
-from automate_kernel.workflows.store.stored import ADVANCE
+from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 

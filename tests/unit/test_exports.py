@@ -24,6 +24,8 @@ HEAVY = [
     "django", "httpx", "jinja2", "jsonschema", "pluggy", "psycopg", "rich", "sqlalchemy",
     "tenacity", "typer", "uvicorn", "yaml",
 ]  # fmt: skip
+# Of ours, for `from automate_kernel import Kernel`; import in the function that needs it.
+MOST_MODULES = 60
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -55,6 +57,15 @@ def _loaded(statement: str) -> set[str]:
 def test_importing_loads_no_framework_and_nothing_heavy(statement):
     """A script that imports the kernel pays for no database, web, terminal or template library."""
     assert _loaded(statement).isdisjoint(HEAVY)
+
+
+def test_importing_the_kernel_loads_what_its_class_needs():
+    """A process that only names `Kernel` pays for no part of it: making a kernel loads these."""
+    loaded = _loaded("from automate_kernel import Kernel")
+    parts = {"pydantic", "asyncio", "automate_kernel.worker", "automate_kernel.workflows.drive"}
+    assert loaded.isdisjoint({*parts, "automate_kernel.operations", "automate_kernel.templates"})
+    ours = sorted(name for name in loaded if name.startswith("automate_"))
+    assert len(ours) <= MOST_MODULES, ours
 
 
 def test_a_plugin_module_is_imported_without_pydantic():

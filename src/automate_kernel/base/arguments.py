@@ -7,7 +7,6 @@ database makes of it: a text is a list of its letters, and a limit of -1 is all 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -190,8 +189,10 @@ def _shown(value: Any) -> str:
 
 def require_asyncio(name: str, plain: str) -> None:
     """Raise `AutomateError` if asyncio runs no loop here, as under trio; *plain* is its twin."""
+    from asyncio import get_running_loop
+
     try:
-        asyncio.get_running_loop()
+        get_running_loop()
     except RuntimeError:
         raise AutomateError(
             ErrorCodes.FAILED_PRECONDITION,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -126,8 +125,10 @@ class OutboxStore(ABC):
         self, items: Iterable[NewItem], *, transaction: Any = None
     ) -> list[str]:
         """Do as `enqueue_many` does, for asynchronous code."""
+        from asyncio import to_thread
+
         require_asyncio("aenqueue_many", "enqueue_many")
-        return await asyncio.to_thread(self.enqueue_many, items, transaction=transaction)
+        return await to_thread(self.enqueue_many, items, transaction=transaction)
 
     # -- working -----------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from abc import ABC, abstractmethod
@@ -45,7 +44,9 @@ class SecretsBackend(ABC):
 
     async def aget_secret(self, key: str) -> str:
         """Do the same as `get_secret`, in a thread unless a backend overrides this."""
-        return await asyncio.to_thread(self.get_secret, key)
+        from asyncio import to_thread
+
+        return await to_thread(self.get_secret, key)
 
     def remedy(self, key: str) -> str:
         """Return a hint on adding *key* here, for an error message; empty if there is none."""

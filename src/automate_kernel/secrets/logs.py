@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from automate_kernel.base.errors import printed
 from automate_kernel.secrets.masking import hide_named
 from automate_kernel.secrets.redaction import Redactor, redact_text, redactors
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 T = TypeVar("T")
 
@@ -168,22 +170,23 @@ def _with_children(logger: logging.Logger) -> logging.Logger:
     return logger
 
 
-def log_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
+def log_loop_errors(loop: AbstractEventLoop) -> None:
     """Log the errors on *loop* that nobody awaits. Otherwise asyncio prints them."""
     loop.set_exception_handler(_loop_error)
 
 
 def run_logged(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run *coroutine* as ``asyncio.run`` does, on a loop with `log_loop_errors`."""
+    from asyncio import get_running_loop, run
 
-    async def run() -> T:
-        log_loop_errors(asyncio.get_running_loop())
+    async def logged() -> T:
+        log_loop_errors(get_running_loop())
         return await coroutine
 
-    return asyncio.run(run())
+    return run(logged())
 
 
-def _loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _loop_error(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
     about = context.get("task") or context.get("future") or context.get("handle") or loop
     error = context.get("exception")
     # The same words as asyncio's own, which people look for.

@@ -36,7 +36,8 @@ from automate_kernel.workflows.execution import (
 )
 from automate_kernel.workflows.store.checkpoints import Save
 from automate_kernel.workflows.steer.executions import ExecutionStore
-from automate_kernel.workflows.store.stored import ADVANCE, change_status
+from automate_kernel.workflows.decide.waits import ADVANCE
+from automate_kernel.workflows.store.stored import change_status
 from automate_kernel.workflows.store.statistics import ExecutionActivity
 
 LEASE_SECONDS = 30.0

@@ -37,12 +37,12 @@ from automate_kernel.outbox.labels import joined_labels
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.storage.values import read_json
 from automate_kernel.workflows.decide.program import step_input
+from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 from automate_kernel.workflows.steer.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.store.execution_pages import ExecutionPage
-from automate_kernel.workflows.store.stored import ADVANCE
 
 _LATELY = 1000
 _MOST_HANDED_ON = 200

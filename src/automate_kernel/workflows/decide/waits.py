@@ -36,6 +36,9 @@ RESUMED = "automate.resumed"
 STARTED = "automate.started"
 """The header of an event's item that FAILED with the workflows that it has started."""
 
+ADVANCE = "automate.advance"
+"""The kind of the outbox item that is an execution's wake-up."""
+
 SIGNAL = "automate.signal"
 """The kind of the outbox item that brings a signal."""
 

@@ -48,7 +48,7 @@ from automate_kernel.worker.threads import LATE_SECONDS, Threads, late_since
 from automate_kernel.workflows.decide.children import CANCEL
 from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.decide.waiting import LOOK_SECONDS
-from automate_kernel.workflows.decide.waits import EVENT, SIGNAL, Arrived
+from automate_kernel.workflows.decide.waits import ADVANCE, EVENT, SIGNAL, Arrived
 from automate_kernel.workflows.drive.announcer import Announcer
 from automate_kernel.workflows.drive.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.drive.intake import Intake
@@ -58,7 +58,6 @@ from automate_kernel.workflows.drive.runner import (
     Runner,
 )
 from automate_kernel.workflows.execution import StepKey
-from automate_kernel.workflows.store.stored import ADVANCE
 
 logger: logging.Logger = get_logger(__name__)
 

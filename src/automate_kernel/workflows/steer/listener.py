@@ -13,13 +13,12 @@ from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
-from automate_kernel.workflows.decide.waits import RESUMED
+from automate_kernel.workflows.decide.waits import ADVANCE, RESUMED
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 from automate_kernel.workflows.steer.executions import ExecutionStore
 from automate_kernel.workflows.store.relatives import outside_items
 from automate_kernel.workflows.store.repair import reopen
 from automate_kernel.workflows.store.stored import (
-    ADVANCE,
     begin_cancelling,
     change_status,
     concurrency_of,

@@ -15,8 +15,8 @@ from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, SLOT, WAIT
+from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import Execution
-from automate_kernel.workflows.store.stored import ADVANCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ from automate_kernel.workflows.decide.children import Child, cancel_items, end_i
 from automate_kernel.workflows.decide.continuations import Successor
 from automate_kernel.workflows.decide.record import LONGEST_PLACE
 from automate_kernel.workflows.decide.turn import NOT_HERE, Turn
-from automate_kernel.workflows.decide.waits import Arrived, OpenWait
+from automate_kernel.workflows.decide.waits import ADVANCE, Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
@@ -61,7 +61,6 @@ from automate_kernel.workflows.store.repair import delete_runs, resumed_child
 from automate_kernel.workflows.store.signal_store import SignalStore
 from automate_kernel.workflows.store.starts import ExecutionStarts, NewExecution
 from automate_kernel.workflows.store.stored import (
-    ADVANCE,
     PAUSED,
     PENDING,
     RUNNING,

@@ -22,7 +22,7 @@ from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.storage.values import storable
 from automate_kernel.workflows.decide.record import in_order
-from automate_kernel.workflows.decide.waits import RESUMED, Arrived, OpenWait
+from automate_kernel.workflows.decide.waits import ADVANCE, RESUMED, Arrived, OpenWait
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import (
     Execution,
@@ -34,9 +34,6 @@ from automate_kernel.workflows.execution import (
 from automate_kernel.workflows.store.statistics import note_end
 
 logger: logging.Logger = get_logger(__name__)
-
-ADVANCE = "automate.advance"
-"""The kind of the outbox item that is an execution's wake-up."""
 
 PENDING, RUNNING, PAUSED = (
     ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value, ExecutionStatus.PAUSED.value
