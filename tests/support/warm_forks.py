@@ -33,6 +33,11 @@ COMMAND_LINE = (
     "automate_cli.app",
     "automate_cli.session",
     "automate_kernel.kernel",
+    "automate_kernel.triggers.polls.poller",
+    "automate_kernel.triggers.webhooks.receiver",
+    "automate_kernel.workflows.drive.engine",
+    "automate_kernel.workflows.steer.notices",
+    "automate_kernel.workflows.steer.schedule",
     "automate_sqlalchemy",
     "yaml",
 )
