@@ -378,6 +378,61 @@ def test_no_word_of_a_document_is_code(
     assert "{{" not in (written / "src/automate_zeta/example.yaml").read_text()
 
 
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _doubled(made: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any]:
+    """Return definitions each of which refers to the next one twice: the last 2**30 times."""
+    return {f"A{at}": made(_ref(f"A{at + 1}")) for at in range(30)} | {"A30": {"type": "string"}}
+
+
+_LISTS = _doubled(
+    lambda each: {"anyOf": [{"type": "array", "items": each}, {"type": "array", "items": {"items": each, "type": "array"}}]}
+)  # fmt: skip
+_CHOICES = _doubled(lambda each: {"anyOf": [each, {"anyOf": [each, {"const": id(each)}]}]})
+_OBJECTS = _doubled(
+    lambda each: {
+        "type": "object", "required": list("abcdefgh"), "properties": dict.fromkeys("abcdefgh", each),
+    }
+)  # fmt: skip
+_DEEP: dict[str, Any] = {"type": "string"}
+for _ in range(7):
+    _DEEP = {"type": "array", "minItems": 20, "items": _DEEP}
+
+
+@pytest.mark.parametrize(
+    ("schemas", "root"),
+    [
+        (_LISTS, "A0"),
+        (_CHOICES, "A0"),
+        (_OBJECTS, "A0"),
+        ({"A": {"anyOf": [_ref("A")] * 20}}, "A"),
+        ({"A": {"anyOf": [_ref("B")] * 9}, "B": {"anyOf": [_ref("A"), {"type": "string"}] * 9}}, "A"),
+        ({"A": _DEEP}, "A"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["query", "body", "answer"])
+def test_a_small_document_that_unfolds_without_end_is_written_in_no_time(
+    schemas: dict[str, Any], root: str, place: str, tmp_path: Path
+) -> None:
+    body = {"type": "object", "required": ["n"], "properties": {"n": _ref(root)}}
+    content = {"application/json": {"schema": body}}
+    call: dict[str, Any] = {"operationId": "call"}
+    if place == "query":
+        call["parameters"] = [{"name": "n", "in": "query", "schema": _ref(root)}]
+    elif place == "body":
+        call["requestBody"] = {"required": True, "content": content}
+    answers = {"200": {"description": "", **({"content": content} if place == "answer" else {})}}
+    given = document({"/x": {"post": {**call, "responses": answers}}})
+    given["components"] = {"schemas": schemas}
+    files = scaffolded("acme", given, tmp_path).files()
+    assert sum(map(len, files.values())) < 100_000
+    for path, text in files.items():
+        if path.endswith(".py"):
+            ast.parse(text)
+
+
 def test_sources_of_hostile_documents_are_clean(tmp_path: Path) -> None:
     """For ruff with the plugin's own rules, its formatter, and mypy at its strictest."""
     folders = []

@@ -32,7 +32,7 @@ KEYS = ("idempotency-key", "x-idempotency-key")
 """The headers by which services know a repeated request."""
 
 _SCALARS = frozenset({"string", "integer", "number", "boolean"})
-_LONGEST_NAME, _MOST_ITEMS, _DEEPEST = 50, 10_000, 10
+_LONGEST_NAME, _MOST_ITEMS = 50, 10_000
 # The parameters of the client's methods, which no part of a path can be called.
 _CLIENTS = frozenset(
     {"self", "method", "path", "query", "json", "form", "headers", "returns", "pages", "max_items",
@@ -185,26 +185,35 @@ def _problem_of(parameter: Parameter, schema: Mapping[str, Any]) -> str:
     return ""
 
 
-def _shape(schema: Any, definitions: Mapping[str, Any], depth: int = 0) -> str:
+def _shape(schema: Any, definitions: Mapping[str, Any], known: dict[int, str] | None = None) -> str:
     """Return ``scalar``, ``list`` (of scalars) or ``object``, which anything else counts as."""
-    if depth > _DEEPEST:
-        return "object"
     schema = settled(schema, definitions)
+    if not schema:
+        return "scalar"
+    known = {} if known is None else known
+    if id(schema) not in known:
+        # Each is looked at once: many references to a schema would take time without end.
+        known[id(schema)] = "object"  # in a circle
+        known[id(schema)] = _found_shape(schema, definitions, known)
+    return known[id(schema)]
+
+
+def _found_shape(
+    schema: Mapping[str, Any], definitions: Mapping[str, Any], known: dict[int, str]
+) -> str:
     if isinstance(schema.get("enum"), list):
         plain = all(isinstance(each, (str, int, float)) for each in schema["enum"])
         return "scalar" if plain else "object"
     several = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
     if several:
-        shapes = {_shape(each, definitions, depth + 1) for each in several}
+        shapes = {_shape(each, definitions, known) for each in several}
         return shapes.pop() if len(shapes) == 1 else "object"
     types = types_of(schema)
-    if types <= _SCALARS or not schema:
+    if types <= _SCALARS:
         return "scalar"
     if types != {"array"}:
         return "object"
-    return (
-        "list" if _shape(schema.get("items", {}), definitions, depth + 1) == "scalar" else "object"
-    )
+    return "list" if _shape(schema.get("items", {}), definitions, known) == "scalar" else "object"
 
 
 def _without_null(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:

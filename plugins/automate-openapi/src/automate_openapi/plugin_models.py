@@ -85,7 +85,6 @@ class PluginModels(PythonTypes):
 
     def __init__(self, specs: Any, directed: Any, claims: Any = None) -> None:
         super().__init__(specs, directed, _TAKEN, claims)
-        self._depth = 0
         self.choices: set[str] = set()
         """The names that are no models."""
 

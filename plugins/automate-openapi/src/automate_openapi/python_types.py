@@ -16,6 +16,8 @@ SCALARS: Mapping[str, str] = {
 }  # fmt: skip
 """The types of Python by those of JSON Schema."""
 
+_LONGEST_TYPE = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class TypePlace:
@@ -56,6 +58,9 @@ class PythonTypes(ABC):
         }
         self._made: dict[str, str] = {}
         self._open: set[str] = set()
+        self._depth = 0
+        """The objects around the one that is written."""
+        self._kinds: dict[tuple[str, int], str] = {}
 
     @abstractmethod
     def write(
@@ -113,6 +118,8 @@ class PythonTypes(ABC):
         schema = self._definitions[direction].get(name)
         if path in self._made:
             return self._made[path]
+        if (path, self._depth) in self._kinds:
+            return self._kinds[path, self._depth]
         if not isinstance(schema, Mapping) or path in self._open:
             return "Any"  # a circle of types without names
         place = TypePlace(wanted, path)
@@ -123,7 +130,9 @@ class PythonTypes(ABC):
             found = self.type_of(schema, place, direction)
         finally:
             self._open.discard(path)
-        return found
+        # Found once: definitions that refer to the next one twice would double it each time.
+        self._kinds[path, self._depth] = found if len(found) <= _LONGEST_TYPE else "Any"
+        return self._kinds[path, self._depth]
 
     def _merged(self, schema: Mapping[str, Any], place: TypePlace, direction: Direction) -> str:
         parts = [schema, *schema["allOf"]] if "properties" in schema else schema["allOf"]
