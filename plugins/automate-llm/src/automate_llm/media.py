@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
 
 PDF = "application/pdf"
-_STREAM = re.compile(rb"/ObjStm\b.{0,2000}?stream\r?\n", re.DOTALL)
-_PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
-_MOST_UNPACKED = 32 << 20
+_STREAM = re.compile(rb"(?<!end)stream[ \t]*(?:\r\n|\n|\r)")
+# A name may have its letters as numbers, and a comment is a blank.
+_NUMBERED = re.compile(rb"#([0-9A-Fa-f]{2})")
+_BLANK = rb"(?:[\s\0]|%[^\r\n]*[\r\n])*"
+_PAGE = re.compile(rb"/Type" + _BLANK + rb"/Page(?![A-Za-z])")
+_KIDS = re.compile(rb"/Kids(?![A-Za-z])" + _BLANK + rb"(\[[^\]]*\])?")
+_REFERENCE = re.compile(rb"(\d+)[\s\0]+\d+[\s\0]+R\b")
+_TEXT = re.compile(rb"\((?:[^()\\]|\\.)*\)|<([0-9A-Fa-f\s]+)>", re.DOTALL)
+_SHOWS_TEXT = re.compile(rb"\bBT\b")
+_MOST_UNPACKED, _LOOKED_AT = 32 << 20, 1 << 16
 # Markers of a JPEG's frame, which has its size; others in that range are tables.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -39,19 +47,81 @@ def size_of_image(data: bytes, media_type: str) -> tuple[int, int] | None:
 
 
 def pages_of_pdf(data: bytes) -> int | None:
-    """Return the number of pages of a PDF, or None if it can't be read: an encrypted one, say."""
-    pages, left = len(_PAGE.findall(data)), _MOST_UNPACKED
-    for packed in _STREAM.finditer(data):
-        unpacker = zlib.decompressobj()
+    """
+    Return the most pages that a PDF may have, or None if it can't be read: an encrypted one, say.
+
+    A document that lists a page twice is none that can be read: a few bytes would be many pages.
+    """
+    left, texts = _MOST_UNPACKED, [data]
+    for about, begin in _streams(data):
+        if b"/ObjStm" in about:
+            text = _unpacked(data, begin, left)
+            left -= len(text or b"")
+            if text is None or left <= 0:
+                return None
+            texts.append(text)
+    pages = listed = 0
+    for text in map(_plain, texts):
+        pages += len(_PAGE.findall(text))
+        for kids in _KIDS.finditer(text):
+            found = _REFERENCE.findall(kids[1] or b"")
+            if kids[1] is None or len(set(found)) < len(found):
+                return None
+            # Fields of forms have some too, and no count of them.
+            listed += len(found) if b"/Count" in _around(text, *kids.span()) else 0
+    return max(pages, listed) if pages else None
+
+
+def text_of_pdf(data: bytes) -> int:
+    """Return the bytes of text that a PDF shows, as far as its streams can be read."""
+    size, left = 0, _MOST_UNPACKED
+    for about, begin in _streams(data):
+        if b"/Filter" not in about:
+            text = data[begin : data.find(b"endstream", begin)]
+        elif _SHOWS_TEXT.search(_unpacked(data, begin, _LOOKED_AT) or b""):
+            text = _unpacked(data, begin, left) or b""
+            left = max(left - len(text), 1)
+        else:
+            continue
+        if _SHOWS_TEXT.search(text, 0, _LOOKED_AT):
+            found = _TEXT.finditer(text)
+            size += sum(len(each[1]) // 2 if each[1] else len(each[0]) for each in found)
+    return size
+
+
+def _streams(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield what stands before the content of each stream, and the place where that begins."""
+    end = 0
+    for word in _STREAM.finditer(data):
+        yield _plain(data[end : word.start()]), word.end()
+        end = word.end()
+
+
+def _plain(text: bytes) -> bytes:
+    return _NUMBERED.sub(lambda found: bytes([int(found[1], 16)]), text)
+
+
+def _around(text: bytes, begin: int, end: int) -> bytes:
+    """Return the part of a dictionary around a place, without the dictionaries in it."""
+    first = max(text.rfind(b"<<", 0, begin), text.rfind(b">>", 0, begin), 0)
+    ends = [at for at in (text.find(b"<<", end), text.find(b">>", end)) if at >= 0]
+    return text[first : min(ends, default=len(text))]
+
+
+def _unpacked(data: bytes, begin: int, most: int) -> bytes | None:
+    """Return what is packed from *begin* on, so many bytes of it at most, or None for no such."""
+    # In pieces: each call copies what is left of its own.
+    unpacker, found, size = zlib.decompressobj(), bytearray(), 1 << 10
+    while begin < len(data) and len(found) < most and not unpacker.eof:
+        piece = data[begin : begin + size]
+        begin, size = begin + size, min(size * 2, 1 << 18)
         try:
-            text = unpacker.decompress(data[packed.end() :], left)
+            while piece and len(found) < most:
+                found += unpacker.decompress(piece, most - len(found))
+                piece = unpacker.unconsumed_tail
         except zlib.error:
             return None
-        left -= len(text)
-        if left <= 0:
-            return None
-        pages += len(_PAGE.findall(text))
-    return pages or None
+    return bytes(found)
 
 
 def _size_of_png(data: bytes) -> tuple[int, int] | None:
@@ -61,9 +131,28 @@ def _size_of_png(data: bytes) -> tuple[int, int] | None:
 
 
 def _size_of_gif(data: bytes) -> tuple[int, int] | None:
-    if len(data) < 10:
+    """Return the size of the largest picture: readers make room for those beyond the screen."""
+    if len(data) < 13:
         return None
-    return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    at = 13 + _gif_colours(data[10])
+    while at + 10 <= len(data) and data[at] in (0x21, 0x2C):
+        if data[at] == 0x2C:
+            left, top, wide, high = (
+                int.from_bytes(data[at + each : at + each + 2], "little") for each in (1, 3, 5, 7)
+            )
+            width, height = max(width, left + wide), max(height, top + high)
+            at += 11 + _gif_colours(data[at + 9])
+        else:
+            at += 2
+        while at < len(data) and data[at]:  # the blocks of its content
+            at += 1 + data[at]
+        at += 1
+    return width, height
+
+
+def _gif_colours(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _size_of_jpeg(data: bytes) -> tuple[int, int] | None:
