@@ -14,8 +14,8 @@ The plugins of this repository. Each is a distribution of its own, with a README
 The page is written from their manifests, and the tests run each example. How to write one:
 [your first plugin](tutorial/your-first-plugin.md).
 
-`automate plugins search WORD` looks through what is installed, and `automate plugins docs KEY`
-prints the page of one."""
+`automate plugins ls --search WORD` looks through what is installed, and
+`automate plugins show KEY --markdown` prints the page of one."""
 _ERRORS = """\
 Each error is an `AutomateError` with a [code](reference/errors.md). These codes follow from the
 answer of a service, unless the plugin knows more. Input that doesn't fit is `INVALID_ARGUMENT`:

@@ -44,7 +44,8 @@ def cli() -> str:
 SETTINGS_INTRODUCTION = """\
 Each setting can stand in an `automate.toml` in the current folder or one above (`worker.slots` is
 `slots` in the table `[worker]`), and most also in an environment variable. An option of the command
-wins over the variable, and the variable over the file. `automate config` shows what counts."""
+wins over the variable, and the variable over the file. `automate doctor --settings` shows what
+counts."""
 
 
 EXIT_CODES_INTRODUCTION = """\

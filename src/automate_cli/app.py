@@ -10,7 +10,6 @@ from automate_cli.commands import (
     approvals,
     authoring,
     call,
-    config,
     connect,
     db,
     doctor,
@@ -63,12 +62,11 @@ def _root(
 for _each in (
     demo.app, events.app, call.app, worker.app, workflow.app, executions.app, approvals.app,
     schedules.app, polls.app, outbox.app,
-    executions.find_app, overview.app, authoring.app, connect.app, doctor.app, config.app, db.app,
+    overview.app, authoring.app, connect.app, doctor.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)
 for _each in (
     call.app, executions.app, approvals.app, schedules.app, polls.app, outbox.app,
-    executions.find_app,
     overview.app, db.hosted, workflow.hosted,
 ):  # fmt: skip
     hosted.add_typer(_each)

@@ -279,7 +279,7 @@ def _say(text: str) -> None:
 
 def _hint(error: AutomateError) -> str | None:
     if error.hint is None and isinstance(error, StorageError):
-        return "is the server running, and is the database in automate config the right one?"
+        return "is the server running, and is it the right one (automate doctor --settings)?"
     if error.hint is not None and error.hint.startswith("create our tables"):
-        return "run automate db create, or add the tables to your Alembic migrations"
+        return "run automate db migrate, or add the tables to your Alembic migrations"
     return error.hint

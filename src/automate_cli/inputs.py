@@ -69,6 +69,13 @@ def confirm(question: str, *, yes: bool) -> None:
         raise WorkFailedError(ErrorCodes.CANCELLED, "nothing was changed")
 
 
+def alone(chosen: str, **others: Any) -> None:
+    """Raise `ConfigError` for *others*, options by their names, that don't go with *chosen*."""
+    for name, value in others.items():
+        if value not in (None, False, [], ()):
+            raise ConfigError(f"--{name.replace('_', '-')} doesn't go with {chosen}")
+
+
 def one_of(text: str | None, known: type[Enum], option: str) -> str | None:
     """Return *text* in capitals, if it is a value of *known*; raises `ConfigError`."""
     if text is None:

@@ -327,7 +327,7 @@ def _unknown(path: _Path) -> str:
         hint = next((known for known in SETTINGS if known.endswith(f".{name}")), None)
     elif hint is None and path[-1] in SETTINGS:
         hint = path[-1]
-    known = "automate config lists all of them"
+    known = "automate doctor --settings lists all of them"
     return f"there is no such setting ({f'did you mean {hint}?' if hint else known})"
 
 

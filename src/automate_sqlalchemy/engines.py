@@ -153,7 +153,7 @@ def _look(connection: Any, record: Any, proxy: object) -> None:
         raise StorageError(
             f"{path}: the database's file is gone, and with it what was written since",
             code=ErrorCodes.UNAVAILABLE,
-            hint="put it back, or create another (automate db create); workers then go on",
+            hint="put it back, or create another (automate db migrate); workers then go on",
             retryable=True,
         ) from None
     if found != identity:

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _MIGRATE = (
     "create our tables, or bring them to this release: automate db migrate, storage.migrate() or "
-    "Alembic with automate_sqlalchemy.metadata; automate db check says what is missing"
+    "Alembic with automate_sqlalchemy.metadata; automate db migrate --check says what is missing"
 )
 _PLAIN_ENGINE = (
     "give a plain engine of the same database, create_engine('postgresql+psycopg://...');"

@@ -266,7 +266,9 @@ def test_no_canary_gets_out(tmp_path: Path) -> None:
         storage.engine.dispose()
     shows = [f"executions show {execution}" for execution in executions]
     shows += [f"{show} --json" for show in shows]
-    host.run(*shows, f"outbox show {item}", "executions ls", "outbox ls", "config", "doctor")
+    host.run(
+        *shows, f"outbox show {item}", "executions ls", "outbox ls", "doctor --settings", "doctor"
+    )
     host.seen["database"] = host.database()
 
     everything = "\n".join(host.seen.values())
@@ -289,7 +291,7 @@ def test_no_canary_gets_out(tmp_path: Path) -> None:
     shown = "".join(host.seen[show] for show in shows)
     assert "plain-unresolved-77" not in shown
     assert '"password": "[hidden]"' in shown
-    assert "(hidden)" in host.seen["config"]
+    assert "(hidden)" in host.seen["doctor --settings"]
     for name in ("stderr.log", "host.log"):
         assert not re.search(r"^ERROR forged", host.seen[name], re.MULTILINE)
         assert "forged" in host.seen[name]

@@ -266,7 +266,7 @@ def test_items_are_cancelled_and_requeued_by_id_and_by_filter(project) -> None:
     assert (
         project.data("outbox", "requeue", "--all", "--status", "cancelled", "-y")["requeued"] == 3
     )
-    assert project.data("outbox", "stats")["counts"]["automate.event"] == {"PENDING": 3}
+    assert project.data("outbox", "ls", "--by-kind")["counts"]["automate.event"] == {"PENDING": 3}
     result = project.run("outbox", "requeue", ids[0], code=1)
     assert "1 item could not be requeued" in result.stderr
 
@@ -277,7 +277,7 @@ def test_filters_reach_every_item_in_batches(project, monkeypatch: pytest.Monkey
     for tenant in ("a", "a", "a", "a", "a", "b"):
         project.run("emit", "x.y", "--tenant", tenant)
     assert project.data("outbox", "cancel", "--all", "--tenant", "a", "-y")["cancelled"] == 5
-    assert project.data("outbox", "stats")["counts"]["automate.event"] == {
+    assert project.data("outbox", "ls", "--by-kind")["counts"]["automate.event"] == {
         "CANCELLED": 5, "PENDING": 1,
     }  # fmt: skip
 
@@ -295,15 +295,15 @@ def test_failed_items_come_back_at_a_rate_and_go_for_good(project) -> None:
     }  # fmt: skip
     due = [store.get(item_id).next_attempt_at for item_id in ids[:2]]
     assert (due[1] - due[0]).total_seconds() == 10
-    assert project.data("outbox", "reschedule", ids[0], "--delay", "2h")["rescheduled"] == 1
+    assert project.data("outbox", "requeue", ids[0], "--delay", "2h")["rescheduled"] == 1
     assert store.get(ids[0]).waiting_for == "time"
     assert (
         "--rate goes with" in project.run("outbox", "requeue", ids[2], "--rate", "1", code=2).stderr
     )
-    assert project.data("outbox", "discard", ids[2])["discarded"] == 1
+    assert project.data("outbox", "purge", ids[2])["deleted"] == 1
     project.run("outbox", "cancel", *ids[:2])
-    assert project.data("outbox", "discard", "--all", "--older-than", "1h", "-y")["discarded"] == 0
-    assert project.data("outbox", "discard", "--all", "-y")["discarded"] == 2
+    assert project.data("outbox", "purge", "--all", "--older-than", "1h", "-y")["deleted"] == 0
+    assert project.data("outbox", "purge", "--all", "-y")["deleted"] == 2
     assert project.data("outbox", "ls") == []
 
 
@@ -328,15 +328,18 @@ def test_kinds_are_limited(project) -> None:
     """Limits are set, listed and lifted."""
     project.run("outbox", "limit", "mail.send", "--concurrency", "5")
     project.run("outbox", "limit", "crm.update", "--rate", "100/1m", "--burst", "10")
-    assert project.data("outbox", "limits") == [
+    assert project.data("outbox", "limit") == [
         {"kind": "crm.update", "concurrency": None, "rate": 100, "per_seconds": 60.0, "burst": 10,
          "declared": False},
         {"kind": "mail.send", "concurrency": 5, "rate": None, "per_seconds": 1.0, "burst": None,
          "declared": False},
     ]  # fmt: skip
-    assert "100 in 60 s" in project.run("outbox", "limits").stdout
-    assert project.data("outbox", "unlimit", "mail.send") == {"kind": "mail.send", "lifted": True}
-    assert project.data("outbox", "unlimit", "mail.send")["lifted"] is False
+    assert "100 in 60 s" in project.run("outbox", "limit").stdout
+    assert project.data("outbox", "limit", "mail.send", "--remove") == {
+        "kind": "mail.send",
+        "lifted": True,
+    }
+    assert project.data("outbox", "limit", "mail.send", "--remove")["lifted"] is False
     assert "100/1m" in project.run("outbox", "limit", "x", "--rate", "fast", code=2).stderr
     assert "nothing is limited" in project.run("outbox", "limit", "x", code=2).stderr
 
@@ -354,11 +357,11 @@ def test_kinds_are_paused_and_resumed_and_old_items_purged(project) -> None:
     """What is paused shows in stats; purge asks for how old."""
     asked = project.run("outbox", "pause", "mail.send", "--reason", "down").stderr
     assert "there is no item of mail.send yet; is the name right?" in asked
-    assert project.data("outbox", "stats")["paused"] == ["mail.send"]
-    assert "paused: mail.send" in project.run("outbox", "stats").stdout
+    assert project.data("outbox", "ls", "--by-kind")["paused"] == ["mail.send"]
+    assert "paused: mail.send" in project.run("outbox", "ls", "--by-kind").stdout
     project.run("outbox", "resume", "mail.send")
-    assert project.data("outbox", "stats")["paused"] == []
-    assert project.data("outbox", "reap") == {"reaped": 0}
+    assert project.data("outbox", "ls", "--by-kind")["paused"] == []
+    assert project.data("outbox", "requeue", "--stale") == {"reaped": 0}
     project.run("emit", "x.y")
     project.run("outbox", "cancel", "--all", "-y")
     assert project.data("outbox", "purge", "--older-than", "1h", "-y") == {"purged": 0}
@@ -370,7 +373,7 @@ def test_kinds_are_paused_and_resumed_and_old_items_purged(project) -> None:
 
 def test_a_workflow_that_nobody_has_seen_is_paused_with_a_question(project) -> None:
     """A misspelt name would hold up nothing, though the command said that it is paused."""
-    project.run("start", "order-notify", EVENT)
+    project.run("run", "order-notify", "--detach", "--payload", EVENT)
     asked = project.run("workflow", "pause", "order-notfy").stderr
     assert "there is no execution of order-notfy yet" in asked
     assert "did you mean 'order-notify'?" in asked
@@ -481,35 +484,39 @@ def test_an_execution_shows_where_every_attempt_failed(project, failures) -> Non
 
 def test_errors_are_grouped_and_put_back_by_group(project, failures) -> None:
     """Errors of one code and two places are two groups; one is retried, the other stays."""
-    groups = project.data("outbox", "errors")
+    groups = project.data("outbox", "ls", "--by-error")
     assert [(each["group"], each["count"]) for each in groups] == [
         ("KeyError in cliapp_faulty.charge", 2),
         ("ZeroDivisionError in cliapp_faulty.refund", 1),
     ]
-    assert "ZeroDivisionError in cliapp_faulty.refund" in project.run("outbox", "errors").stdout
-    (group,) = project.data("executions", "errors")
+    assert (
+        "ZeroDivisionError in cliapp_faulty.refund"
+        in project.run("outbox", "ls", "--by-error").stdout
+    )
+    (group,) = project.data("executions", "ls", "--by-error")
     assert (group["kind"], group["group"]) == ("pay", "KeyError in cliapp_faulty.charge")
     wanted = ("--failed", "--error", "KeyError in cliapp_faulty.charge", "-y")
     assert project.data("outbox", "retry", *wanted)["requeued"] == 2
-    assert [each["count"] for each in project.data("outbox", "errors")] == [1]
+    assert [each["count"] for each in project.data("outbox", "ls", "--by-error")] == [1]
     found = project.data("executions", "ls", "--error", "KeyError in cliapp_faulty.charge")
     assert [each["id"] for each in found] == [failures.execution]
 
 
 def test_things_are_found_by_a_key_of_the_hosts(project, failures) -> None:
     """The event, and what it started; an item; with the name or without."""
-    found = project.data("find", "order=4711")
-    assert [each["id"] for each in found["executions"]] == [failures.execution]
-    assert [each["kind"] for each in found["items"]] == ["automate.event"]
-    assert project.data("find", "2")["items"][0]["id"] == failures.ids[2]
-    assert "nothing has the label" in project.run("find", "order=9").stdout
-    assert failures.execution in project.run("find", "4711").stdout
+    found = project.data("executions", "ls", "--label", "order=4711")
+    assert [each["id"] for each in found] == [failures.execution]
+    found = project.data("outbox", "ls", "--label", "order=4711")
+    assert [each["kind"] for each in found] == ["automate.event"]
+    assert project.data("outbox", "ls", "--label", "2")[0]["id"] == failures.ids[2]
+    assert "no items" in project.run("outbox", "ls", "--label", "order=9").stdout
+    assert failures.execution in project.run("executions", "ls", "--label", "4711").stdout
     (item,) = project.data("outbox", "ls", "--label", "order=1", "--kind", "pay")
     assert item["id"] == failures.ids[1]
     (execution,) = project.data("executions", "ls", "--label", "4711", "--status", "failed")
     assert execution["id"] == failures.execution
     emitted = project.run("emit", "x.y", "--label", "order=8", "--label", "customer=c").stdout
-    assert project.data("find", "customer=c")["items"][0]["id"] == emitted.strip()
+    assert project.data("outbox", "ls", "--label", "customer=c")[0]["id"] == emitted.strip()
     assert "has no value" in project.run("emit", "x.y", "--label", "order", code=2).stderr
 
 
@@ -557,7 +564,7 @@ def test_an_execution_says_which_worker_has_it_and_for_how_long(project) -> None
     """Else one whose worker was killed is RUNNING, and nobody says why nothing happens."""
     from automate_kernel import Kernel
 
-    project.run("db", "create")
+    project.run("db", "migrate")
     kernel = Kernel(project.store().storage, discover=False, secrets={})
     kernel.add_workflow(project.folder / "workflows")
     one = kernel.start("order-notify", json.loads(EVENT))
@@ -656,16 +663,16 @@ def test_workflows_are_tested_with_their_cases(project) -> None:
 def test_a_dry_run_shows_the_calls_and_makes_none(project) -> None:
     """With the payload given, from a file or standard input; 1 if something would fail."""
     out = project.run(
-        "workflow", "dry-run", "order-notify", "--payload", EVENT, "--output", "total=7"
+        "run", "--dry-run", "order-notify", "--payload", EVENT, "--output", "total=7"
     ).stdout
     assert "the event starts it" in out
     assert '{"lines": [100, 20]}' in out
     assert '"text": "7 EUR"' in out
     assert "hunter2" not in out
-    out = project.run("workflow", "dry-run", "workflows/order.yaml", "--event", "-", input=EVENT)
+    out = project.run("run", "--dry-run", "workflows/order.yaml", "--event", "-", input=EVENT)
     assert "[depends on steps.total.output] EUR" not in out.stdout  # a text is marked as a whole
     assert "depends on steps.total.output" in out.stdout
-    found = project.data("workflow", "dry-run", "order-notify", "--payload", "{}", code=1)
+    found = project.data("run", "--dry-run", "order-notify", "--payload", "{}", code=1)
     assert found["starts"] is None
     assert any("lines" in problem for problem in found["problems"])
     assert not (project.folder / "tries").exists()
@@ -674,7 +681,7 @@ def test_a_dry_run_shows_the_calls_and_makes_none(project) -> None:
         (("--output", "totl=1"), "did you mean 'total'"),
         (("--payload", "1", "--event", "-"), "once"),
     ):
-        assert text in project.run("workflow", "dry-run", "order-notify", *arguments, code=2).stderr
+        assert text in project.run("run", "--dry-run", "order-notify", *arguments, code=2).stderr
 
 
 def test_two_definitions_are_compared(project) -> None:
@@ -682,24 +689,32 @@ def test_two_definitions_are_compared(project) -> None:
     flow = project.folder / "workflows" / "order.yaml"
     (project.folder / "old.yaml").write_text(flow.read_text())
     changed = flow.read_text().replace("10ms", "20ms").replace("EUR", "USD")
-    assert "automate db create" in project.run("workflow", "diff", "order-notify", code=1).stderr
+    assert (
+        "automate db migrate"
+        in project.run("workflow", "show", "order-notify", "--diff", "stored", code=1).stderr
+    )
     project.run("run", "order-notify", "--event", "-", "--store", input=EVENT)
     flow.write_text(changed)
-    out = project.run("workflow", "diff", "old.yaml", "workflows/order.yaml").stdout
+    out = project.run("workflow", "show", "workflows/order.yaml", "--diff", "old.yaml").stdout
     assert "~ steps.send.retry.delay: 10ms → 20ms" in out
     assert "~ steps.send.input.text: {{ steps.total.output }} EUR → {{ steps" in out
-    found = project.data("workflow", "diff", "order-notify")
+    found = project.data("workflow", "show", "order-notify", "--diff", "stored")
     assert [change["place"] for change in found["changes"]] == [
         "steps.send.input.text", "steps.send.retry.delay",
     ]  # fmt: skip
     assert found["running_before"] == 0
     (project.folder / "new.yaml").write_text(changed.replace("name: order-notify", "name: new"))
-    assert "no execution of 'new'" in project.run("workflow", "diff", "new.yaml", code=2).stderr
+    assert (
+        "no execution of 'new'"
+        in project.run("workflow", "show", "new.yaml", "--diff", "stored", code=2).stderr
+    )
     digest = found["before"]["hash"]
-    assert "no difference" in project.run("workflow", "diff", digest[:10], "old.yaml").stdout
+    assert (
+        "no difference" in project.run("workflow", "show", "old.yaml", "--diff", digest[:10]).stdout
+    )
     assert (
         "no stored definition"
-        in project.run("workflow", "diff", "0" * 12, "old.yaml", code=1).stderr
+        in project.run("workflow", "show", "old.yaml", "--diff", "0" * 12, code=1).stderr
     )
 
 
@@ -714,7 +729,7 @@ def test_a_workflow_is_drawn_as_text_mermaid_and_svg(project) -> None:
     )
     assert project.data("workflow", "show", "order-notify")["name"] == "order-notify"
     assert [each["name"] for each in project.data("workflow", "ls")] == ["order-notify"]
-    schema = json.loads(project.run("workflow", "schema").stdout)
+    schema = json.loads(project.run("workflow", "show", "--schema").stdout)
     assert schema["$schema"].startswith("https://json-schema.org/")
 
 
@@ -734,14 +749,14 @@ def test_secrets_check_names_what_is_missing_and_shows_no_value(
     project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is the exit code that a deployment looks at."""
-    [secret] = project.data("secrets", "check")["secrets"]
+    [secret] = project.data("doctor", "--secrets")["secrets"]
     assert (secret["key"], secret["ok"], secret["backend"]) == ("CHAT_TOKEN", True, "env")
     monkeypatch.setenv("AUTOMATE_SECRET_CHAT_TOKEN", "2024")
-    [secret] = project.data("secrets", "check")["secrets"]
+    [secret] = project.data("doctor", "--secrets")["secrets"]
     assert "short or common" in secret["warning"]
-    assert "short or common" in project.run("secrets", "check").stdout
+    assert "short or common" in project.run("doctor", "--secrets").stdout
     monkeypatch.delenv("AUTOMATE_SECRET_CHAT_TOKEN")
-    out = project.run("secrets", "check", code=1).stdout
+    out = project.run("doctor", "--secrets", code=1).stdout
     assert "set the environment variable AUTOMATE_SECRET_CHAT_TOKEN" in out
 
 
@@ -749,7 +764,7 @@ def test_doctor_finds_nothing_and_then_finds_it_all(
     project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each check fails by itself, and the others are still made."""
-    project.run("db", "create")
+    project.run("db", "migrate")
     report = project.data("doctor")
     assert report["ok"] is True
     assert {each["state"] for each in report["findings"]} == {"ok"}
@@ -784,16 +799,20 @@ def test_doctor_notices_stale_leases_and_late_items(project) -> None:
     assert "and no worker runs" in out
     assert "start one: automate worker" in out
     assert "no worker runs" not in project.run("doctor", "--idle-after", "2h").stdout
-    assert project.data("outbox", "reap") == {"reaped": 1}
+    assert project.data("outbox", "requeue", "--stale") == {"reaped": 1}
 
 
 def test_config_shows_each_value_and_where_it_came_from(project) -> None:
     """Flags, variables, the file with its line, defaults."""
-    shown = project.data("config", "--database", "postgresql://u:hunter2@h/d")["settings"]
+    shown = project.data("doctor", "--settings", "--database", "postgresql://u:hunter2@h/d")[
+        "settings"
+    ]
     assert shown["database"]["value"] == "postgresql://u:***@h/d"
     assert shown["database"]["source"] == "--database"
     assert shown["app"]["source"] == "automate.toml:1"
-    told = project.data("config", "--show-values", "--database", "postgresql://u:p4ss@h/d")
+    told = project.data(
+        "doctor", "--settings", "--show-values", "--database", "postgresql://u:p4ss@h/d"
+    )
     assert told["settings"]["database"]["value"] == "postgresql://u:p4ss@h/d"
     assert shown["worker.slots"] == {
         "value": 10, "source": "default", "variable": "AUTOMATE_WORKER_SLOTS",
@@ -946,7 +965,7 @@ def test_wrong_settings_are_told_by_every_command(project) -> None:
     """With file, line and what was meant."""
     with (project.folder / "automate.toml").open("a") as file:
         file.write("slot = 3\n")
-    for arguments in (("config",), ("worker",), ("outbox", "ls"), ("run", "x")):
+    for arguments in (("doctor", "--settings"), ("worker",), ("outbox", "ls"), ("run", "x")):
         result = project.run(*arguments, code=2)
         assert "automate.toml:4: worker.slot: there is no such setting" in result.stderr
 
@@ -1025,16 +1044,18 @@ def test_memory_that_ends_is_no_bug_of_ours(project, monkeypatch: pytest.MonkeyP
 def test_another_databases_tables_are_made_by_db_create(project, postgresql_url: str) -> None:
     """Not by themselves, as migrations may be meant to; the way is told."""
     result = project.run("emit", "x.y", "--database", postgresql_url, code=1)
-    assert "run automate db create" in result.stderr
+    assert "run automate db migrate" in result.stderr
     assert (
-        "run automate db create"
+        "run automate db migrate"
         in project.run("worker", "--database", postgresql_url, code=1).stderr
     )
     assert (
         "none of the tables" in project.run("doctor", "--database", postgresql_url, code=1).stdout
     )
-    assert len(project.data("db", "create", "--database", postgresql_url)["created"]) == len(TABLES)
-    assert project.data("db", "create", "--database", postgresql_url)["created"] == []
+    assert len(project.data("db", "migrate", "--database", postgresql_url)["created"]) == len(
+        TABLES
+    )
+    assert project.data("db", "migrate", "--database", postgresql_url)["created"] == []
     project.run("emit", "x.y", "--database", postgresql_url)
     assert project.data("doctor", "--database", postgresql_url)["ok"] is True
 
@@ -1042,7 +1063,7 @@ def test_another_databases_tables_are_made_by_db_create(project, postgresql_url:
 @pytest.fixture
 def lacking(project):
     """The project on a SQLite file whose tables lack a table, two columns and an index."""
-    project.run("db", "create")
+    project.run("db", "migrate")
     with contextlib.closing(sqlite3.connect(project.folder / "automate.sqlite3")) as connection:
         connection.executescript(
             "DROP INDEX automate_execution_parent;"
@@ -1053,17 +1074,17 @@ def lacking(project):
 
 
 def test_what_the_tables_lack_is_told_and_added(project, lacking) -> None:
-    """By db check, doctor and worker, which name the command; --sql only shows what it does."""
-    for command in (["db", "check"], ["doctor"], ["worker", "--until-idle"]):
+    """By db migrate --check, doctor and worker; --sql only shows what it does."""
+    for command in (["db", "migrate", "--check"], ["doctor"], ["worker", "--until-idle"]):
         output = project.run(*command, code=1).output
         assert "automate_execution.parent_id is missing" in output
         assert "run automate db migrate" in output
     sql = project.run("db", "migrate", "--sql").stdout
     assert 'ALTER TABLE "automate_worker" ADD COLUMN "problem" TEXT;' in sql
-    project.run("db", "check", code=1)
+    project.run("db", "migrate", "--check", code=1)
     assert "migrated" in project.run("db", "migrate").stdout
     assert "nothing to do" in project.run("db", "migrate").stdout
-    checked = project.data("db", "check")
+    checked = project.data("db", "migrate", "--check")
     assert (checked["ok"], checked["remedy"]) == (True, None)
     assert project.data("doctor")["ok"] is True
     project.run("emit", "order.created", EVENT)
@@ -1075,16 +1096,16 @@ def test_the_sql_of_the_shown_migration_migrates(project, lacking) -> None:
     sql = project.run("db", "migrate", "--sql").stdout
     with contextlib.closing(sqlite3.connect(project.folder / "automate.sqlite3")) as connection:
         connection.executescript(sql)
-    assert project.data("db", "check")["ok"] is True
+    assert project.data("db", "migrate", "--check")["ok"] is True
     assert "nothing to do" in project.run("db", "migrate", "--sql").stderr
 
 
 def test_looking_at_a_file_without_tables_makes_none(project) -> None:
-    """Neither db check nor --sql does; db create does."""
+    """Neither db migrate --check nor --sql does; db migrate does."""
     sqlite3.connect(project.folder / "automate.sqlite3").close()
-    assert "has none" in project.run("db", "check", code=1).output
-    assert 'CREATE TABLE "automate_outbox"' in project.run("db", "create", "--sql").stdout
-    assert len(project.data("db", "create")["created"]) == len(TABLES)
+    assert "has none" in project.run("db", "migrate", "--check", code=1).output
+    assert 'CREATE TABLE "automate_outbox"' in project.run("db", "migrate", "--sql").stdout
+    assert len(project.data("db", "migrate")["created"]) == len(TABLES)
 
 
 @pytest.mark.parametrize(
@@ -1094,20 +1115,18 @@ def test_looking_at_a_file_without_tables_makes_none(project) -> None:
         ("executions ls", 0, "no executions"),
         ("executions show x", 1, "there is no execution 'x'"),
         ("approvals ls", 0, "nothing waits"),
-        ("approvals link x s --by ann", 2, "where links lead to"),
+        ("approvals show x s --link --by ann", 2, "where links lead to"),
         ("schedules ls", 0, "no workflow has a schedule"),
         ("polls ls", 0, "no workflow listens"),
         ("outbox ls", 0, "no items"),
-        ("outbox stats", 0, "the outbox is empty"),
-        ("outbox limits", 0, "no kind is limited"),
-        ("outbox workers", 0, "no worker"),
-        ("outbox errors", 0, ""),
+        ("outbox ls --by-kind", 0, "the outbox is empty"),
+        ("outbox limit", 0, "no kind is limited"),
+        ("outbox ls --by-error", 0, ""),
         ("outbox requeue x", 1, "there is no item"),
-        ("workflow paused", 0, "no workflow is paused"),
-        ("find a=b", 0, "nothing has"),
+        ("workflow ls --paused", 0, "no workflow is paused"),
+        ("executions ls --label a=b", 0, "no executions"),
         ("top --once", 0, "no worker is running"),
-        ("db check", 1, "automate.sqlite3: no version is recorded"),
-        ("db create --sql", 0, "CREATE TABLE"),
+        ("db migrate --check", 1, "it has none of the tables"),
         ("db migrate --sql", 0, "CREATE TABLE"),
     ],
 )
@@ -1123,7 +1142,7 @@ def test_a_look_makes_no_file(project, line: str, code: int, told: str) -> None:
 def test_the_first_row_makes_the_file(project, line: str) -> None:
     """With its tables."""
     project.run(*line.split())
-    assert project.data("db", "check")["ok"]
+    assert project.data("db", "migrate", "--check")["ok"]
 
 
 FORM = """\
@@ -1148,16 +1167,17 @@ WRONG = '{"t": "long", "f": 9, "b": "perhaps", "d": 5, "c": "green", "o": "x"}'
 def test_a_wrong_form_is_told_what_would_be_right(project) -> None:
     """Each kind of field has an example in the hint, which is taken as it is printed."""
     (project.folder / "workflows" / "ask.yaml").write_text(FORM)
-    ids = project.run("start", "ask").stdout.split()[0], "ask", "--by", "ann"
+    begun = project.run("run", "ask", "--detach").stdout.split()[0]
+    ids = begun, "ask", "approve", "--by", "ann"
     project.run("worker", "--until-idle")
     for form in ([], ["--form", "n=3"], ["--form", "[3]"], ["--form", "{}"]):
-        told = project.run("approvals", "approve", *ids, *form, code=2).output
+        told = project.run("approvals", "decide", *ids, *form, code=2).output
         assert "hint: for example --form '{\"n\": 3}'" in told
-    told = project.run("approvals", "approve", *ids, "--form", WRONG, code=2).output
+    told = project.run("approvals", "decide", *ids, "--form", WRONG, code=2).output
     (given,) = shlex.split(told.partition("--form ")[2])
     right = json.loads(given)
     assert list(right) == ["n", "t", "f", "b", "d", "c", "o"]
-    done = project.data("approvals", "approve", *ids, "--form", given)
+    done = project.data("approvals", "decide", *ids, "--form", given)
     assert done["form"] == right
 
 
@@ -1205,13 +1225,13 @@ def test_executions_are_counted_and_resumed_by_filter(project) -> None:
         ["ID", "--rate", "1"],
     ):
         assert "--failed" in project.run("executions", "resume", *arguments, code=2).stderr
-    found = project.data("executions", "stats")["workflows"]["order-notify"]
+    found = project.data("executions", "ls", "--by-workflow")["workflows"]["order-notify"]
     assert found["standing"] == {
         "PENDING": 0, "RUNNING": 0, "PAUSED": 0, "CANCELLING": 0, "FAILED": 1
     }  # fmt: skip
     assert found["ended"] == {"completed": 0, "failed": 1, "cancelled": 0}
     assert found["steps"] == {"completed": 1, "retried": 0, "failed": 1}
-    shown = project.run("executions", "stats", "--within", "15m").stdout
+    shown = project.run("executions", "ls", "--by-workflow", "--within", "15m").stdout
     assert "order-notify" in shown
     assert "order-notify" in project.run("top", "--once").stdout
     assert "--yes" in project.run("executions", "resume", "--failed", code=2).stderr

@@ -183,12 +183,14 @@ def test_a_database_that_is_away_is_waited_for(capsys: pytest.CaptureFixture[str
 def test_stats_can_be_watched(project: Project) -> None:
     """A real process, until Ctrl-C."""
     project.kernel.outbox.enqueue("mail.send")
-    with project.running("outbox", "stats", "--watch", "0.1", "--json") as process:
+    with project.running(
+        "outbox", "ls", "--by-kind", "--watch", "--every", "0.1", "--json"
+    ) as process:
         first, second = (json.loads(process.stdout.readline()) for _ in range(2))
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 0
     assert first["counts"] == second["counts"] == {"mail.send": {"PENDING": 1}}
-    assert "how often" in run("outbox", "stats", "5", code=2)
+    assert "how often" in run("outbox", "ls", "--by-kind", "--every", "5", code=2)
 
 
 def in_terminal(arguments: list[str], until_shown: str, project: Project, columns: int) -> str:
@@ -228,7 +230,9 @@ def test_top_in_a_terminal(project: Project) -> None:
 def test_watched_stats_in_a_terminal(project: Project) -> None:
     """Drawn in place."""
     project.work("mail.send")
-    shown = in_terminal(["outbox", "stats", "--watch", "0.2"], "oldest due item", project, 90)
+    shown = in_terminal(
+        ["outbox", "ls", "--by-kind", "--watch", "--every", "0.2"], "oldest due item", project, 90
+    )
     assert "mail.send" in shown
 
 

@@ -6,9 +6,11 @@ Which there are is read from the program itself: one without a case fails.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -36,7 +38,8 @@ from automate_kernel.monitoring.diagnosis import worker_findings
 pytestmark = pytest.mark.slow
 
 PATIENCE = 120.0
-HTTP = Path(__file__).parents[2] / "plugins" / "automate-http"
+ROOT = Path(__file__).parents[2]
+HTTP = ROOT / "plugins" / "automate-http"
 CODE = """\
 from typing import Literal
 
@@ -114,13 +117,13 @@ CASES: dict[str, list[Case]] = {
         Case(
             "workflows/greet.yaml --event payload.json --header X-Event=push", '"x-event": "push"'
         ),
-    ],
-    "start": [
+        Case("""greet --dry-run --payload '{{"x": "hi"}}' --output 'a="hi"'""", "note.do"),
+        Case("workflows/greet.yaml --dry-run --event payload.json", "note.do"),
         Case(
-            """greet '{{"x": "hi"}}' --idempotency-key k --priority 3 --delay 1h --tenant acme
-            --label order=4711"""
+            """greet --detach --payload '{{"x": "hi"}}' --idempotency-key k --priority 3 --delay 1h
+            --tenant acme --label order=4711"""
         ),
-        Case("greet @payload.json"),
+        Case("greet --detach --event payload.json"),
     ],
     "call": [
         Case("note.do --x hi --tenant acme --idempotency-key k --timeout 300", '"hi"'),
@@ -131,49 +134,60 @@ CASES: dict[str, list[Case]] = {
     ],
     "polls ls": [Case("", "sheet.new_row")],
     "polls pause": [Case("sheet.new_row", "paused")],
-    "polls resume": [Case("sheet.new_row", "resumed")],
-    "polls start-over": [Case("sheet.new_row --yes", "started_over")],
+    "polls resume": [
+        Case("sheet.new_row", "resumed"),
+        Case("sheet.new_row --start-over --yes", "started_over"),
+    ],
     "schedules ls": [Case("", "hourly"), Case("hourly")],
     "schedules pause": [Case("hourly --number 0", "paused")],
     "schedules resume": [Case("hourly --number 0", "resumed")],
-    "schedules trigger": [Case("hourly --number 0", "execution_id")],
-    "schedules backfill": [
-        Case("hourly --from 2026-01-01 --to 2026-01-01T03:00Z --number 0 --limit 10 --yes", "4")
+    "schedules trigger": [
+        Case("hourly --number 0", "execution_id"),
+        Case("hourly --from 2026-01-01 --to 2026-01-01T03:00Z --number 0 --limit 10 --yes", "4"),
     ],
-    "doctor": [Case("--idle-after 5m --test-connections", "program", codes=(0, 1))],
-    "config": [Case("", "automation"), Case("--show-values", "automation")],
+    "doctor": [
+        Case("--idle-after 5m --test-connections", "program", codes=(0, 1)),
+        Case("--secrets"),
+        Case("--settings", "automation"),
+        Case("--settings --show-values", "automation"),
+    ],
     "workflow validate": [Case("workflows"), Case("--syntax workflows/greet.yaml")],
     "workflow show": [
         Case("greet --execution {execution}", "note.do"),
         Case("greet --mermaid", "flowchart"),
         Case("greet --svg", "<svg"),
+        Case("greet --diff stored", "running_before"),
+        Case("greet --diff workflows/greet.yaml"),
+        Case("--schema", "properties"),
     ],
     "workflow test": [Case("greet.test.yaml --only greets", "greets")],
-    "workflow dry-run": [
-        Case("""greet --payload '{{"x": "hi"}}' --output 'a="hi"'""", "note.do"),
-        Case("workflows/greet.yaml --event payload.json", "note.do"),
-    ],
-    "workflow diff": [Case("greet", "running_before"), Case("workflows/greet.yaml greet")],
-    "workflow ls": [Case("", "greet")],
-    "workflow schema": [Case("", "properties")],
+    "workflow ls": [Case("", "greet"), Case("--paused")],
     # Installed plugins that have no config exit with 1.
-    "plugins ls": [Case("--load --kind connector", "http", codes=(0, 1))],
-    "plugins show": [Case("http", "http"), Case("connector:http --load", "LOADED")],
-    "plugins search": [Case("'signed webhooks'", "http")],
+    "plugins ls": [
+        Case("--load --kind connector", "http", codes=(0, 1)),
+        Case("--search 'signed webhooks'", "http"),
+    ],
+    "plugins show": [
+        Case("http", "http"),
+        Case("connector:http --load", "LOADED"),
+        Case("http --markdown", "http.get"),
+    ],
     "plugins new": [Case("acme --kind filter --kind store --directory made", "automate-acme")],
-    "plugins docs": [Case("http --output http.md", "http.get")],
-    "plugins check": [Case("http --level complete --test-connection", "automate-http")],
-    "plugins manifest": [Case(f"{HTTP} --check", "up to date")],
-    "secrets check": [Case("")],
-    "db create": [Case(""), Case("--sql")],
-    "db check": [Case("", "managed_by")],
-    "db migrate": [Case("--sql"), Case("--force", "statements")],
+    "plugins check": [
+        Case("http --level complete --test-connection", "automate-http"),
+        Case(f"{HTTP} --manifest check", "up to date"),
+    ],
+    "db migrate": [
+        Case("--sql"),
+        Case("--force", "statements"),
+        Case("--check", "managed_by"),
+    ],
 }
 # These need more than a case: a test of their own, below or elsewhere.
 RUN_ELSEWHERE = {
     # Files hold no tenant's workflows: test_every_django_command.py.
-    **{f"polls {name}": {"--tenant"} for name in ("pause", "resume", "start-over")},
-    **{f"schedules {name}": {"--tenant"} for name in ("pause", "resume", "trigger", "backfill")},
+    **{f"polls {name}": {"--tenant"} for name in ("pause", "resume")},
+    **{f"schedules {name}": {"--tenant"} for name in ("pause", "resume", "trigger")},
     "demo": {"--keep", "--json"},  # test_cli_processes.py
     "worker": None,
     "serve": None,
@@ -230,6 +244,37 @@ def test_every_command_and_option_has_a_case() -> None:
     cases |= {name: [Case(text), until_idle] for name, text in WORKING.items()}
     cases["demo"] = [Case("")]
     assert missing(cases, found) == []
+
+
+def named_in_source() -> Iterator[tuple[str, str]]:
+    """Each `automate …` in the texts of the source: hints, examples, remedies and docstrings."""
+    for folder in (ROOT / "src", *ROOT.glob("plugins/*/src"), ROOT / "examples"):
+        for path in folder.rglob("*.py"):
+            found = ast.walk(ast.parse(path.read_text("utf-8")))
+            texts = [each.value for each in found if isinstance(each, ast.Constant)]
+            for text in (each for each in texts if isinstance(each, str)):
+                for line in re.findall(r"\bautomate ((?:[a-z][a-z-]* ?)+)", text):
+                    yield path.name, line.strip()
+
+
+def test_a_command_that_the_source_names_is_there() -> None:
+    """Or a hint sends people to nothing: `automate outbox stats`, say."""
+    groups = {
+        name: set(getattr(command, "commands", ()))
+        for name, command in typer.main.get_command(app).commands.items()
+    }
+    wrong = [
+        (file, line)
+        for file, line in named_in_source()
+        for first, *rest in [line.split()]
+        if groups.get(first) and rest and rest[0] not in groups[first]
+    ]
+    assert wrong == []
+
+
+def test_there_are_not_more_commands_than_people_can_read_through() -> None:
+    """What is an option of another command is none of its own."""
+    assert len(declared()) - 1 <= 45
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,7 @@ def test_the_command_shows_them_without_an_import(site: Path, tmp_path: Path) ->
     # A kernel calls its hooks, so it has tried that one.
     assert {key for key, each in ours.items() if each["state"] != "DISCOVERED"} == {"bad_hook"}
     assert ours["many07"]["description"] == "One of many."
-    found = json.loads(automate(site, tmp_path, "plugins", "search", "which one", "--json"))
+    found = json.loads(automate(site, tmp_path, "plugins", "ls", "--search", "which one", "--json"))
     # Other plugins, which may be installed too, have these words somewhere as well.
     assert len([each for each in found if each["source"].startswith("many_")]) == WELL - 1
     assert "action  which()" in automate(site, tmp_path, "plugins", "show", "many07")

@@ -94,7 +94,7 @@ def is_clean(home: Home, project: Path) -> None:
     assert re.search(r"\d+ passed", printed) and "skipped" not in printed.replace("0 skipped", "")
     report = home.checked(project, 0, "--level", "complete")
     assert (report["level"], report["problems"]) == ("complete", [])
-    assert "up to date" in home.automate("plugins", "manifest", "--check", cwd=project)
+    assert "up to date" in home.automate("plugins", "check", "--manifest", "check", cwd=project)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,9 @@ def test_a_plugin_goes_the_way_of_an_author(home: Home, tmp_path: Path) -> None:
     assert report["level"] == "broken"
     assert "is not installed" in report["problems"][0]["problem"]
     assert report["problems"][0]["remedy"].startswith("pip install -e")
-    assert "is not installed" in home.automate("plugins", "manifest", cwd=project, code=2)
+    assert "is not installed" in home.automate(
+        "plugins", "check", "--manifest", "write", cwd=project, code=2
+    )
     home.install("-e", project)
     assert home.checked(project)["level"] == "complete"
 
@@ -156,12 +158,14 @@ def test_a_plugin_goes_the_way_of_an_author(home: Home, tmp_path: Path) -> None:
     code.write_text(good.replace("greeting: str", "word: str").replace("'greeting'", "'word'"))
     failed = home.run(home.python, "-m", "pytest", "-q", cwd=project, code=1)
     assert "config.properties.word is new" in failed
-    assert "automate plugins manifest" in failed
+    assert "automate plugins check --manifest write" in failed
     report = home.checked(project, 1)
     assert report["level"] == "loads"
     assert {each["requirement"] for each in report["problems"]} == {"contract", "tests", "manifest"}
-    assert "not up to date" in home.automate("plugins", "manifest", "--check", cwd=project, code=1)
-    assert "written" in home.automate("plugins", "manifest", cwd=project)
+    assert "not up to date" in home.automate(
+        "plugins", "check", "--manifest", "check", cwd=project, code=1
+    )
+    assert "written" in home.automate("plugins", "check", "--manifest", "write", cwd=project)
     assert home.checked(project)["level"] == "complete"
 
     (package / "py.typed").unlink()
@@ -180,7 +184,7 @@ def test_a_plugin_goes_the_way_of_an_author(home: Home, tmp_path: Path) -> None:
     assert report["level"] == "broken"
     assert "not_there_at_all" in report["problems"][0]["problem"]
     code.write_text(good.replace('return "ready"', 'raise ConnectionError("no route")'))
-    home.automate("plugins", "manifest", cwd=project)
+    home.automate("plugins", "check", "--manifest", "write", cwd=project)
     report = home.checked(project, 1, "--test-connection")
     assert report["level"] == "broken"
     (problem,) = [each for each in report["problems"] if each["requirement"] == "connection"]
@@ -224,7 +228,7 @@ def test_an_installed_plugin_is_shown_and_searched_without_an_import(
     shown = home.automate("plugins", "show", "shown")
     assert "action  send(name, [text])" in shown
     assert "trigger  received  needs SHOWN_HOOK" in shown
-    found = json.loads(home.automate("plugins", "search", "shown greeting", "--json"))
+    found = json.loads(home.automate("plugins", "ls", "--search", "shown greeting", "--json"))
     assert [(each["kind"], each["name"]) for each in found] == [("action", "shown.send")]
     broken = home.automate("plugins", "show", "shown", "--load", code=2)
     assert "SystemExit" in broken and "report that to the author" in broken
@@ -237,7 +241,7 @@ def test_an_installed_plugin_is_checked_by_its_key(home: Home) -> None:
     (home.folder / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     report = home.checked(home.folder, 0, "http", "--level", "complete")
     assert (report["distribution"], report["problems"]) == ("automate-http", [])
-    page = home.automate("plugins", "docs", "http")
+    page = home.automate("plugins", "show", "--markdown", "http")
     assert "### `http.send_webhook`" in page and "name: http-example" in page
 
 

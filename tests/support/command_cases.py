@@ -84,34 +84,28 @@ SHARED: dict[str, list[Case]] = {
         Case("go --file payload.json"),
         Case("""go '{{"a": 1}}'"""),
     ],
-    "find": [Case("order=none"), Case("none --tenant nobody --limit 5")],
     "executions ls": [
         Case("--status COMPLETED --workflow {workflow} --limit 5", "{execution}"),
         Case("--tenant nobody", ""),
         Case("--error 'KeyError in nowhere.at_all'"),
         Case("--label order=none --label region=eu"),
+        Case("--by-error --workflow {workflow} --limit 5", "{workflow}"),
+        Case("--by-error --tenant nobody"),
+        Case("--by-workflow --within 15m", "{workflow}"),
     ],
-    "executions errors": [
-        Case("--workflow {workflow} --limit 5", "{workflow}"),
-        Case("--tenant nobody"),
-    ],
-    "executions show": [Case("{execution}", "{execution}")],
-    "executions output": [
-        Case("{execution}"),
-        Case("{execution} {step}"),
-        Case("{execution} {step} --position 0", codes=(1,)),
+    "executions show": [
+        Case("{execution}", "{execution}"),
+        Case("{execution} --output"),
+        Case("{execution} --output --step {step}"),
+        Case("{execution} --output --step {step} --position 0", codes=(1,)),
     ],
     "executions signal": [
         Case("""{acme_execution} go --payload '{{"by": "ann"}}' --tenant acme""", "go"),
     ],
     "executions pause": [Case("{running_execution} --tenant nobody", codes=(1,))],
-    "executions unpause": [Case("{running_execution} --tenant nobody", codes=(1,))],
     "executions cancel": [
         Case("{running_execution} --tenant nobody", codes=(1,)),
         Case("{running_execution} --force", "cancelled"),
-    ],
-    "executions retry": [
-        Case("{failed_execution} nothing --position 1 --tenant nobody", codes=(1,)),
     ],
     "executions fork": [
         Case("{execution} --step {step} --payload 1 --definition current", "forked_from"),
@@ -119,56 +113,56 @@ SHARED: dict[str, list[Case]] = {
     "executions resume": [
         Case("{failed_execution} --step {step} --definition current", "resumed"),
         Case("{failed_execution}"),
+        Case("{failed_execution} --retry nothing --position 1 --tenant nobody", codes=(1,)),
         Case(
             "--failed --workflow {workflow} --tenant nobody --error-code ABORTED --older-than 1h"
             " --newer-than 2h --limit 5 --rate 5 --yes"
         ),
         Case("--failed -n 1 -y", "resumed"),
     ],
-    "executions stats": [Case("--within 15m", "{workflow}")],
     "approvals ls": [
         Case("--by kim --role boss --workflow refund --tenant acme --limit 5", "{asked}"),
         Case("-n 5", "{asked}"),
     ],
-    "approvals show": [Case("{asked} ok --position -1 --tenant acme", "Pay it back?")],
-    "approvals link": [
+    "approvals show": [
+        Case("{asked} ok --position -1 --tenant acme", "Pay it back?"),
         Case(
-            "{asked} ok --position -1 --by kim --role boss --decision reject --tenant acme"
+            "{asked} ok --position -1 --link --by kim --role boss --decision reject --tenant acme"
             " --base-url https://shop.example",
             "https://shop.example/approvals/",
-        )
+        ),
     ],
-    "approvals approve": [
+    "approvals decide": [
         Case(
-            """{asked} ok --position -1 --by kim --role boss --comment fine --tenant acme
+            """{asked} ok approve --position -1 --by kim --role boss --comment fine --tenant acme
             --form '{{"amount": 3}}'""",
             "kim",
-        )
-    ],
-    "approvals reject": [
+        ),
         Case(
-            """{asked2} ok --position -1 --by kim --role boss --comment no --tenant acme
+            """{asked2} ok reject --position -1 --by kim --role boss --comment no --tenant acme
             --form '{{}}'""",
             "kim",
-        )
+        ),
     ],
     "workflow pause": [Case("{workflow} --reason 'stock-taking' --tenant acme", "paused")],
-    "workflow paused": [Case("")],
     "workflow resume": [Case("{workflow} --tenant acme", "paused")],
-    "outbox stats": [Case("", "{kind}"), Case("--watch 0.1", "{kind}", endless=True)],
-    "outbox workers": [Case("")],
     "outbox ls": [
         Case("--status FAILED --kind {kind} --limit 1", "{kind}"),
         Case("--tenant nobody"),
         Case("--label order=none"),
+        Case("--by-error --kind {kind} --limit 5", "{kind}"),
+        Case("--by-error --tenant nobody"),
+        Case("--by-kind", "{kind}"),
+        Case("--by-kind --watch --every 0.1", "{kind}", endless=True),
     ],
-    "outbox errors": [Case("--kind {kind} --limit 5", "{kind}"), Case("--tenant nobody")],
     "outbox show": [Case("{failed}", "{failed}")],
     "outbox requeue": [
         Case("{failed}"),
         Case(f"--failed {_CHOSEN} --rate 5"),
         Case("--all --status FAILED --tenant nobody --error-code ABORTED --yes"),
         Case("--failed --error 'KeyError in nowhere.at_all' --yes"),
+        Case("{pending} {pending2} --delay 2h", "rescheduled"),
+        Case("--stale --older-than 10m", "reaped"),
     ],
     "outbox cancel": [
         Case("{pending}"),
@@ -176,20 +170,20 @@ SHARED: dict[str, list[Case]] = {
         Case("--all --status PENDING --tenant nobody --error-code ABORTED --yes"),
         Case("--all --status PENDING --error 'KeyError in nowhere.at_all' --yes"),
     ],
-    "outbox discard": [
+    "outbox purge": [
+        Case("--older-than 30d --yes"),
         Case("{failed}"),
         Case(f"--all --status FAILED {_CHOSEN}"),
         Case("--all --tenant nobody --error-code ABORTED --yes"),
         Case("--all --error 'KeyError in nowhere.at_all' --yes"),
     ],
-    "outbox reschedule": [Case("{pending} {pending2} --delay 2h")],
-    "outbox limit": [Case("{kind} --concurrency 5 --rate 100/1m --burst 10")],
-    "outbox unlimit": [Case("{kind}")],
-    "outbox limits": [Case("")],
-    "outbox purge": [Case("--older-than 30d --yes")],
+    "outbox limit": [
+        Case("{kind} --concurrency 5 --rate 100/1m --burst 10"),
+        Case("{kind} --remove"),
+        Case(""),
+    ],
     "outbox pause": [Case("{kind} --reason 'the server is down'")],
     "outbox resume": [Case("{kind}")],
-    "outbox reap": [Case("--stale-seconds 600")],
     "top": [Case("--once"), Case("--every 0.2", "{kind}", endless=True)],
 }
 """By the command's words. ``{{`` in a case stands for a brace."""

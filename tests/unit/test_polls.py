@@ -1107,4 +1107,4 @@ def test_commands_show_and_steer_polls(sheet: Sheet) -> None:
     assert "1 poll paused" in printed("pause", "sheet.new_row")
     assert "paused" in printed("ls")
     assert "1 poll resumed" in printed("resume", "sheet.new_row")
-    assert "1 poll started over" in printed("start-over", "sheet.new_row", "--yes")
+    assert "1 poll started over" in printed("resume", "sheet.new_row", "--start-over", "--yes")

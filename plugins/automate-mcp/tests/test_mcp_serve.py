@@ -206,8 +206,8 @@ def test_everything_on_standard_input_and_output(project: Path, mode: str) -> No
             assert not (project / "refunds").exists()
             # A person decides elsewhere, by the host's own ways.
             decided = await anyio.run_process(
-                [sys.executable, "-m", "automate_cli", "approvals", "approve",
-                 execution_id, "approval", "--by", "boss"],
+                [sys.executable, "-m", "automate_cli", "approvals", "decide",
+                 execution_id, "approval", "approve", "--by", "boss"],
                 cwd=project, env=environment(), check=False,
             )  # fmt: skip
             assert decided.returncode == 0, decided.stderr

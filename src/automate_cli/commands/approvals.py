@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_cli.command import Commands, Context, DataCommand
 from automate_cli.command_input import json_input
-from automate_cli.inputs import LIMIT, TENANT, argument, option
+from automate_cli.inputs import LIMIT, TENANT, argument, flag, option
 from automate_cli.output import Columns, ago, as_json, attributes, rows_of, time_of
 from automate_cli.records import brief, step_name
 from automate_kernel.base.errors import AutomateError, ConfigError
@@ -29,6 +29,7 @@ _BY = option(..., "Who decides: a name.")
 _ROLES = option(None, "A role of this person; may be repeated.", "--role", metavar="ROLE")
 _COMMENT = option("", "What to say about it.")
 _FORM = option(None, "The form, as a JSON object.", metavar="JSON")
+_DECISIONS = ("approve", "reject")
 
 
 _TABLE: Columns = {
@@ -81,7 +82,10 @@ def ls(
 
 
 @app.called(
-    "automate approvals show EXECUTION STEP", "automate approvals show EXECUTION STEP --json"
+    "automate approvals show EXECUTION STEP",
+    "automate approvals show EXECUTION STEP --json",
+    "automate approvals show EXECUTION STEP --link --by ann",
+    "automate approvals show EXECUTION STEP --link --by role:managers --decision reject",
 )
 def show(
     context: Context,
@@ -89,8 +93,28 @@ def show(
     step: str = _STEP,
     position: int = _POSITION,
     tenant: str | None = TENANT,
+    link: bool = flag("--link", "The link by which somebody decides without an account, once."),
+    by: str | None = option(None, "With --link: who decides, a name or an entry of the by list."),
+    roles: list[str] | None = _ROLES,
+    decision: str | None = option(None, "With --link, for this alone: approve or reject."),
+    base_url: str | None = option(
+        None, "With --link: the address in front of /approvals; else public_url."
+    ),
 ) -> None:
-    """Show what a step asks: its title, who may decide, and its form."""
+    """
+    Show what a step asks: its title, who may decide, and its form.
+
+    The link of --link needs the setting signing_keys. automate serve answers it, or your own
+    application.
+    """
+    if link:
+        about = {"position": position, "roles": roles or (), "tenant_id": tenant}
+        _show_link(context, execution_id, step, by, decision, {**about, "base_url": base_url})
+        return
+    if by or roles or decision or base_url:
+        raise ConfigError(
+            "--by, --role, --decision and --base-url are for --link", hint="add --link"
+        )
     found = context.session.plain.approvals.get(execution_id, step, position, tenant_id=tenant)
     if found is None:
         raise context.missing(f"approval in step {step!r} of this execution", "approvals ls")
@@ -118,53 +142,51 @@ def show(
     )
 
 
-@app.called(
-    "automate approvals approve EXECUTION STEP --by ann",
-    """automate approvals approve EXECUTION STEP --by ann --form '{"amount": 12}'""",
-)
-def approve(
+def _show_link(
     context: Context,
-    execution_id: str = _EXECUTION,
-    step: str = _STEP,
-    position: int = _POSITION,
-    by: str = _BY,
-    roles: list[str] | None = _ROLES,
-    comment: str = _COMMENT,
-    form: str | None = _FORM,
-    tenant: str | None = TENANT,
-) -> None:
-    """Approve what a step waits for. It goes on as soon as a worker takes it up."""
-    _decide(context, "approve", execution_id, step, position, by, roles, comment, form, tenant)
-
-
-@app.called("automate approvals reject EXECUTION STEP --by ann --comment 'too much'")
-def reject(
-    context: Context,
-    execution_id: str = _EXECUTION,
-    step: str = _STEP,
-    position: int = _POSITION,
-    by: str = _BY,
-    roles: list[str] | None = _ROLES,
-    comment: str = _COMMENT,
-    form: str | None = _FORM,
-    tenant: str | None = TENANT,
-) -> None:
-    """Reject what a step waits for. Its workflow says what that means."""
-    _decide(context, "reject", execution_id, step, position, by, roles, comment, form, tenant)
-
-
-def _decide(
-    context: Context,
-    decision: str,
     execution_id: str,
     step: str,
-    position: int,
-    by: str,
-    roles: list[str] | None,
-    comment: str,
-    form: str | None,
-    tenant: str | None,
+    by: str | None,
+    decision: str | None,
+    about: dict[str, Any],
 ) -> None:
+    words: dict[str | None, Decision | None] = {
+        None: None, "approve": "approve", "reject": "reject",
+    }  # fmt: skip
+    if by is None:
+        raise ConfigError("whose link?", hint="add --by ann, or --by role:managers")
+    if decision not in words:
+        raise ConfigError("--decision is approve or reject")
+    approvals = context.session.look().signing.approvals
+    made = approvals.link(execution_id, step, by=by, decision=words[decision], **about)
+    context.out.data({"link": made})
+    context.out.line(made)
+
+
+@app.called(
+    "automate approvals decide EXECUTION STEP approve --by ann",
+    """automate approvals decide EXECUTION STEP approve --by ann --form '{"amount": 12}'""",
+    "automate approvals decide EXECUTION STEP reject --by ann --comment 'too much'",
+)
+def decide(
+    context: Context,
+    execution_id: str = _EXECUTION,
+    step: str = _STEP,
+    decision: str = argument("approve or reject.", metavar="approve|reject"),
+    position: int = _POSITION,
+    by: str = _BY,
+    roles: list[str] | None = _ROLES,
+    comment: str = _COMMENT,
+    form: str | None = _FORM,
+    tenant: str | None = TENANT,
+) -> None:
+    """
+    Approve what a step waits for, or reject it.
+
+    It goes on as soon as a worker takes it up. Its workflow says what a rejection means.
+    """
+    if decision not in _DECISIONS:
+        raise ConfigError(f"{decision!r} is no decision", hint="write approve or reject")
     approvals = context.session.plain.approvals
     try:
         given = None if form is None else json_input(form, "--form")
@@ -210,36 +232,3 @@ def _good_value(field: FormField) -> Any:
         "date": "2026-01-31",
         "choice": next(iter(field.choices), None),
     }[field.type]
-
-
-@app.called(
-    "automate approvals link EXECUTION STEP --by ann",
-    "automate approvals link EXECUTION STEP --by role:managers --decision reject",
-)
-def link(
-    context: Context,
-    execution_id: str = _EXECUTION,
-    step: str = _STEP,
-    position: int = _POSITION,
-    by: str = option(..., "Who decides by it: a name, or an entry of the step's by list."),
-    roles: list[str] | None = _ROLES,
-    decision: str | None = option(None, "Good for this alone: approve or reject."),
-    base_url: str | None = option(None, "The address in front of /approvals; else public_url."),
-    tenant: str | None = TENANT,
-) -> None:
-    """
-    Print the link by which somebody decides without an account. It works once.
-
-    It needs the setting signing_keys. automate serve answers it, or your own application.
-    """
-    words: dict[str | None, Decision | None] = {
-        None: None, "approve": "approve", "reject": "reject",
-    }  # fmt: skip
-    if decision not in words:
-        raise ConfigError("--decision is approve or reject")
-    made = context.session.look().signing.approvals.link(
-        execution_id, step, position, by=by, roles=roles or (), decision=words[decision],
-        base_url=base_url, tenant_id=tenant,
-    )  # fmt: skip
-    context.out.data({"link": made})
-    context.out.line(made)

@@ -1,4 +1,4 @@
-"""``automate plugins new``, ``check``, ``manifest`` and ``docs``: the tools of plugin authors."""
+"""``automate plugins new`` and ``check``: the tools of plugin authors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from automate_cli import inputs
 from automate_cli.command import Commands, Context
 from automate_cli.commands import plugins
 from automate_cli.inputs import argument, flag, option
@@ -82,7 +83,7 @@ def new(
         out.line("  pip install 'automate-kernel[testing]'")
     out.line("  pytest")
     out.line("  pip install -e .   (or: uv pip install -e .)")
-    out.line("  automate plugins manifest && automate plugins check")
+    out.line("  automate plugins check --manifest write && automate plugins check")
     for each in scaffold.namesakes():
         out.note(f"note: {each} is installed here; where both are, the setting winners decides")
 
@@ -114,12 +115,19 @@ def _from_document(
     "automate plugins check",
     "automate plugins check ./automate-acme --level documented",
     "automate plugins check slack --test-connection",
+    "automate plugins check --manifest write",
 )
 def check(
     context: Context,
     place: str = argument(f"{_PLACE} By default this folder.", ".", metavar="[PATH|KEY]"),
     level: str = option("tested", f"The level that it must reach: {_LEVELS}."),
     test_connection: bool = flag("--test-connection", "Call its check(), which asks its service."),
+    manifest: str | None = option(
+        None,
+        "Its automate.json alone, which shows it without an import: write it, or check that it is"
+        " up to date.",
+        metavar="write|check",
+    ),
 ) -> None:
     """
     Check a plugin, and print the level that it has reached, with the remedy for each problem.
@@ -133,6 +141,10 @@ def check(
     from automate_testing.authoring.levels import PluginLevel
     from automate_testing.authoring.project import PluginProject
 
+    if manifest is not None:
+        inputs.alone("--manifest", test_connection=test_connection)
+        _check_manifests(context, Path(place), manifest)
+        return
     words = {each.word: each for each in PluginLevel}
     if level not in words:
         raise ConfigError(f"--level: there is no level {level!r}", hint=f"use {_LEVELS}")
@@ -150,6 +162,30 @@ def check(
         report = PluginCheck(project, kernel, config, test_connection, show).report()
     _show_report(context, report)
     if report.level < words[level]:
+        raise typer.Exit(1)
+
+
+def _check_manifests(context: Context, folder: Path, what: str) -> None:
+    """Write the manifests beside the packages' __init__.py, or compare them with the code."""
+    if what not in ("write", "check"):
+        raise ConfigError("--manifest is write or check")
+    check = what == "check"
+    from automate_testing.authoring.project import PluginProject
+
+    project = PluginProject.at(folder)
+    project.require_installed()
+    rows = []
+    for path, made in project.manifests().items():
+        text = made.to_text()
+        current = path.is_file() and path.read_text("utf-8") == text
+        if not current and not check:
+            path.write_text(text, "utf-8")
+        state = "up to date" if current else "not up to date" if check else "written"
+        rows.append({"path": str(path), "state": state, "plugins": len(made.plugins)})
+    context.out.data(rows)
+    for row in rows:
+        context.out.line(f"{row['state']}: {row['path']}")
+    if check and any(row["state"] != "up to date" for row in rows):
         raise typer.Exit(1)
 
 
@@ -205,67 +241,3 @@ def _alike(unseen: Sequence[CheckProblem]) -> dict[tuple[str, str], list[str]]:
     for each in unseen:
         found.setdefault((each.text, each.remedy), []).append(each.requirement)
     return found
-
-
-@app.called("automate plugins manifest", "automate plugins manifest ./automate-acme --check")
-def manifest(
-    context: Context,
-    folder: Path = argument("The plugin's folder. By default this one.", Path()),
-    check: bool = flag("--check", "Write nothing; exit with 1 if a manifest is not up to date."),
-) -> None:
-    """
-    Write automate.json: what applications show of a plugin without importing it.
-
-    It lies beside the package's __init__.py, and is part of what you publish. The contract suites
-    fail when it says something else than the code.
-    """
-    from automate_testing.authoring.project import PluginProject
-
-    project = PluginProject.at(folder)
-    project.require_installed()
-    rows = []
-    for path, made in project.manifests().items():
-        text = made.to_text()
-        current = path.is_file() and path.read_text("utf-8") == text
-        if not current and not check:
-            path.write_text(text, "utf-8")
-        state = "up to date" if current else "not up to date" if check else "written"
-        rows.append({"path": str(path), "state": state, "plugins": len(made.plugins)})
-    context.out.data(rows)
-    for row in rows:
-        context.out.line(f"{row['state']}: {row['path']}")
-    if check and any(row["state"] != "up to date" for row in rows):
-        raise typer.Exit(1)
-
-
-@app.called("automate plugins docs", "automate plugins docs slack --output docs/slack.md")
-def docs(
-    context: Context,
-    place: str = argument(f"{_PLACE} By default this folder.", ".", metavar="[PATH|KEY]"),
-    output: Path = option(None, "Write the page to this file.", metavar="FILE"),
-) -> None:
-    """
-    Print a reference page in Markdown: config, operations, webhooks, errors, an example.
-
-    It is made from the plugin's models and docstrings.
-    """
-    from automate_testing.authoring.example import ExampleFile
-    from automate_testing.authoring.project import PluginProject, described
-    from automate_testing.authoring.reference import reference_page
-
-    project = PluginProject.named(place)
-    if project.folder is not None:
-        project.require_installed()
-    abouts = [described(each) for each in project.found]
-    examples = (ExampleFile.of(each["target"]) for each in abouts)
-    example = next((each.text for each in examples if each is not None), None)
-    page = reference_page(project.name, abouts, example)
-    context.out.data({"distribution": project.name, "page": page})
-    if output is None:
-        context.out.line(page.rstrip("\n"))
-        return
-    try:
-        output.write_text(page, "utf-8")
-    except OSError as error:
-        raise ConfigError(f"{output} can't be written: {error.strerror}") from None
-    context.out.line(f"written: {output}")

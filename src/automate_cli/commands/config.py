@@ -1,4 +1,4 @@
-"""``automate config``: every setting, its value, and the source of the value."""
+"""``automate doctor --settings``: every setting, its value, and the source of the value."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from automate_cli.command import Commands, Context
+from automate_cli.command import Context
 from automate_cli.database import hide_password
-from automate_cli.inputs import flag
 from automate_cli.output import attributes
 from automate_cli.settings import SETTINGS, Setting
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
-
-app: Commands = Commands()
 
 # The options of our own backends, none of which is a secret.
 _BACKEND = {"properties": {name: {"type": "string"} for name in ("backend", "directory", "prefix")}}
@@ -21,20 +18,12 @@ _BACKEND = {"properties": {name: {"type": "string"} for name in ("backend", "dir
 _STORE = {"properties": {name: {"type": "string"} for name in ("store", "bucket", "prefix")}}
 
 
-@app.called(
-    "automate config",
-    "automate config --json | jq .settings.database",
-    "automate config --show-values   # with passwords: mind who looks over your shoulder",
-)
-def config(
-    context: Context, show_values: bool = flag("--show-values", "Show passwords and tokens too.")
-) -> None:
+def show_settings(context: Context, *, show_values: bool) -> None:
     """
     Show every setting: its value, the source of the value, and the variable that sets it.
 
-    The file automate.toml (or the table tool.automate in pyproject.toml) is read first, then the
-    environment, then flags; the later ones win. Passwords and tokens are hidden, and so are those
-    options of plugins that their models don't know.
+    Passwords and tokens are hidden, and so are those options of plugins that their models don't
+    know, unless *show_values*.
     """
     settings, out = context.session.settings, context.out
     schemas = {} if show_values else _schemas(context)

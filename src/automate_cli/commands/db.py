@@ -1,21 +1,25 @@
-"""``automate db``: create the kernel's tables, check them, and migrate them to this release."""
+"""``automate db``: make the kernel's tables, check them, and add what is missing."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from automate_cli import inputs
 from automate_cli.command import Commands, Context, WorkFailedError
 from automate_cli.inputs import flag
 from automate_cli.output import attributes
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 
 app: Commands = Commands(
-    "db", "Make the tables in the database, check them, and migrate them to this release."
+    "db", "Make the tables in the database, check them, and add what is missing."
 )
 hosted: Commands = Commands("db", "Check the kernel's tables, and mend their indexes.")
 """The commands for tables that an application's own migrations make."""
 
 _SQL = flag("--sql", "Show the SQL and run nothing.")
+_CHECK = flag(
+    "--check", "Show what is missing or wrong, and run nothing; exit with 1 if anything is."
+)
 
 
 def _storage(context: Context, *, file: bool = False) -> Any:
@@ -29,41 +33,8 @@ def _storage(context: Context, *, file: bool = False) -> Any:
     return storage
 
 
-@app.called(
-    "automate db create --database postgresql://user@host/name",
-    "automate db create --sql > tables.sql",
-)
-def create(context: Context, sql: bool = _SQL) -> None:
-    """
-    Create the tables that are missing.
-
-    Where you have migrations of your own, let them do it: automate_sqlalchemy.metadata is for
-    Alembic, and Django brings its own. For SQLite files this happens by itself.
-    """
-    storage = _storage(context, file=not sql)
-    report = storage.check_schema()
-    missing = [each for each in report.differences if each.kind == "table"]
-    if sql:
-        _show_sql(context, report.place, [text for each in missing for text in each.statements])
-        return
-    storage.create_tables()
-    names, place = [each.name for each in missing], report.place
-    context.out.data({"database": place, "created": names})
-    text = f"{len(names)} tables created" if names else "the tables are there already"
-    context.out.line(f"{place}: {text}")
-    left = storage.check_schema()
-    if not left.ok:
-        context.out.note(f"they are not those of this release: {left.remedy}")
-
-
-@hosted.called("automate db check")
-@app.called("automate db check", "automate db check --json")
-def check(context: Context) -> None:
-    """
-    Compare tables, columns and indexes with those of this release.
-
-    Shows each difference, and the command that mends it. Exits with 1 if there is any.
-    """
+def _check(context: Context) -> None:
+    """Show each difference from the tables of this release, and the command that mends it."""
     out, report = context.out, _storage(context).check_schema()
     out.data(
         {
@@ -89,42 +60,59 @@ def check(context: Context) -> None:
     out.line("as they should be")
 
 
-@app.called("automate db migrate --sql", "automate db migrate")
+@app.called(
+    "automate db migrate --database postgresql://user@host/name",
+    "automate db migrate --sql > tables.sql",
+    "automate db migrate --check",
+)
 def migrate(
     context: Context,
     sql: bool = _SQL,
+    check: bool = _CHECK,
     force: bool = flag("--force", "Migrate though Alembic manages the tables."),
 ) -> None:
     """
-    Add what this release needs to the tables; rows stay.
+    Make the tables, and add what is missing in those that are there; rows stay.
+
+    Where you have migrations of your own, let them do it: automate_sqlalchemy.metadata is for
+    Alembic, and Django brings its own. For SQLite files this happens by itself.
 
     In one transaction, except on MariaDB and MySQL: run again after an interruption, it goes on.
     Start workers of this release afterwards; those of the release before may still run meanwhile.
     Making an index holds up writers on a large table: take the SQL of --sql then, and add
     CONCURRENTLY on PostgreSQL.
     """
-    _migrate(context, sql=sql, options={"force": True} if force else {})
+    options = {"force": True} if force else {}
+    _migrate(context, sql=sql, check=check, options=options)
 
 
-@hosted.called("automate db migrate --sql", "automate db migrate", name="migrate")
-def mend(context: Context, sql: bool = _SQL) -> None:
+@hosted.called("automate db migrate --check", "automate db migrate", name="migrate")
+def mend(context: Context, sql: bool = _SQL, check: bool = _CHECK) -> None:
     """
     Make wrong indexes anew; rows stay.
 
     Missing tables and columns are for manage.py migrate. Making an index holds up writers on a
     large table: take the SQL of --sql then, and add CONCURRENTLY on PostgreSQL.
     """
-    _migrate(context, sql=sql, options={})
+    _migrate(context, sql=sql, check=check, options={})
 
 
-def _migrate(context: Context, *, sql: bool, options: dict[str, Any]) -> None:
+def _migrate(context: Context, *, sql: bool, check: bool, options: dict[str, Any]) -> None:
+    if check:
+        inputs.alone("--check", sql=sql, **options)
+        _check(context)
+        return
     storage, out = _storage(context, file=not sql), context.out
     report = storage.check_schema()
     if sql:
         _show_sql(context, report.place, list(report.statements))
         return
+    made = [each.name for each in report.differences if each.kind == "table"]
     run = storage.migrate(**options)
-    out.data({"database": report.place, "statements": run})
+    out.data({"database": report.place, "statements": run, "created": made})
+    if report.empty:
+        out.line(f"{report.place}: {len(made)} tables created")
+        return
     for text in run:
         first = text.partition("\n")[0].removesuffix("(").rstrip()
         out.line(f"{first} … done")

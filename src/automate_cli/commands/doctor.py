@@ -1,4 +1,4 @@
-"""``automate doctor`` and ``automate secrets``: checks of a project, with remedies."""
+"""``automate doctor``: checks of a project, with remedies."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from automate_cli import inputs
 from automate_cli.command import Commands, Context, WorkFailedError
 from automate_cli.command_input import duration_input
+from automate_cli.commands.config import show_settings
 from automate_cli.database import is_stand_in
 from automate_cli.inputs import flag, option
 from automate_cli.output import Columns, attributes, rows_of
 from automate_cli.version import version_line
-from automate_kernel.base.errors import AutomateError
+from automate_kernel.base.errors import AutomateError, ConfigError
 from automate_kernel.monitoring.capacity import capacity_findings
 from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel.monitoring.diagnosis import (
@@ -40,9 +42,6 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
 app: Commands = Commands()
-secrets_app: Commands = Commands(
-    "secrets", "Find out whether secrets can be read. Values are never shown."
-)
 
 
 @app.called(
@@ -50,6 +49,9 @@ secrets_app: Commands = Commands(
     "automate doctor --json",
     "automate doctor --test-connections   # starts servers of MCP, and asks other services",
     "automate doctor --idle-after 15m   # where a worker runs every ten minutes",
+    "automate doctor --secrets",
+    "automate doctor --settings --json | jq .settings.database",
+    "automate doctor --settings --show-values   # with passwords: mind who looks on",
 )
 def doctor(
     context: Context,
@@ -61,13 +63,31 @@ def doctor(
     test_connections: bool = flag(
         "--test-connections", "Have the plugins that have config ask their services, too."
     ),
+    secrets: bool = flag(
+        "--secrets",
+        "Each secret that workflows, config and webhooks name alone, and if it is there.",
+    ),
+    settings: bool = flag(
+        "--settings", "Each setting alone: its value, its source, and the variable that sets it."
+    ),
+    show_values: bool = flag("--show-values", "With --settings: passwords and tokens too."),
 ) -> None:
     """
     Check the database, plugins, secrets, workflows, schedules, executions, workers and clocks.
 
     Each finding comes with its remedy. Exits with 1 if something is broken: work that is due and
-    that nobody works on, for example.
+    that nobody works on, for example. With --secrets values are read and dropped, never shown; it
+    exits with 1 if any can't be read. Of --settings, the file automate.toml (or the table
+    tool.automate in pyproject.toml) is read first, then the environment, then flags; the later ones
+    win.
     """
+    if secrets or settings:
+        both = {"secrets": secrets and settings, "test_connections": test_connections}
+        inputs.alone("--settings" if settings else "--secrets", **both)
+        (partial(show_settings, show_values=show_values) if settings else _show_secrets)(context)
+        return
+    if show_values:
+        raise ConfigError("--show-values is for --settings")
     checks = _checks(context, duration_input(idle_after, "--idle-after"))
     if test_connections:
         checks = chain(checks, [("connections", lambda: _connections(context))])
@@ -155,7 +175,7 @@ def _database(context: Context) -> list[Finding]:
         remedy = "give the kernel a storage, or workers in other processes see nothing"
         return [Finding("database", "warn", "app keeps everything in memory", remedy)]
     if is_stand_in(storage):
-        remedy = "name the right one, or begin: the first event, worker or db create makes it"
+        remedy = "name the right one, or begin: the first event, worker or db migrate makes it"
         return [Finding("database", "warn", f"{storage.describe()}: there is no file", remedy)]
     found = schema_findings(storage)
     if any(each.state == "fail" for each in found):
@@ -190,14 +210,7 @@ def _uses(context: Context, kernel: Kernel) -> dict[str, list[str]]:
     return secret_uses(kernel, settings["config"], tokens)
 
 
-@secrets_app.called("automate secrets check", "automate secrets check --json")
-def check(context: Context) -> None:
-    """
-    Read each secret that workflows, plugins' config and webhooks name, and show which work.
-
-    Values are read and dropped, never shown. Exits with 1 if any can't be read. A value that is too
-    short or common to be hidden well gets a warning.
-    """
+def _show_secrets(context: Context) -> None:
     out, kernel = context.out, context.session.in_memory()
     uses = _uses(context, kernel)
     report = kernel.secrets.check(uses)
@@ -224,6 +237,3 @@ def check(context: Context) -> None:
         out.line(f"{status.key}: {status.warning}", "yellow")
     if not report.ok:
         raise typer.Exit(1)
-
-
-app.add_typer(secrets_app)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from automate_cli import records
-from automate_cli.command import Commands, Context, WorkFailedError
+from automate_cli import inputs, records
+from automate_cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_cli.command_input import duration_input, json_input, label_input, payload_input
 from automate_cli.inputs import argument, flag, option
 from automate_cli.output import Output, as_json, counted, seconds
@@ -21,6 +21,7 @@ from automate_cli.session import require_shared
 from automate_kernel import signals
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.outbox.item import ItemStatus
+from automate_kernel.secrets.redaction import redact_shown
 from automate_kernel.storage import MemoryStorage
 
 if TYPE_CHECKING:
@@ -35,15 +36,49 @@ _LOOK_SECONDS = 0.2
 _LABELS = option(None, "A key to find it by; may be repeated.", metavar="NAME=VALUE")
 
 
+def _how(
+    dry_run: bool = flag(
+        "--dry-run",
+        "Render every call that the workflow would make, and make none. Secrets are not read, and"
+        " nothing is stored.",
+    ),
+    output: list[str] | None = option(
+        None, "With --dry-run: the output of a step; may be repeated.", metavar="STEP=JSON"
+    ),
+    detach: bool = flag(
+        "--detach", "Only begin an execution, whatever the triggers; a worker runs it."
+    ),
+    idempotency_key: str | None = option(
+        None, "With --detach: a second start with the same key is the first one."
+    ),
+    priority: int = option(0, "With --detach: a point is worth an hour of waiting."),
+    delay: str = option(
+        "0", "With --detach: the time before it begins: 90, 5m, 2h.", metavar="DURATION"
+    ),
+    tenant: str | None = option(None, "With --detach: the tenant that it belongs to."),
+) -> None: ...
+
+
+class _RunCommand(DataCommand):
+    shared = staticmethod(_how)
+
+
 @app.called(
     "automate run workflows/order-notify.yaml --event order.json",
     "automate run order-notify --event order.json --store",
+    "automate run order.yaml --dry-run --payload '{\"total\": 120}'",
+    "automate run order.yaml --dry-run --output 'price={\"total\": 9}' --json",
+    "automate run report --detach --event month.json --idempotency-key report-2026-03 --delay 2h",
     "echo '{\"total\": 120}' | automate run order-notify --event - --json",
+    cls=_RunCommand,
 )
 def run(
     context: Context,
     workflow: str = argument("A workflow's file, or its name."),
-    event: str | None = option(None, "The event's payload as JSON; - for stdin.", metavar="FILE"),
+    event: str | None = option(
+        None, "A file with the event's payload as JSON; - for stdin.", metavar="FILE"
+    ),
+    payload: str | None = option(None, "The event's payload as JSON."),
     name: str | None = option(None, "The event's name; by default what the trigger waits for."),
     header: list[str] | None = option(
         None, "A header of a webhook; may be repeated.", metavar="NAME=VALUE"
@@ -58,28 +93,93 @@ def run(
 
     Actions are really called. Without --store nothing is kept, and no database is needed. With it,
     what else has begun by the workflow's end is waited for, as by a worker; Ctrl-C hands that back.
-    Exits with 1 if the workflow fails.
+    Exits with 1 if the workflow fails. With --detach it prints the execution's id.
     """
     from automate_kernel.workflows.store.events import triggering_event
 
-    payload = json_input(event) if event is not None else None
+    content = _content(payload, event)
+    if _done_otherwise(
+        context, workflow, content, label,
+        header=header, store=store, force=force, timeout=timeout, name=name,
+    ):  # fmt: skip
+        return
     kernel, found = _prepared(context, workflow, store=store)
     labels = label_input(label or ())
     wanted = triggering_event(
-        found, payload, name=name, source="cli", headers=_headers(header or [])
+        found, content, name=name, source="cli", headers=_headers(header or [])
     )
     if not force and not kernel.workflows.program(found.hash()).starts_on(wanted):
         raise WorkFailedError(
             message=f"this event doesn't start {found.name!r}: no trigger's condition holds",
             hint="change the event, or add --force",
         )
-    with Progress(kernel, context.out) as progress:
-        progress.execution_id = kernel.start(found.name, event=wanted, labels=labels)
-        with kernel.executing_here(progress.execution_id):
-            execution = _executed(kernel, progress, timeout)
+    execution = _run_here(context, kernel, found.name, wanted, timeout, labels)
     _show(context, execution)
     if execution.status.value != "COMPLETED":
         raise typer.Exit(1)
+
+
+def _content(payload: str | None, file: str | None) -> Any:
+    if payload is not None and file is not None:
+        raise ConfigError("give the payload once: with --payload or with --event")
+    if payload is not None:
+        return json_input(payload, "--payload")
+    return None if file is None else json_input(file)
+
+
+def _done_otherwise(
+    context: Context, workflow: str, content: Any, label: list[str] | None, **here: Any
+) -> bool:
+    """Return True if the options ask for a dry run or for a start alone, once that is done."""
+    given = context.given
+    started = {name: given[name] for name in ("idempotency_key", "priority", "tenant")}
+    delay = duration_input(given["delay"], "--delay")
+    if given["detach"]:
+        inputs.alone("--detach", **here, dry_run=given["dry_run"], output=given["output"])
+        _start(context, workflow, content, label, {**started, "delay": delay})
+    elif any(started.values()) or delay:
+        raise ConfigError("--idempotency-key, --priority, --delay and --tenant are for --detach")
+    elif given["dry_run"]:
+        inputs.alone("--dry-run", **here, label=label)
+        _run_dry(context, workflow, content, given["output"] or ())
+    elif given["output"]:
+        raise ConfigError("--output is for --dry-run")
+    return bool(given["detach"] or given["dry_run"])
+
+
+def _start(
+    context: Context,
+    workflow: str,
+    payload: Any,
+    label: list[str] | None,
+    options: dict[str, Any],
+) -> None:
+    tenant, labels = options.pop("tenant"), label_input(label or ())
+    kernel = context.session.whole
+    execution_id = kernel.start(workflow, payload, tenant_id=tenant, labels=labels, **options)
+    context.out.data({"execution_id": execution_id, "workflow": workflow})
+    context.out.line(execution_id)
+
+
+def _run_dry(context: Context, workflow: str, payload: Any, outputs: Iterable[str]) -> None:
+    """Show the calls. An output that isn't given is an example by the schema, or marked."""
+    kernel = context.session.in_memory(workflows=not is_path(workflow))
+    found = find_workflow(kernel, workflow)
+    dry = kernel.dry_run(found.name, payload, outputs=_outputs(outputs))
+    context.out.data(redact_shown(dry.to_json()))
+    records.show_dry_run(context.out, dry)
+    if dry.problems:
+        raise typer.Exit(1)
+
+
+def _outputs(given: Iterable[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"--output {text[:40]!r} has no value", hint="write step=JSON")
+        found[name] = json_input(value, f"--output {name}")
+    return found
 
 
 def _headers(given: list[str]) -> dict[str, str]:
@@ -121,6 +221,20 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
             f"{workflow} holds {len(found)} workflows", hint=f"name one of them: {names}"
         )
     return found[0]
+
+
+def _run_here(
+    context: Context,
+    kernel: Kernel,
+    workflow: str,
+    event: Any,
+    timeout: float | None,
+    labels: dict[str, str] | None,
+) -> Execution:
+    with Progress(kernel, context.out) as progress:
+        progress.execution_id = kernel.start(workflow, event=event, labels=labels)
+        with kernel.executing_here(progress.execution_id):
+            return _executed(kernel, progress, timeout)
 
 
 def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Execution:
@@ -290,39 +404,3 @@ def emit(
     )
     context.out.data({"id": event_id, "name": name})
     context.out.line(event_id)
-
-
-@app.called(
-    "automate start order-notify '{\"id\": 7}'",
-    "automate start report @month.json --idempotency-key report-2026-03 --delay 2h",
-)
-def start(
-    context: Context,
-    workflow: str = argument("The workflow's name."),
-    given: str | None = argument(
-        "The payload as JSON; @FILE for a file with it, - for stdin.", None, metavar="[PAYLOAD]"
-    ),
-    idempotency_key: str | None = option(
-        None, "A second start with the same key is the first one."
-    ),
-    priority: int = option(0, "A point is worth an hour of waiting."),
-    delay: str = option("0", "The time before it begins: 90, 5m, 2h.", metavar="DURATION"),
-    tenant: str | None = option(None, "The tenant that it belongs to."),
-    label: list[str] | None = _LABELS,
-) -> None:
-    """
-    Begin an execution of a workflow, whatever its triggers. A worker runs it.
-
-    Prints the execution's id.
-    """
-    execution_id = context.session.whole.start(
-        workflow,
-        payload_input(given),
-        idempotency_key=idempotency_key,
-        priority=priority,
-        delay=duration_input(delay, "--delay"),
-        tenant_id=tenant,
-        labels=label_input(label or ()),
-    )
-    context.out.data({"execution_id": execution_id, "workflow": workflow})
-    context.out.line(execution_id)

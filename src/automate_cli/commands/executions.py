@@ -1,4 +1,4 @@
-"""``automate executions`` and ``find``: look at executions and steer them."""
+"""``automate executions``: look at executions and steer them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from automate_cli import inputs, records
 from automate_cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_cli.command_input import duration_input, json_input
 from automate_cli.inputs import LABEL, LIMIT, TENANT, argument, flag, option
-from automate_cli.output import as_json, counted, rows_of, seconds, time_of
+from automate_cli.output import as_json, counted, seconds, time_of
 from automate_kernel.base.errors import ConfigError, UnknownHereError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from automate_cli.output import Output
     from automate_kernel.kernel import Kernel
     from automate_kernel.workflows.execution import Execution
 
 app: Commands = Commands("executions", "Look at executions, signal, cancel, pause and repair them.")
-find_app: Commands = Commands()
 
 _ID = argument("The execution's id.", metavar="ID")
 _IDS = argument("The executions' ids.", metavar="ID…")
@@ -29,7 +29,8 @@ _DEFINITION = option(
     None, "Go on with this definition: current, or a workflow's file.", metavar="current|FILE"
 )
 _ABLE = {
-    "resume": "failed ones", "unpause": "PAUSED ones", "pause": "ones that go on and are not paused"
+    "resume": "PAUSED and failed ones", "unpause": "PAUSED ones",
+    "pause": "ones that go on and are not paused",
 }  # fmt: skip
 _STATS = (
     "WORKFLOW", "PENDING", "RUNNING", "PAUSED", "CANCELLING", "FAILED", "COMPLETED",
@@ -43,6 +44,8 @@ _STATS = (
     "automate executions ls --status FAILED --workflow order-notify",
     "automate executions ls --label order=4711 --label region=eu",
     "automate executions ls --json | jq -r '.[].id'",
+    "automate executions ls --by-error --workflow order-notify",
+    "automate executions ls --by-workflow --within 15m",
 )
 def ls(
     context: Context,
@@ -54,10 +57,35 @@ def ls(
     error: str | None = option(None, "Only with this group of error: KeyError in shop.charge."),
     label: list[str] | None = option(None, f"{LABEL.help} Again for one more: all must hold."),
     limit: int = LIMIT,
+    by_error: bool = flag(
+        "--by-error", "Group the failed ones by workflow and by where their error came from."
+    ),
+    by_workflow: bool = flag(
+        "--by-workflow",
+        "Count by workflow: running, waiting and FAILED ones, and those that ended lately.",
+    ),
+    within: str | None = option(
+        None, "Lately for --by-workflow; 1h by default, a week at most.", metavar="DURATION"
+    ),
 ) -> None:
-    """List executions, the newest first."""
+    """
+    List executions, the newest first.
+
+    The counts and durations of --by-workflow are the workers'.
+    """
     from automate_kernel.workflows.execution import ExecutionStatus
 
+    chosen = {"status": status, "error": error, "label": label}
+    if by_error:
+        inputs.alone("--by-error", **chosen, within=within, by_workflow=by_workflow)
+        _by_error(context, workflow, tenant, limit)
+        return
+    if by_workflow:
+        inputs.alone("--by-workflow", **chosen, workflow=workflow, tenant=tenant)
+        _by_workflow(context, within or "1h")
+        return
+    if within is not None:
+        raise ConfigError("--within is for --by-workflow")
     wanted = inputs.one_of(status, ExecutionStatus, "--status")
     store = context.session.plain.executions
     given: dict[str, Any] = {"status": wanted, "workflow": workflow, "tenant_id": tenant}
@@ -70,149 +98,13 @@ def ls(
     context.out.listing(found, records.EXECUTIONS, "no executions", records.execution_data)
 
 
-@app.called("automate executions show 0193f0c2-…", "automate executions show ID --json")
-def show(context: Context, execution_id: str = _ID) -> None:
-    """
-    Show an execution: its event, its steps, its waits, its picture, and all attempts at its steps.
-
-    A failed attempt is shown with the files and lines of its error, without values.
-    """
-    from automate_kernel.monitoring.waiting import why_execution_waits
-    from automate_kernel.workflows.steer.attempts import step_attempts
-
-    out, kernel = context.out, context.session.plain
-    execution = found_execution(context, execution_id)
-    attempts = kernel.executions.failed_attempts(execution.id)
-    failed = [records.attempt_data(each) for each in attempts]
-    all_attempts = step_attempts(execution.steps, attempts)
-    data = {
-        **records.execution_data(execution),
-        "waits": [records.wait_data(each) for each in kernel.executions.waits(execution.id)],
-        "attempts": [records.step_attempt_data(each) for each in all_attempts],
-        "failed_attempts": failed,
-    }
-    handover = kernel.executions.handover(execution)
-    data["handed_on"] = None if handover is None else handover.to_json()
-    reasons = why_execution_waits(kernel, execution)
-    data["reasons"] = [each.to_json() for each in reasons]
-    held = _held(kernel, execution)
-    data["worker"] = held and {"id": held[0], "lease_expires_at": held[1]}
-    out.data(data)
-    if out.json:
-        return
-    error = f"{execution.error_code}: {execution.error}" if execution.error else None
-    out.fields(
-        (
-            ("id", execution.id),
-            ("workflow", execution.name),
-            ("status", execution.status.value),
-            ("worker", held and f"{held[0]}, until {time_of(held[1])} unless it goes on"),
-            ("started", time_of(execution.created_at)),
-            ("took", seconds(execution.duration_seconds)),
-            ("error", error),
-            ("group", execution.error_group),
-            ("continues", execution.predecessor_id),
-            ("continued as", execution.successor_id),
-            ("labels", records.labels_text(execution.labels)),
-            ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
-            ("payload", as_json(data["event"]["payload"])),
-            ("output", None if execution.output is None else as_json(data["output"])),
-            ("output in store", execution.output_ref),
-        )
-    )
-    records.show_reasons(context, reasons)
-    _show_picture(context, execution)
-    records.show_steps(out, execution.steps)
-    records.show_step_attempts(out, all_attempts)
-    records.show_attempts(out, attempts)
-
-
-def _show_picture(context: Context, execution: Execution) -> None:
-    from automate_kernel.workflows.definition.graph import to_text
-
-    context.out.line()
-    try:
-        definition = context.session.plain.executions.definition(execution.definition_id)
-    except UnknownHereError as error:
-        context.out.line(f"no picture: this program {error}", "yellow")
-    else:
-        context.out.line(to_text(definition, records.statuses_of(execution)))
-
-
-def _held(kernel: Kernel, execution: Execution) -> tuple[str, datetime | None] | None:
-    """Return the worker that has an execution, and the end of its lease: it may be dead."""
-    if execution.status.finished or execution.item_id is None:
-        return None
-    item = kernel.outbox.get(execution.item_id)
-    if item is None or item.lease_owner is None:
-        return None
-    return item.lease_owner, item.lease_expires_at
-
-
-@app.called("automate executions output ID", "automate executions output ID count --position 3")
-def output(
-    context: Context,
-    execution_id: str = _ID,
-    step_id: str | None = argument("The step's id.", None, metavar="[STEP]"),
-    position: int = option(-1, "The number of an element of for_each, from 0.", min=-1),
-) -> None:
-    """
-    Print the output of an execution or of a step as JSON, wherever it is kept.
-
-    It is redacted as it was stored.
-    """
-    execution = found_execution(context, execution_id)
-    if step_id is not None and execution.step(step_id, position) is None:
-        context.out.data({"output": None})
-        raise WorkFailedError(
-            message=f"it has no run of step {step_id!r} at {position}",
-            hint=f"{context.named('executions show')} {execution.id} lists them",
-        )
-    value = context.session.plain.executions.output(execution.id, step_id, position)
-    if context.out.json:
-        context.out.data({"output": value})
-    else:
-        context.out.line(json.dumps(value, ensure_ascii=False))
-
-
-@app.called("automate executions errors", "automate executions errors --workflow order-notify")
-def errors(
-    context: Context,
-    workflow: str | None = _WORKFLOW,
-    tenant: str | None = TENANT,
-    limit: int = LIMIT,
-) -> None:
-    """Group the failed executions by workflow and by where their error came from."""
-    found = context.session.plain.executions.error_groups(
-        workflow=workflow, tenant_id=tenant, limit=limit
-    )
+def _by_error(context: Context, workflow: str | None, tenant: str | None, limit: int) -> None:
+    store = context.session.plain.executions
+    found = store.error_groups(workflow=workflow, tenant_id=tenant, limit=limit)
     records.list_groups(context.out, found, "WORKFLOW")
 
 
-def found_execution(context: Context, execution_id: str) -> Execution:
-    """Return the execution with this id; raises ``NOT_FOUND``."""
-    try:
-        store = context.session.plain.executions
-        found = store.get(str(UUID(execution_id)), large_outputs=False)
-    except ValueError:
-        found = None
-    if found is None:
-        raise context.missing(f"execution {execution_id!r}", "executions ls")
-    return found
-
-
-@app.called("automate executions stats", "automate executions stats --within 15m")
-def stats(
-    context: Context,
-    within: str = option(
-        "1h", "Count those that ended since then: 15m; a week at most.", metavar="DURATION"
-    ),
-) -> None:
-    """
-    Count executions by workflow: running, waiting and FAILED ones, and those that ended lately.
-
-    The counts of lately ended ones, and the durations of executions and steps, are the workers'.
-    """
+def _by_workflow(context: Context, within: str) -> None:
     from automate_kernel.monitoring.overview import STANDING
     from automate_kernel.outbox.statistics import total_by_kind
     from automate_kernel.workflows.store.statistics import ExecutionCounts
@@ -238,6 +130,138 @@ def stats(
         )
     context.out.data({"within_seconds": age, "workflows": data})
     context.out.table(_STATS, rows, empty="there are no executions")
+
+
+@app.called(
+    "automate executions show 0193f0c2-…",
+    "automate executions show ID --json",
+    "automate executions show ID --output",
+    "automate executions show ID --output --step count --position 3",
+)
+def show(
+    context: Context,
+    execution_id: str = _ID,
+    output: bool = flag("--output", "Its output alone, as JSON, wherever it is kept."),
+    step: str | None = option(None, "With --output: the output of this step."),
+    position: int = option(-1, "With --step: the element of its for_each, from 0.", min=-1),
+) -> None:
+    """
+    Show an execution: its event, its steps, its waits, its picture, and all attempts at its steps.
+
+    A failed attempt is shown with the files and lines of its error, without values.
+    """
+    from automate_kernel.monitoring.waiting import why_execution_waits
+    from automate_kernel.workflows.steer.attempts import step_attempts
+
+    out, kernel = context.out, context.session.plain
+    execution = found_execution(context, execution_id)
+    if output:
+        _show_output(context, execution, step, position)
+        return
+    if step is not None:
+        raise ConfigError("--step is for --output")
+    attempts = kernel.executions.failed_attempts(execution.id)
+    failed = [records.attempt_data(each) for each in attempts]
+    all_attempts = step_attempts(execution.steps, attempts)
+    data = {
+        **records.execution_data(execution),
+        "waits": [records.wait_data(each) for each in kernel.executions.waits(execution.id)],
+        "attempts": [records.step_attempt_data(each) for each in all_attempts],
+        "failed_attempts": failed,
+    }
+    handover = kernel.executions.handover(execution)
+    data["handed_on"] = None if handover is None else handover.to_json()
+    reasons = why_execution_waits(kernel, execution)
+    data["reasons"] = [each.to_json() for each in reasons]
+    held = _held(kernel, execution)
+    data["worker"] = held and {"id": held[0], "lease_expires_at": held[1]}
+    out.data(data)
+    if out.json:
+        return
+    _show_fields(out, execution, data, held)
+    records.show_reasons(context, reasons)
+    _show_picture(context, execution)
+    records.show_steps(out, execution.steps)
+    records.show_step_attempts(out, all_attempts)
+    records.show_attempts(out, attempts)
+
+
+def _show_fields(
+    out: Output,
+    execution: Execution,
+    data: dict[str, Any],
+    held: tuple[str, datetime | None] | None,
+) -> None:
+    error = f"{execution.error_code}: {execution.error}" if execution.error else None
+    out.fields(
+        (
+            ("id", execution.id),
+            ("workflow", execution.name),
+            ("status", execution.status.value),
+            ("worker", held and f"{held[0]}, until {time_of(held[1])} unless it goes on"),
+            ("started", time_of(execution.created_at)),
+            ("took", seconds(execution.duration_seconds)),
+            ("error", error),
+            ("group", execution.error_group),
+            ("continues", execution.predecessor_id),
+            ("continued as", execution.successor_id),
+            ("labels", records.labels_text(execution.labels)),
+            ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
+            ("payload", as_json(data["event"]["payload"])),
+            ("output", None if execution.output is None else as_json(data["output"])),
+            ("output in store", execution.output_ref),
+        )
+    )
+
+
+def _show_picture(context: Context, execution: Execution) -> None:
+    from automate_kernel.workflows.definition.graph import to_text
+
+    context.out.line()
+    try:
+        definition = context.session.plain.executions.definition(execution.definition_id)
+    except UnknownHereError as error:
+        context.out.line(f"no picture: this program {error}", "yellow")
+    else:
+        context.out.line(to_text(definition, records.statuses_of(execution)))
+
+
+def _held(kernel: Kernel, execution: Execution) -> tuple[str, datetime | None] | None:
+    """Return the worker that has an execution, and the end of its lease: it may be dead."""
+    if execution.status.finished or execution.item_id is None:
+        return None
+    item = kernel.outbox.get(execution.item_id)
+    if item is None or item.lease_owner is None:
+        return None
+    return item.lease_owner, item.lease_expires_at
+
+
+def _show_output(
+    context: Context, execution: Execution, step_id: str | None, position: int
+) -> None:
+    if step_id is not None and execution.step(step_id, position) is None:
+        context.out.data({"output": None})
+        raise WorkFailedError(
+            message=f"it has no run of step {step_id!r} at {position}",
+            hint=f"{context.named('executions show')} {execution.id} lists them",
+        )
+    value = context.session.plain.executions.output(execution.id, step_id, position)
+    if context.out.json:
+        context.out.data({"output": value})
+    else:
+        context.out.line(json.dumps(value, ensure_ascii=False))
+
+
+def found_execution(context: Context, execution_id: str) -> Execution:
+    """Return the execution with this id; raises ``NOT_FOUND``."""
+    try:
+        store = context.session.plain.executions
+        found = store.get(str(UUID(execution_id)), large_outputs=False)
+    except ValueError:
+        found = None
+    if found is None:
+        raise context.missing(f"execution {execution_id!r}", "executions ls")
+    return found
 
 
 @app.called(
@@ -281,43 +305,8 @@ def cancel(
 
 @app.called("automate executions pause ID")
 def pause(context: Context, execution_ids: list[str] = _IDS, tenant: str | None = TENANT) -> None:
-    """Let no more steps of executions begin until unpause. What runs ends and is saved."""
+    """Let no more steps of executions begin until resume. What runs ends and is saved."""
     _each(context, execution_ids, "pause", "paused", tenant_id=tenant)
-
-
-@app.called("automate executions unpause ID")
-def unpause(context: Context, execution_ids: list[str] = _IDS, tenant: str | None = TENANT) -> None:
-    """Let PAUSED executions go on."""
-    _each(context, execution_ids, "unpause", "going on", tenant_id=tenant)
-
-
-@app.called(
-    "automate executions retry ID charge",
-    "automate executions retry ID send --position 3",
-    "automate executions retry ID reserve.compensate",
-)
-def retry(
-    context: Context,
-    execution_id: str = _ID,
-    step: str = argument("The id of the step that failed, or waits for its retry."),
-    position: int = option(-1, "The element of the step's for_each, from 0.", min=-1),
-    tenant: str | None = TENANT,
-) -> None:
-    """
-    Run one failed step of an execution again, and all that follows from it.
-
-    A step that waits for its retry is due now. A compensation is called <step>.compensate.
-    """
-    out, found = context.out, found_execution(context, execution_id)
-    store = context.session.plain.executions
-    retried = store.retry_step(found.id, step, position, tenant_id=tenant)
-    out.data({"id": found.id, "step": step, "position": position, "retried": retried})
-    if not retried:
-        raise WorkFailedError(
-            message=f"step {step!r} is not retried",
-            hint="only one that has failed, or that waits for its retry, can be",
-        )
-    out.line(f"{found.id} runs {step} again")
 
 
 @app.called(
@@ -359,6 +348,8 @@ def _definition(context: Context, execution: Execution, given: str | None) -> An
     "automate executions resume ID",
     "automate executions resume ID --step charge",
     "automate executions resume ID --definition current",
+    "automate executions resume ID --retry send --position 3",
+    "automate executions resume ID --retry reserve.compensate",
     "automate executions resume --failed --workflow order-notify --newer-than 2h",
     "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
 )
@@ -366,6 +357,10 @@ def resume(
     context: Context,
     execution_ids: list[str] | None = argument("The executions' ids.", None, metavar="[ID]…"),
     step: str | None = option(None, "Run this step and all that follow, whatever the end was."),
+    retry: str | None = option(
+        None, "Run this one step again that failed or waits for its retry.", metavar="STEP"
+    ),
+    position: int = option(-1, "With --retry: the element of the for_each, from 0.", min=-1),
     definition: str | None = _DEFINITION,
     failed: bool = flag("--failed", "All FAILED ones that match."),
     workflow: str | None = option(None, "Only of this workflow."),
@@ -378,40 +373,78 @@ def resume(
     yes: bool = inputs.YES,
 ) -> None:
     """
-    Run failed executions again, from the steps that failed. A worker does it.
+    Let PAUSED executions go on, and run failed ones again, from the steps that failed.
 
-    Steps that were undone run again too. Without ids --failed means every FAILED one that the other
-    options match, the oldest first.
+    A worker does it. Steps that were undone run again too. Without ids --failed means every FAILED
+    one that the other options match, the oldest first.
+
+    With --retry an execution may go on: one step that has failed runs again, with all that follows
+    from it, and a step that waits for its retry is due now. A compensation is called
+    <step>.compensate.
     """
-    options: dict[str, Any] = {
-        "workflow": workflow, "tenant_id": tenant, "error_code": error_code, "limit": limit,
-        "per_second": rate,
-    }  # fmt: skip
     filters = (workflow, error_code, limit, rate, older_than, newer_than)
-    beside = filters if execution_ids else (step, definition)
+    beside = filters if execution_ids else (step, definition, retry)
     if bool(execution_ids) == failed or any(each is not None for each in beside):
         raise ConfigError(
             "name the executions, or say --failed",
             hint=(
                 "--failed takes every FAILED one that --workflow and the others match;"
-                " --step and --definition are for ids"
+                " --step, --retry and --definition are for ids"
             ),
         )
-    if execution_ids:
-        for each in execution_ids:
-            found = _definition(context, found_execution(context, each), definition)
-            about = {"step_id": step, "definition": found, "tenant_id": tenant}
-            _each(context, [each], "resume", "resumed", **about)
+    if retry is not None:
+        inputs.alone("--retry", step=step, definition=definition)
+    for each in execution_ids or ():
+        if retry is not None:
+            _retry(context, each, retry, position, tenant)
+        else:
+            _resume(context, each, step, definition, tenant)
+    if not execution_ids:
+        about = {"workflow": workflow, "tenant_id": tenant, "error_code": error_code}
+        ages = inputs.ages(context.session.plain.outbox.now(), older_than, newer_than)
+        inputs.confirm("Resume all failed executions that match?", yes=yes)
+        _resume_matching(context, {**about, **ages, "limit": limit, "per_second": rate})
+
+
+def _resume(
+    context: Context,
+    execution_id: str,
+    step: str | None,
+    definition: str | None,
+    tenant: str | None,
+) -> None:
+    execution = found_execution(context, execution_id)
+    if execution.status.value == "PAUSED" and step is None and definition is None:
+        _each(context, [execution_id], "unpause", "going on", tenant_id=tenant)
         return
+    found = _definition(context, execution, definition)
+    about = {"step_id": step, "definition": found, "tenant_id": tenant}
+    _each(context, [execution_id], "resume", "resumed", **about)
+
+
+def _resume_matching(context: Context, options: dict[str, Any]) -> None:
     kernel, out = context.session.plain, context.out
-    options |= inputs.ages(kernel.outbox.now(), older_than, newer_than)
-    inputs.confirm("Resume all failed executions that match?", yes=yes)
     with out.working("resume: all that match") as show:
         count = kernel.executions.resume_matching(
             status="FAILED", progress=lambda count: show(f"resume: {count} so far"), **options
         )
     out.data({"resumed": count})
     out.line(f"{counted(count, 'execution')} resumed")
+
+
+def _retry(
+    context: Context, execution_id: str, step: str, position: int, tenant: str | None
+) -> None:
+    out, found = context.out, found_execution(context, execution_id)
+    store = context.session.plain.executions
+    retried = store.retry_step(found.id, step, position, tenant_id=tenant)
+    out.data({"id": found.id, "step": step, "position": position, "retried": retried})
+    if not retried:
+        raise WorkFailedError(
+            message=f"step {step!r} is not retried",
+            hint="only one that has failed, or that waits for its retry, can be",
+        )
+    out.line(f"{found.id} runs {step} again")
 
 
 def _each(context: Context, execution_ids: list[str], what: str, done: str, **options: Any) -> None:
@@ -428,33 +461,3 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str, **op
     if not all(results.values()):
         only = _ABLE.get(what, "ones that have not ended")
         raise WorkFailedError(message=f"not all were {done}", hint=f"only {only} can be")
-
-
-@find_app.called("automate find order=4711", "automate find 4711 --json")
-def find(
-    context: Context,
-    label: str = argument("A label: order=4711, or 4711 under any name."),
-    tenant: str | None = TENANT,
-    limit: int = option(20, "The number of each, at most.", "--limit", "-n", min=1, max=1000),
-) -> None:
-    """
-    Find items and executions by a label, the newest first.
-
-    Labels are given to an event, an item or an execution: the id of an order, say.
-    """
-    out, kernel = context.out, context.session.plain
-    executions = kernel.executions.labelled(label, tenant_id=tenant, limit=limit)
-    items = kernel.outbox.labelled(label, tenant_id=tenant, limit=limit)
-    out.data(
-        {
-            "executions": [records.execution_data(each) for each in executions],
-            "items": [records.item_data(each) for each in items],
-        }
-    )
-    if executions:
-        out.table(records.EXECUTIONS, rows_of(executions, records.EXECUTIONS))
-    if executions and items:
-        out.line()
-    if items or not executions:
-        none = f"nothing has the label {label}"
-        out.table(records.ITEMS, rows_of(items, records.ITEMS), empty=none)

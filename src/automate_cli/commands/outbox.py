@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import OutboxItem, OutboxStats
 
 app: Commands = Commands(
-    "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean."
+    "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, purge."
 )
 
 _STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
@@ -34,39 +34,18 @@ _ONE_KIND = argument("The kind of item: mail.send.")
 # -- statistics -----------------------------------------------------------------------------------
 
 
-@app.called(
-    "automate outbox stats",
-    "automate outbox stats --watch",
-    "automate outbox stats --watch 10 --json   # a document a line",
-)
-def stats(
-    context: Context,
-    watch: bool = flag("--watch", "Look again and again."),
-    every: float | None = argument(
-        "With --watch: seconds between two looks; 2 by default.", None, metavar="[SECONDS]", min=0.1
-    ),
-) -> None:
+def _by_kind(context: Context, watch: bool, every: float) -> None:
     """Count the items of each kind by state, and show the delay of the oldest due one."""
-    if every is not None and not watch:
-        raise ConfigError("how often to look is for --watch", hint=f"add it: --watch {every:g}")
     out = context.out
     if watch:
         look = context.session.storing.outbox.stats
-        overview.Watch(out, look, _picture, _line, _data).run(every or 2.0)
+        overview.Watch(out, look, _picture, _line, _data).run(every)
         return
     found = context.session.plain.outbox.stats()
     out.data(_data(found))
     out.table(("KIND", *_STATES), _rows(found), empty="the outbox is empty")
     for text, style in _below(found):
         out.line(text, style)
-
-
-@app.called("automate outbox workers")
-def workers(context: Context) -> None:
-    """List the workers that report to this database, with their processes and loads."""
-    outbox = context.session.plain.outbox
-    columns = overview.worker_columns(outbox.now())
-    context.out.listing(outbox.workers(), columns, overview.NO_WORKER, overview.worker_data)
 
 
 def _data(found: OutboxStats) -> dict[str, Any]:
@@ -110,6 +89,9 @@ def _picture(found: OutboxStats) -> RenderableType:
     "automate outbox ls --status FAILED",
     "automate outbox ls --kind automate.event --limit 100 --json",
     "automate outbox ls --label order=4711",
+    "automate outbox ls --by-error --kind mail.send",
+    "automate outbox ls --by-kind",
+    "automate outbox ls --by-kind --watch --every 10 --json   # a document a line",
 )
 def ls(
     context: Context,
@@ -118,8 +100,36 @@ def ls(
     tenant: str | None = TENANT,
     label: str | None = LABEL,
     limit: int = LIMIT,
+    by_error: bool = flag(
+        "--by-error", "Group the failed ones by kind and by where their error came from."
+    ),
+    by_kind: bool = flag(
+        "--by-kind", "Count them by kind and state, and show the delay of the oldest due one."
+    ),
+    watch: bool = flag("--watch", "With --by-kind: look again and again."),
+    every: float | None = option(
+        None, "With --watch: seconds between two looks; 2 by default.", min=0.1
+    ),
 ) -> None:
-    """List items, the newest first."""
+    """
+    List items, the newest first.
+
+    automate outbox requeue --failed --error GROUP requeues a group of --by-error.
+    """
+    if every is not None and not watch:
+        raise ConfigError("how often to look is for --watch", hint="add --by-kind --watch")
+    if watch and not by_kind:
+        raise ConfigError("--watch is for --by-kind", hint="add it: --by-kind --watch")
+    if by_error:
+        inputs.alone("--by-error", status=status, label=label, by_kind=by_kind)
+        outbox = context.session.plain.outbox
+        groups = outbox.error_groups(kind=kind, tenant_id=tenant, limit=limit)
+        records.list_groups(context.out, groups, "KIND")
+        return
+    if by_kind:
+        inputs.alone("--by-kind", status=status, kind=kind, tenant=tenant, label=label)
+        _by_kind(context, watch, every or 2.0)
+        return
     outbox = context.session.plain.outbox
     given: dict[str, Any] = {"status": _status(status), "kind": kind, "tenant_id": tenant}
     if label is None:
@@ -159,19 +169,6 @@ def show(context: Context, item_id: str = argument("The item's id.", metavar="ID
     records.show_attempts(context.out, attempts)
 
 
-@app.called("automate outbox errors", "automate outbox errors --kind mail.send --json")
-def errors(
-    context: Context, kind: str | None = _KIND, tenant: str | None = TENANT, limit: int = LIMIT
-) -> None:
-    """
-    Group the failed items by kind and by where their error came from.
-
-    automate outbox requeue --failed --error GROUP requeues a group.
-    """
-    found = context.session.plain.outbox.error_groups(kind=kind, tenant_id=tenant, limit=limit)
-    records.list_groups(context.out, found, "KIND")
-
-
 def _found_item(context: Context, item_id: str) -> OutboxItem:
     item = context.session.plain.outbox.get(item_id)
     if item is None:
@@ -191,13 +188,19 @@ def _choice(
     tenant: str | None = TENANT,
     error_code: str | None = option(None, "Only with this last error."),
     error: str | None = option(
-        None, "Only of this group, as outbox errors names it: KeyError in shop.charge."
+        None, "Only of this group, as ls --by-error names it: KeyError in shop.charge."
     ),
     older_than: str | None = inputs.OLDER_THAN,
     newer_than: str | None = inputs.NEWER_THAN,
     limit: int | None = inputs.MOST,
     rate: float | None = option(
         None, "Number of items of a kind that become due in a second.", min=0.001
+    ),
+    delay: str | None = option(
+        None, "Of items that wait: the time until they are due; 0 is at once.", metavar="DURATION"
+    ),
+    stale: bool = flag(
+        "--stale", "Items whose worker died; with --older-than: whose lease is as old as that."
     ),
     yes: bool = inputs.YES,
 ) -> None: ...
@@ -208,7 +211,7 @@ class _RequeueCommand(DataCommand):
 
 
 class _ChangeCommand(_RequeueCommand):
-    without = ("failed", "rate")
+    without = ("failed", "rate", "delay", "stale")
 
 
 @app.command("retry", cls=_RequeueCommand, hidden=True)
@@ -217,6 +220,8 @@ class _ChangeCommand(_RequeueCommand):
     "automate outbox requeue --failed --kind mail.send --rate 50",
     'automate outbox requeue --failed --error "KeyError in shop.actions.charge"',
     "automate outbox requeue --all --status CANCELLED --yes",
+    "automate outbox requeue 0193f0c2-… --delay 2h",
+    "automate outbox requeue --stale --older-than 10m",
     cls=_RequeueCommand,
 )
 def requeue(context: Context) -> None:
@@ -225,7 +230,16 @@ def requeue(context: Context) -> None:
 
     Without ids every FAILED one that the options match, or with --status CANCELLED those. An
     execution is resumed by automate executions resume instead.
+
+    With --delay, items that wait are due at another time. With --stale, items of dead workers are
+    recovered, which workers do by themselves if any is running.
     """
+    if context.given["stale"]:
+        _requeue_stale(context)
+        return
+    if context.given["delay"] is not None:
+        _reschedule(context)
+        return
     outbox, rate = context.session.plain.outbox, context.given["rate"]
     change = _Change(
         context, "requeue", "requeued", ("FAILED",), ("CANCELLED",), "executions resume"
@@ -255,32 +269,36 @@ def cancel(context: Context) -> None:
     change.run(outbox.cancel, outbox.cancel_matching)
 
 
-@app.called(
-    "automate outbox discard 0193f0c2-…",
-    "automate outbox discard --all --kind mail.send --older-than 7d --yes",
-    cls=_ChangeCommand,
-)
-def discard(context: Context) -> None:
-    """
-    Delete items that are finished.
-
-    With --all, every FAILED and CANCELLED one, or with --status COMPLETED the completed ones.
-    """
-    outbox = context.session.plain.outbox
-    change = _Change(context, "discard", "discarded", ("FAILED", "CANCELLED"), ("COMPLETED",))
-    change.run(outbox.discard, outbox.discard_matching)
+_OF_CHOICES = ("every", "failed", "status", "kind", "tenant", "error_code", "error", "newer_than")
 
 
-@app.called("automate outbox reschedule 0193f0c2-… --delay 2h")
-def reschedule(
-    context: Context,
-    item_ids: list[str] = argument("The items' ids.", metavar="ID…"),
-    delay: str = option("0", "The time until they are due: 2h; 0 is at once.", metavar="DURATION"),
-) -> None:
-    """Change when items that wait are due."""
-    outbox, seconds_ = context.session.plain.outbox, duration_input(delay, "--delay")
-    ids = [_found_item(context, item_id).id for item_id in item_ids]
-    _report(context, outbox.reschedule(ids, delay=seconds_), "rescheduled", len(ids))
+def _beside(context: Context, *names: str) -> dict[str, Any]:
+    """Return what is given of the options *names*, as the user writes them."""
+    return {"all" if name == "every" else name: context.given.get(name) for name in names}
+
+
+def _requeue_stale(context: Context) -> None:
+    from automate_kernel.worker import OutboxReaper
+
+    given = context.given
+    if given["item_ids"]:
+        raise ConfigError("--stale takes no ids", hint="leave them out")
+    inputs.alone("--stale", **_beside(context, *_OF_CHOICES, "limit", "rate", "delay"))
+    outbox, older = context.session.plain.outbox, given["older_than"]
+    stale = outbox.lease_seconds if older is None else duration_input(older, "--older-than")
+    reaped = OutboxReaper(outbox, stale_threshold_seconds=stale).reap_stale_items()
+    context.out.data({"reaped": reaped})
+    context.out.line(f"{counted(reaped)} recovered")
+
+
+def _reschedule(context: Context) -> None:
+    given, outbox = context.given, context.session.plain.outbox
+    inputs.alone("--delay", **_beside(context, *_OF_CHOICES, "older_than", "limit", "rate"))
+    if not given["item_ids"]:
+        raise ConfigError("--delay goes with ids", hint="name the items that wait")
+    ids = [_found_item(context, item_id).id for item_id in given["item_ids"]]
+    delay = duration_input(given["delay"], "--delay")
+    _report(context, outbox.reschedule(ids, delay=delay), "rescheduled", len(ids))
 
 
 class _Change:
@@ -384,17 +402,35 @@ def _report(context: Context, changed: int, done: str, named: int | None) -> Non
 @app.called(
     "automate outbox limit mail.send --concurrency 5",
     "automate outbox limit crm.update --rate 100/1m --burst 10",
+    "automate outbox limit mail.send --remove",
+    "automate outbox limit   # lists the limits",
 )
 def limit(
     context: Context,
-    kind: str = _ONE_KIND,
+    kind: str | None = argument("The kind of item; without it, all limits.", None),
     concurrency: int | None = option(None, "The number of items that run at once.", min=1),
     rate: str | None = option(
         None, "The number of starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"
     ),
     burst: int | None = option(None, "The number of starts at once after a lull.", min=1),
+    remove: bool = flag("--remove", "Lift the limit of the kind."),
 ) -> None:
-    """Limit the items of a kind that run at once, and that start, over all workers."""
+    """
+    Limit the items of a kind that run at once, and that start, over all workers.
+
+    Without a kind it lists the limits. An operator's limit wins over one that the code declares.
+    """
+    limits = {"concurrency": concurrency, "rate": rate, "burst": burst}
+    if kind is None:
+        inputs.alone("a list of all limits", **limits, remove=remove)
+        _list_limits(context)
+        return
+    if remove:
+        inputs.alone("--remove", **limits)
+        lifted = context.session.plain.outbox.unlimit(kind)
+        context.out.data({"kind": kind, "lifted": lifted})
+        context.out.line(f"{kind} {'is no longer' if lifted else 'was not'} limited")
+        return
     if concurrency is None and rate is None:
         raise ConfigError("nothing is limited", hint="add --concurrency 5 or --rate 100/1m")
     number, per_seconds = _rate(rate)
@@ -402,7 +438,8 @@ def limit(
     options |= {"per_seconds": per_seconds, "burst": burst}
     context.session.storing.outbox.limit(kind, **options)
     context.out.data({"kind": kind, **options})
-    context.out.line(f"{kind} is limited; {context.named('outbox unlimit')} {kind} lifts it")
+    lift = f"{context.named('outbox limit')} {kind} --remove"
+    context.out.line(f"{kind} is limited; {lift} lifts it")
 
 
 def _rate(text: str | None) -> tuple[int | None, float]:
@@ -414,17 +451,7 @@ def _rate(text: str | None) -> tuple[int | None, float]:
     return int(number), duration_input(per or "1", "--rate")
 
 
-@app.called("automate outbox unlimit mail.send")
-def unlimit(context: Context, kind: str = _ONE_KIND) -> None:
-    """Lift the limit of a kind."""
-    lifted = context.session.plain.outbox.unlimit(kind)
-    context.out.data({"kind": kind, "lifted": lifted})
-    context.out.line(f"{kind} {'is no longer' if lifted else 'was not'} limited")
-
-
-@app.called("automate outbox limits")
-def limits(context: Context) -> None:
-    """List the limits. An operator's limit wins over one that the code declares."""
+def _list_limits(context: Context) -> None:
     found = context.session.plain.outbox.limits()
     columns: Columns = {
         "KIND": "kind",
@@ -436,13 +463,35 @@ def limits(context: Context) -> None:
     context.out.listing(found, columns, empty="no kind is limited")
 
 
-@app.called("automate outbox purge --older-than 30d --yes")
-def purge(
-    context: Context,
-    older_than: str = option(..., "The time since they ended: 30d, 12h.", metavar="DURATION"),
-    yes: bool = inputs.YES,
-) -> None:
-    """Delete items and executions that ended long ago, with everything that belongs to them."""
+@app.called(
+    "automate outbox purge --older-than 30d --yes",
+    "automate outbox purge 0193f0c2-…",
+    "automate outbox purge --all --kind mail.send --older-than 7d --yes",
+    cls=_ChangeCommand,
+)
+def purge(context: Context) -> None:
+    """
+    Delete items and executions that ended long ago, with everything that belongs to them.
+
+    With ids or --all it deletes items alone: with --all every FAILED and CANCELLED one that the
+    options match, or with --status COMPLETED the completed ones.
+    """
+    given, outbox = context.given, context.session.plain.outbox
+    if given["item_ids"] or given["every"]:
+        states = ("FAILED", "CANCELLED")
+        change = _Change(context, "delete", "deleted", states, ("COMPLETED",))
+        change.run(outbox.discard, outbox.discard_matching)
+        return
+    others = _beside(context, *_OF_CHOICES, "limit")
+    if given["older_than"] is None or any(others.values()):
+        raise ConfigError(
+            "say what to delete",
+            hint="--older-than 30d deletes what ended before that; ids or --all choose items",
+        )
+    _purge(context, given["older_than"], yes=given["yes"])
+
+
+def _purge(context: Context, older_than: str, *, yes: bool) -> None:
     age = duration_input(older_than, "--older-than")
     inputs.confirm(f"Delete every item and execution that ended over {older_than} ago?", yes=yes)
     with context.out.working("deleting"):
@@ -473,20 +522,3 @@ def resume(context: Context, kind: str = _ONE_KIND) -> None:
     context.session.plain.outbox.resume(kind)
     context.out.data({"kind": kind, "paused": False})
     context.out.line(f"{kind} is no longer paused")
-
-
-@app.called("automate outbox reap", "automate outbox reap --stale-seconds 600")
-def reap(
-    context: Context,
-    stale_seconds: float | None = option(
-        None, "Seconds since the lease was renewed; never less than the lease.", min=0
-    ),
-) -> None:
-    """Recover items whose worker died. Workers do it themselves, if any is running."""
-    from automate_kernel.worker import OutboxReaper
-
-    kernel = context.session.plain
-    stale = kernel.outbox.lease_seconds if stale_seconds is None else stale_seconds
-    reaped = OutboxReaper(kernel.outbox, stale_threshold_seconds=stale).reap_stale_items()
-    context.out.data({"reaped": reaped})
-    context.out.line(f"{counted(reaped)} recovered")

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from automate_cli import inputs
 from automate_cli.command import Commands, Context
 from automate_cli.inputs import argument, flag, option
 from automate_cli.output import attributes
@@ -20,17 +21,31 @@ from automate_kernel.plugins.manifest import installed_manifest
 app: Commands = Commands("plugins", "Look at connectors, providers and other plugins; make one.")
 
 
-@app.called("automate plugins ls", "automate plugins ls --load   # import all, to see")
+@app.called(
+    "automate plugins ls",
+    "automate plugins ls --load   # import all, to see",
+    "automate plugins ls --search 'send message' --json",
+)
 def ls(
     context: Context,
     load: bool = flag("--load", "Import each and make it with its config, to see if it works."),
     kind: str | None = option(None, "Only this kind: connector, provider, …"),
+    search: str | None = option(
+        None,
+        "Actions, webhooks and others by words in their names and descriptions.",
+        metavar="WORDS",
+    ),
 ) -> None:
     """
     List plugins, where each comes from, and its state.
 
-    With --load it exits with 1 if one is broken, or can't be made with its config.
+    With --load it exits with 1 if one is broken, or can't be made with its config. With --search
+    nothing is imported: a plugin without a manifest is found by its key alone.
     """
+    if search is not None:
+        inputs.alone("--search", load=load)
+        _search(context, search, kind)
+        return
     kernel, out = context.session.in_memory(workflows=False), context.out
     problems = kernel.plugin_problems() if load else {}
     records = kernel.plugins.records(kind)
@@ -72,17 +87,24 @@ def _data(
 @app.called(
     "automate plugins show http",
     "automate plugins show connector:http --load   # import it, to see if it works",
+    "automate plugins show slack --markdown > slack.md",
+    "automate plugins show ./automate-acme --markdown",
 )
 def show(
     context: Context,
-    key: str = argument("The plugin's key, or kind:key."),
+    key: str = argument("The plugin's key, or kind:key; with --markdown also its folder."),
     load: bool = flag("--load", "Import it, though it has a manifest."),
+    markdown: bool = flag("--markdown", "A whole reference page, with errors and an example."),
 ) -> None:
     """
     Show a plugin: its state, its config, and its actions or capabilities with their input.
 
     A plugin with a manifest is not imported.
     """
+    if markdown:
+        inputs.alone("--markdown", load=load)
+        _show_page(context, key)
+        return
     plugins, out = context.session.in_memory(workflows=False).plugins, context.out
     record = _found(plugins, key)
     about, problem = (None, None) if load else described_by(record)
@@ -104,6 +126,23 @@ def show(
         raise problem
 
 
+def _show_page(context: Context, place: str) -> None:
+    """Print the page that the plugin's models and docstrings make."""
+    from automate_testing.authoring.example import ExampleFile
+    from automate_testing.authoring.project import PluginProject, described
+    from automate_testing.authoring.reference import reference_page
+
+    project = PluginProject.named(place)
+    if project.folder is not None:
+        project.require_installed()
+    abouts = [described(each) for each in project.found]
+    examples = (ExampleFile.of(each["target"]) for each in abouts)
+    example = next((each.text for each in examples if each is not None), None)
+    page = reference_page(project.name, abouts, example)
+    context.out.data({"distribution": project.name, "page": page})
+    context.out.line(page.rstrip("\n"))
+
+
 def _found(plugins: Plugins, key: str) -> PluginRecord:
     """Return the record of the plugin that a user means by its key."""
     kind, _, name = key.rpartition(":")
@@ -121,20 +160,11 @@ def _found(plugins: Plugins, key: str) -> PluginRecord:
     return records[0]
 
 
-@app.called("automate plugins search mail", "automate plugins search 'send message' --json")
-def search(
-    context: Context,
-    words: str = argument("Words that must all be in a name or a description.", metavar="WORD"),
-) -> None:
-    """
-    Find actions, capabilities, webhooks, polls and other plugins by words, in the manifests of all.
-
-    Nothing is imported. A plugin without a manifest is found by its key alone.
-    """
+def _search(context: Context, words: str, kind: str | None) -> None:
     plugins = context.session.in_memory(workflows=False).plugins
     rows = [
         row
-        for record in plugins.records()
+        for record in plugins.records(kind)
         for row in searchable(record)
         if all(word in row["text"] for word in words.lower().split())
     ]

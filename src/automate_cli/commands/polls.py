@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_cli import inputs
 from automate_cli.command import Commands, Context, DataCommand
-from automate_cli.inputs import argument, option
+from automate_cli.inputs import argument, flag, option
 from automate_cli.output import Columns, ago, attributes, counted, time_of
 
 if TYPE_CHECKING:
@@ -52,26 +52,31 @@ def pause(context: Context, name: str = _NAME, tenant: str | None = _TENANT) -> 
     _report(context, context.session.whole.polls.pause(name, tenant_id=tenant), "paused")
 
 
-@app.called("automate polls resume sheet.new_row")
-def resume(context: Context, name: str = _NAME, tenant: str | None = _TENANT) -> None:
-    """Let a paused poll go on from its place."""
-    _report(context, context.session.whole.polls.resume(name, tenant_id=tenant), "resumed")
-
-
-@app.called("automate polls start-over sheet.new_row", name="start-over")
-def start_over(
+@app.called(
+    "automate polls resume sheet.new_row", "automate polls resume sheet.new_row --start-over"
+)
+def resume(
     context: Context,
     name: str = _NAME,
     tenant: str | None = _TENANT,
+    start_over: bool = flag(
+        "--start-over",
+        "Forget its place and its failures, paused or not: its next call is its first.",
+    ),
     yes: bool = inputs.YES,
 ) -> None:
     """
-    Forget a poll's place and its failures: its next call is its first.
+    Let a paused poll go on from its place.
 
-    Events of the last 30 days are known, and not emitted again.
+    With --start-over, events of the last 30 days are known, and not emitted again.
     """
+    polls = context.session.whole.polls
+    if not start_over:
+        _report(context, polls.resume(name, tenant_id=tenant), "resumed")
+        return
     inputs.confirm(f"Let {name} begin anew?", yes=yes)
-    changed = context.session.whole.polls.start_over(name, tenant_id=tenant)
+    changed = polls.start_over(name, tenant_id=tenant)
+    polls.resume(name, tenant_id=tenant)
     _report(context, changed, "started over")
 
 

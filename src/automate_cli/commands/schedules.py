@@ -14,7 +14,7 @@ from automate_kernel.base.errors import ConfigError
 if TYPE_CHECKING:
     from automate_kernel.workflows.steer.schedule import Schedule
 
-app: Commands = Commands("schedules", "Look at schedules; pause, resume, fire and backfill them.")
+app: Commands = Commands("schedules", "Look at schedules; pause, resume and fire them.")
 
 _WORKFLOW = argument("The workflow's name.")
 _NUMBER = option(None, "Only this one of its triggers, from 0.", min=0)
@@ -83,44 +83,52 @@ def resume(
     _report(context, schedules.resume(workflow, tenant_id=tenant, number=number), "resumed")
 
 
-@app.called("automate schedules trigger report")
+@app.called(
+    "automate schedules trigger report",
+    "automate schedules trigger report --from 2026-03-01 --to 2026-03-31T23:59+02:00",
+    "automate schedules trigger report --from 2026-03-01 --to 2026-03-08 --number 1 --limit 5000",
+)
 def trigger(
     context: Context,
     workflow: str = _WORKFLOW,
     number: int | None = _NUMBER,
     tenant: str | None = _TENANT,
+    start: str | None = option(
+        None, "Backfill: the first time, in ISO 8601; UTC unless it says more.", "--from"
+    ),
+    end: str | None = option(None, "Backfill: the last time, in ISO 8601.", "--to"),
+    limit: int = option(1000, "Refuse a backfill of more times.", "--limit", "-n", min=1),
+    yes: bool = inputs.YES,
 ) -> None:
     """
     Fire a schedule now, beside its own times. A worker runs the execution.
 
-    Prints the execution's id.
+    Prints the execution's id. With --from and --to it is a backfill: each time in that range of the
+    past is fired. A time that has an execution makes none again, so a backfill that was cut short
+    can be repeated.
     """
+    if start is not None or end is not None:
+        if start is None or end is None:
+            raise ConfigError("a backfill needs both --from and --to")
+        _backfill(context, workflow, (start, end), number, tenant, limit, yes=yes)
+        return
     schedules = context.session.whole.schedules
     execution_id = schedules.trigger(workflow, tenant_id=tenant, number=number)
     context.out.data({"execution_id": execution_id})
     context.out.line(execution_id)
 
 
-@app.called(
-    "automate schedules backfill report --from 2026-03-01 --to 2026-03-31T23:59+02:00",
-    "automate schedules backfill report --from 2026-03-01 --to 2026-03-08 --number 1 --limit 5000",
-)
-def backfill(
+def _backfill(
     context: Context,
-    workflow: str = _WORKFLOW,
-    start: str = option(..., "The first time, in ISO 8601; UTC unless it says more.", "--from"),
-    end: str = option(..., "The last time, in ISO 8601.", "--to"),
-    number: int | None = _NUMBER,
-    tenant: str | None = _TENANT,
-    limit: int = option(1000, "Refuse if there are more times.", "--limit", "-n", min=1),
-    yes: bool = inputs.YES,
+    workflow: str,
+    span: tuple[str, str],
+    number: int | None,
+    tenant: str | None,
+    limit: int,
+    *,
+    yes: bool,
 ) -> None:
-    """
-    Fire each time of a workflow's schedules in a range of the past. Workers run the executions.
-
-    A time that has an execution makes none again, so a backfill that was cut short can be repeated.
-    """
-    first, last = _time(start, "--from"), _time(end, "--to")
+    first, last = _time(span[0], "--from"), _time(span[1], "--to")
     schedules, out = context.session.whole.schedules, context.out
     inputs.confirm(
         f"Begin an execution of {workflow!r} for each time from {first} to {last}?", yes=yes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import asdict
 from operator import methodcaller
 from pathlib import Path
@@ -11,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from automate_cli.command import Commands, Context, DataCommand, TextCommand
-from automate_cli.command_input import json_input
+from automate_cli import inputs
+from automate_cli.command import Commands, Context
 from automate_cli.commands.events import find_workflow, is_path
 from automate_cli.commands.executions import found_execution
 from automate_cli.inputs import argument, flag, option
 from automate_cli.output import Columns, as_json, counted, seconds, time_of
-from automate_cli.records import show_dry_run, statuses_of
+from automate_cli.records import statuses_of
 from automate_kernel.base.errors import AutomateError, ConfigError, StorageError, did_you_mean
-from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
     from automate_cli.session import Session
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 _NAME = argument("The workflow's name.")
 _SHOWN_NAMES = 5
 app: Commands = Commands("workflow", "Check, test, show, pause and resume workflows.")
-hosted: Commands = Commands("workflow", "Pause and resume workflows.")
+hosted: Commands = Commands("workflow", "List workflows, pause and resume them.")
 """The commands for workflows that the application's kernel has."""
 
 
@@ -170,17 +168,40 @@ def _among_configured(session: Session, workflow: Path | str) -> bool:
     "automate workflow show order-notify",
     "automate workflow show workflows/order-notify.yaml --mermaid",
     "automate workflow show order-notify --svg > order-notify.svg",
+    "automate workflow show order-notify --diff stored",
+    "automate workflow show new/order.yaml --diff old/order.yaml",
+    "automate workflow show --schema > workflow.schema.json",
 )
 def show(
     context: Context,
-    workflow: str = argument("A workflow's file, or its name."),
+    workflow: str | None = argument("A workflow's file, or its name.", None),
     mermaid: bool = flag("--mermaid", "As a Mermaid diagram."),
     svg: bool = flag("--svg", "As an SVG picture."),
     execution: str | None = option(None, "Show how far this execution is.", metavar="ID"),
+    diff: str | None = option(
+        None,
+        "Compare it, by step and field, with another definition: a file, a name, a stored hash, or"
+        " stored for the definition of the newest execution.",
+        metavar="stored|FILE|NAME|HASH",
+    ),
+    schema: bool = flag("--schema", "Print the JSON Schema of all workflows, for editors."),
 ) -> None:
     """Draw a workflow: its triggers, its steps, and the order of the steps."""
     from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 
+    pictures = {"mermaid": mermaid, "svg": svg, "execution": execution}
+    if schema:
+        inputs.alone("--schema", **pictures, diff=diff)
+        _show_schema(context)
+        return
+    if workflow is None:
+        raise ConfigError(
+            "which workflow?", hint="name its file, or automate workflow ls lists them"
+        )
+    if diff is not None:
+        inputs.alone("--diff", **pictures)
+        _compare(context, workflow, diff)
+        return
     if mermaid and svg:
         raise ConfigError("--mermaid and --svg are two pictures: take one")
     kernel = context.session.in_memory(workflows=not is_path(workflow))
@@ -197,85 +218,34 @@ def show(
     context.out.line(to_text(found, statuses).rstrip("\n"))
 
 
-@app.called(
-    "automate workflow dry-run order-notify --event order.json",
-    "automate workflow dry-run order.yaml --payload '{\"total\": 120}'",
-    "automate workflow dry-run order.yaml --output 'price={\"total\": 9}' --json",
-    name="dry-run",
-)
-def dry_run(
-    context: Context,
-    workflow: str = argument("A workflow's file, or its name."),
-    payload: str | None = option(None, "The event's payload as JSON."),
-    event: str | None = option(None, "A file with the payload; - for stdin.", metavar="FILE"),
-    output: list[str] | None = option(
-        None, "The output of a step; may be repeated.", metavar="STEP=JSON"
-    ),
-) -> None:
-    """
-    Render every call that a workflow would make, and make none.
+def _show_schema(context: Context) -> None:
+    from automate_kernel.workflows import workflow_json_schema
 
-    Secrets are not read, and nothing is stored. What depends on outputs that are not given is
-    marked; where the action has an output schema, an example stands in for it. Exits with 1 if
-    something would fail.
-    """
-    if payload is not None and event is not None:
-        raise ConfigError("give the payload once: with --payload or with --event")
-    given = json_input(payload, "--payload") if payload is not None else None
-    given = json_input(event) if event is not None else given
-    kernel = context.session.in_memory(workflows=not is_path(workflow))
-    found = find_workflow(kernel, workflow)
-    dry = kernel.dry_run(found.name, given, outputs=_outputs(output or ()))
-    context.out.data(redact_shown(dry.to_json()))
-    show_dry_run(context.out, dry)
-    if dry.problems:
-        raise typer.Exit(1)
+    schema = workflow_json_schema()
+    context.out.data(schema)
+    if not context.out.json:
+        print(as_json(schema))
 
 
-def _outputs(given: Iterable[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for text in given:
-        name, sign, value = text.partition("=")
-        if not sign:
-            raise ConfigError(f"--output {text[:40]!r} has no value", hint="write step=JSON")
-        found[name] = json_input(value, f"--output {name}")
-    return found
-
-
-@app.called(
-    "automate workflow diff order-notify",
-    "automate workflow diff old/order.yaml new/order.yaml",
-    "automate workflow diff 3f9a2c workflows/order.yaml --json",
-)
-def diff(
-    context: Context,
-    before: str = argument("A file, a workflow's name, or the hash of a stored definition."),
-    after: str | None = argument("The same; by default the workflow as it is now.", None),
-) -> None:
-    """
-    Compare two definitions of a workflow, by step and field.
-
-    With one name or file it compares what the newest execution is pinned to with what is there now.
-    The number of executions that still go on with the first definition is shown too.
-    """
+def _compare(context: Context, workflow: str, other: str) -> None:
+    """Show what is different in *workflow*, and how many executions go on with the *other*."""
     from automate_kernel.workflows.definition.difference import differences_between
     from automate_kernel.workflows.store.definitions import newest_definition
 
     session, out = context.session, context.out
-    if after is None:
-        kernel = session.in_memory(workflows=not is_path(before))
-        new = find_workflow(kernel, before)
+    new = _definition(context, workflow)
+    if other == "stored":
         stored = newest_definition(session.bare(), new.name)
         if stored is None:
             raise ConfigError(
                 f"no execution of {new.name!r} is stored to compare with",
-                hint="name two definitions, or the --database",
+                hint="name another definition, or the --database",
             )
         old = stored
     else:
-        old, new = _definition(context, before), _definition(context, after)
+        old = _definition(context, other)
     changes = differences_between(old, new)
-    files = after is not None and is_path(before) and is_path(after)
+    files = is_path(other) and is_path(workflow)
     pinned = _pinned(session, old, files=files)
     data = {
         "before": {"name": old.name, "hash": old.hash()},
@@ -317,11 +287,18 @@ def _pinned(session: Session, workflow: Workflow, *, files: bool) -> int | None:
         return None
 
 
-@app.called("automate workflow ls")
-def ls(context: Context) -> None:
+_PAUSED = flag("--paused", "Those that are paused, with the reasons.")
+
+
+@hosted.called("automate workflow ls --paused", name="ls")
+@app.called("automate workflow ls", "automate workflow ls --paused")
+def ls(context: Context, paused: bool = _PAUSED) -> None:
     """List the workflows that are configured."""
     from automate_kernel.workflows.definition.graph import describe_trigger
 
+    if paused:
+        _list_paused(context)
+        return
     kernel = context.session.in_memory()
     columns: Columns = {
         "NAME": "name",
@@ -332,6 +309,17 @@ def ls(context: Context) -> None:
     found = sorted(kernel.workflows, key=lambda each: each.name)
     none = "no workflows; set workflows in automate.toml, or make the folder workflows"
     context.out.listing(found, columns, data=methodcaller("to_dict"), empty=none)
+
+
+def _list_paused(context: Context) -> None:
+    columns: Columns = {
+        "WORKFLOW": "workflow",
+        "TENANT": lambda each: each.tenant_id or "",
+        "SINCE": lambda each: time_of(each.paused_at),
+        "REASON": "reason",
+    }
+    found = context.session.plain.workflows.paused()
+    context.out.listing(found, columns, "no workflow is paused", asdict)
 
 
 @hosted.called('automate workflow pause order-notify --reason "stock-taking"')
@@ -368,25 +356,3 @@ def resume(
     resumed = context.session.plain.workflows.resume(workflow, tenant_id=tenant)
     context.out.data({"workflow": workflow, "tenant_id": tenant, "paused": False})
     context.out.line(f"{workflow} {'is no longer' if resumed else 'was not'} paused")
-
-
-@hosted.called("automate workflow paused", cls=DataCommand)
-@app.called("automate workflow paused", cls=DataCommand)
-def paused(context: Context) -> None:
-    """List the workflows that are paused."""
-    columns: Columns = {
-        "WORKFLOW": "workflow",
-        "TENANT": lambda each: each.tenant_id or "",
-        "SINCE": lambda each: time_of(each.paused_at),
-        "REASON": "reason",
-    }
-    found = context.session.plain.workflows.paused()
-    context.out.listing(found, columns, "no workflow is paused", asdict)
-
-
-@app.called("automate workflow schema > workflow.schema.json", cls=TextCommand)
-def schema(context: Context) -> None:
-    """Print the JSON Schema of workflows, for editors."""
-    from automate_kernel.workflows import workflow_json_schema
-
-    print(as_json(workflow_json_schema()))

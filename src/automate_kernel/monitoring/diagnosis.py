@@ -618,7 +618,7 @@ def _stale(running: Sequence[OutboxItem], command: str) -> Iterator[Finding]:
     if stale:
         owners = ", ".join(sorted({str(each.lease_owner) for each in stale}))
         text = f"{_counted(len(stale))} held by workers that stopped renewing: {owners}"
-        remedy = f"start a worker, which recovers them, or run {command} reap"
+        remedy = f"start a worker, which recovers them, or run {command} requeue --stale"
         yield Finding("workers", "warn", text, remedy)
 
 

@@ -91,7 +91,7 @@ def why_item_waits(kernel: Kernel, item: OutboxItem) -> list[WaitReason]:
 def _of_pauses(kernel: Kernel, execution: Execution) -> Iterator[WaitReason]:
     if execution.status is ExecutionStatus.PAUSED:
         yield WaitReason(
-            "paused", "The execution is paused.", command=f"executions unpause {execution.id}"
+            "paused", "The execution is paused.", command=f"executions resume {execution.id}"
         )
     for each in kernel.workflows.paused(tenant_id=execution.tenant_id):
         if each.workflow == execution.name and each.tenant_id in (None, execution.tenant_id):
@@ -148,7 +148,7 @@ def _of_steps(execution: Execution, seen: set[tuple[str, int]]) -> Iterator[Wait
             yield WaitReason(
                 "retry",
                 f"Step {step!r} failed {_times(run.attempts)} and is tried again: {run.error}",
-                "", f"executions retry {execution.id} {run.step_id}", run.next_attempt_at,
+                "", f"executions resume {execution.id} --retry {run.step_id}", run.next_attempt_at,
                 {**details, "error_code": run.error_code, "error": run.error},
             )  # fmt: skip
         else:
@@ -197,7 +197,7 @@ def _of_lease(rows: Rows, item: OutboxItem) -> WaitReason:
     if until is not None and until <= rows.now():
         return WaitReason(
             "lease_over", f"The worker {worker} has not been heard of: another one takes over.",
-            "", "outbox workers", until, details,
+            "", "top --once", until, details,
         )  # fmt: skip
     return WaitReason("running", f"The worker {worker} works on it.", until=until, details=details)
 
@@ -277,7 +277,7 @@ def _of_workers(kernel: Kernel, item: OutboxItem) -> Iterator[WaitReason]:
         shown += [f"{limit.rate} in {limit.per_seconds:g} s"] if limit.rate else []
         yield WaitReason(
             "limit", f"The kind {item.kind!r} is limited: {', '.join(shown)}.",
-            command=f"outbox unlimit {item.kind}",
+            command=f"outbox limit {item.kind} --remove",
             details={name: value for name, value in about.items() if value is not None},
         )  # fmt: skip
     able = [

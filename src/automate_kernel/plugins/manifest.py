@@ -144,7 +144,8 @@ _UNREADABLE = (OSError, ValueError, RecursionError, KeyError, TypeError)
 def _unreadable(path: Path | None, error: Exception) -> ManifestError:
     return ManifestError(
         f"the manifest {path} can't be read: {type(error).__name__}",
-        hint="reinstall its distribution; its author writes it with: automate plugins manifest",
+        hint="reinstall its distribution; its author writes it with: automate plugins check"
+        " --manifest write",
     )
 
 

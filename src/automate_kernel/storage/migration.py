@@ -339,7 +339,7 @@ class SchemaReport:
                 else "run manage.py automate db migrate, which makes the indexes anew"
             )
         if self.empty:
-            return "run automate db create, or let your migrations make them"
+            return "run automate db migrate, or let your migrations make them"
         if self.manager == "alembic":
             return (
                 "run alembic revision --autogenerate and alembic upgrade head with "

@@ -20,7 +20,7 @@ from automate_testing.authoring.project import PluginProject
 
 Fault = tuple[str, str]
 Described = Sequence[Mapping[str, Any]]
-_WRITE_IT = "automate plugins manifest"
+_WRITE_IT = "automate plugins check --manifest write"
 _SHOWN_CHANGES = 4
 _DESCRIBED_PARTS = (
     ("operations", "", "give it a docstring"),

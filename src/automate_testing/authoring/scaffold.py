@@ -203,7 +203,7 @@ class Scaffold:
         return self.filled(name)
 
     def _write_manifest(self, folder: Path) -> None:
-        """Describe the plugins that were just written, as ``automate plugins manifest`` will."""
+        """Describe the plugins that were just written, as ``automate plugins check`` will."""
         if self.package in sys.modules:
             return  # another one of this name, which an application has imported
         source = str(folder / "src")

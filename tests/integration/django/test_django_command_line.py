@@ -47,10 +47,12 @@ def test_looking_again_and_again(failed: list[str]) -> None:
 
     for options, words in (((), "failed 3"), (("--json",), '"FAILED": 3')):
         out = Impatient()
-        call_command("automate", "outbox", "stats", "--watch", "5", *options, stdout=out)
+        call_command(
+            "automate", "outbox", "ls", "--by-kind", "--watch", "--every", "5", *options, stdout=out
+        )
         assert words in out.getvalue()
-    with pytest.raises(CommandError, match="SECONDS"):
-        call_command("automate", "outbox", "stats", "--watch", "0")
+    with pytest.raises(CommandError, match="--every"):
+        call_command("automate", "outbox", "ls", "--by-kind", "--watch", "--every", "0")
 
 
 def test_colours_are_for_terminals(failed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,13 +84,13 @@ def test_a_person_is_asked(
     asked, out = io.StringIO(), io.StringIO()
     monkeypatch.setattr("sys.stdin", Person(f"{answer}\n"))
     monkeypatch.setattr("sys.stderr", asked)
-    given = ("automate", "outbox", "discard", "--all", "--kind", "shop.order", "--json")
+    given = ("automate", "outbox", "purge", "--all", "--kind", "shop.order", "--json")
     if left:
         with pytest.raises(CommandError, match="nothing was changed"):
             call_command(*given, stdout=out)
     else:
         call_command(*given, stdout=out)
-    assert "Discard 3 items? [y/N]" in asked.getvalue() and "Discard" not in out.getvalue()
+    assert "Delete 3 items? [y/N]" in asked.getvalue() and "Delete" not in out.getvalue()
     assert Item.count() == left
 
 
@@ -141,8 +143,8 @@ def test_django_s_options_may_stand_anywhere(
 ) -> None:
     """Those of ``manage.py`` are Django's; the rest is for the command."""
     for words in (
-        ("--no-color", "outbox", "stats", "--json"),
-        ("outbox", "stats", "--json", "-v0"),
+        ("--no-color", "outbox", "ls", "--by-kind", "--json"),
+        ("outbox", "ls", "--by-kind", "--json", "-v0"),
     ):
         execute_from_command_line(["manage.py", "automate", *words, "--skip-checks"])
         assert '"counts"' in capsys.readouterr().out
@@ -167,7 +169,7 @@ def test_the_commands_for_a_kernel_are_these(sqlite: str) -> None:
     """All that need no settings of ``automate``, under the same names."""
     names = set(typer.main.get_command(hosted).commands)
     assert names == {
-        "approvals", "call", "db", "executions", "find", "outbox", "polls", "schedules", "top",
+        "approvals", "call", "db", "executions", "outbox", "polls", "schedules", "top",
         "workflow",
     }  # fmt: skip
     assert {"list", "retry"} <= set(typer.main.get_command(hosted).commands["outbox"].commands)

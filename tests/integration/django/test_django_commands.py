@@ -91,8 +91,8 @@ def failed(alias: str) -> list[str]:
 
 def test_stats(failed: list[str]) -> None:
     """For people and for programs."""
-    assert "shop.order" in run("automate", "outbox", "stats")
-    found = run_json("automate", "outbox", "stats")
+    assert "shop.order" in run("automate", "outbox", "ls", "--by-kind")
+    found = run_json("automate", "outbox", "ls", "--by-kind")
     assert found["counts"] == {"shop.order": {"FAILED": 3}}
 
 
@@ -132,7 +132,7 @@ def test_many_are_not_changed_unasked(failed: list[str], monkeypatch: Any) -> No
     with pytest.raises(CommandError, match="name the items, or say --all"):
         run("automate", "outbox", "requeue")
     with pytest.raises(CommandError, match="name the items, or say --all"):
-        run("automate", "outbox", "discard", failed[0], "--all", "--yes")
+        run("automate", "outbox", "purge", failed[0], "--all", "--yes")
     assert Item.filter(status="FAILED").count() == 3
 
 
@@ -140,14 +140,14 @@ def test_cancel_reschedule_discard(alias: str) -> None:
     """What waits is moved or cancelled, and deleted after that."""
     outbox = get_kernel().outbox
     first, second = (outbox.enqueue("shop.order", {"number": n}, delay=60) for n in "12")
-    run("automate", "outbox", "reschedule", first, "--delay", "3h")
+    run("automate", "outbox", "requeue", first, "--delay", "3h")
     assert Item.get(pk=first).next_attempt_at - timezone.now() > timedelta(hours=2)
     assert run("automate", "outbox", "cancel", second) == "1 item cancelled\n"
     found = run_json("automate", "outbox", "cancel", "--all", "--kind", "shop.order", "--yes")
     assert found == {"cancelled": 1, "unchanged": 0}
     assert set(Item.values_list("status", flat=True)) == {"CANCELLED"}
-    run("automate", "outbox", "discard", first)
-    run("automate", "outbox", "discard", "--all", "--status", "CANCELLED", "--yes")
+    run("automate", "outbox", "purge", first)
+    run("automate", "outbox", "purge", "--all", "--status", "CANCELLED", "--yes")
     assert not Item.exists()
 
 
@@ -170,17 +170,17 @@ def test_pause_resume_and_limit(alias: str) -> None:
     run("automate", "outbox", "pause", kind, "--reason", "the mail server is down")
     get_kernel().run_until_idle()
     assert Item.get().status == "PENDING"
-    assert run_json("automate", "outbox", "stats")["paused"] == [kind]
+    assert run_json("automate", "outbox", "ls", "--by-kind")["paused"] == [kind]
     run("automate", "outbox", "resume", kind)
     run("automate", "outbox", "limit", kind, "--concurrency", "2", "--rate", "100/1m")
-    (limit,) = run_json("automate", "outbox", "limits")
+    (limit,) = run_json("automate", "outbox", "limit")
     assert (limit["kind"], limit["concurrency"], limit["rate"]) == (kind, 2, 100)
     assert limit["per_seconds"] == 60
-    assert kind in run("automate", "outbox", "limits")
+    assert kind in run("automate", "outbox", "limit")
     get_kernel().run_until_idle()
     assert Item.get().status == "COMPLETED"
-    run("automate", "outbox", "unlimit", kind)
-    assert run_json("automate", "outbox", "limits") == []
+    run("automate", "outbox", "limit", kind, "--remove")
+    assert run_json("automate", "outbox", "limit") == []
     with pytest.raises(CommandError, match="nothing is limited"):
         run("automate", "outbox", "limit", kind)
     with pytest.raises(CommandError, match="is no rate"):
@@ -203,9 +203,9 @@ def test_purge(alias: str) -> None:
 
 def test_workers_and_reap(alias: str) -> None:
     """Both are asked without one running."""
-    assert run_json("automate", "outbox", "workers") == []
-    assert "no worker is running" in run("automate", "outbox", "workers")
-    assert run_json("automate", "outbox", "reap") == {"reaped": 0}
+    assert run_json("automate", "top", "--once")["workers"] == []
+    assert "no worker is running" in run("automate", "top", "--once")
+    assert run_json("automate", "outbox", "requeue", "--stale") == {"reaped": 0}
 
 
 # -- executions ----------------------------------------------------------------------------------

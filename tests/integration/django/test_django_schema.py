@@ -51,7 +51,7 @@ def test_an_index_that_postgresql_cant_use(cast: str) -> None:
     assert "manage.py automate db migrate" in out.getvalue()
     out = StringIO()
     with pytest.raises(CommandError, match="1 difference"):
-        call_command("automate", "db", "check", stdout=out)
+        call_command("automate", "db", "migrate", "--check", stdout=out)
     assert "::text IS NULL" in out.getvalue()
     out = StringIO()
     call_command("automate", "db", "migrate", "--sql", stdout=out)
@@ -59,7 +59,7 @@ def test_an_index_that_postgresql_cant_use(cast: str) -> None:
     assert not DjangoStorage().check_schema().ok
     call_command("automate", "db", "migrate", stdout=StringIO())
     assert DjangoStorage().check_schema().ok
-    call_command("automate", "db", "check", stdout=StringIO())
+    call_command("automate", "db", "migrate", "--check", stdout=StringIO())
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

@@ -46,10 +46,10 @@ CASES: dict[str, list[Case]] = {
         for name, more in (
             ("pause", ""),
             ("resume", ""),
-            ("trigger", ""),
-            ("backfill", "--from 2026-01-01 --to 2026-01-02 --limit 5 --yes"),
+            ("trigger", "--from 2026-01-01 --to 2026-01-02 --limit 5 --yes"),
         )
     },
+    "automate workflow ls": [Case("--paused"), Case("", "order-notify")],
     "automate call": [
         Case(
             """orders.total --lines '[{{"price": 3, "quantity": 4}}]' --tenant acme --timeout 300
@@ -62,16 +62,17 @@ CASES: dict[str, list[Case]] = {
         Case("orders.total --lines [] -y"),
     ],
     "automate polls ls": [Case("")],
-    **{
-        f"automate polls {name}": [Case(f"sheet.new_row --tenant a {more}", codes=(1,))]
-        for name, more in (("pause", ""), ("resume", ""), ("start-over", "--yes"))
-    },
+    "automate polls pause": [Case("sheet.new_row --tenant a", codes=(1,))],
+    "automate polls resume": [Case("sheet.new_row --tenant a --start-over --yes", codes=(1,))],
     "automate schedules ls": [Case("")],
     "automate_emit": [*WITHOUT_FILES, Case("go --file {file}")],
-    "automate_reap": SHARED["outbox reap"],
+    "automate_reap": [Case("--stale-seconds 600")],
     "automate_doctor": [Case("--idle-after 5m --test-connections", "database", codes=(0, 1))],
-    "automate db check": [Case("", "managed_by")],
-    "automate db migrate": [Case("--sql"), Case("", "statements")],
+    "automate db migrate": [
+        Case("--sql"),
+        Case("", "statements"),
+        Case("--check", "managed_by"),
+    ],
     "automate_token create": [
         Case(
             "ci --user tester --tenant acme --scope events:write --scope outbox:* --expires 90d",
