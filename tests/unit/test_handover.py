@@ -366,6 +366,38 @@ def test_delays_grow_to_a_bound(times: int, random: float) -> None:
     assert 3 < note.delay(lambda: random) <= LONGEST_SECONDS * 1.25
 
 
+@pytest.mark.parametrize(
+    ("untried", "means"), [(False, [5, 10, 20, 40, 80, 160, 300, 300]), (True, [1, 2, 4, 5, 5])]
+)
+def test_it_is_passed_round_soon_among_workers_that_have_not_had_it(
+    untried: bool, means: list[float]
+) -> None:
+    """And the longer, the more often all of them have."""
+    notes = [Handover("X", "why", "w", FakeClock()(), times + 1) for times in range(len(means))]
+    assert [note.delay(lambda: 0.5, untried=untried) for note in notes] == means
+    assert notes[0].delay(lambda: 0.0, untried=untried) == 0.75 * means[0]
+
+
+def test_a_note_says_who_has_had_it(storage: MemoryStorage, clock: FakeClock) -> None:
+    """Also as it is kept: of two workers each hands it on, and neither takes it up at once again."""
+    one, other = kernel_on(storage), kernel_on(storage)
+    define(one, step("a", "mail.send2"))
+    execution_id = one.start("w")
+    for times, (kernel, worker, others) in enumerate(
+        [(one, "w1", ["w2", "w3"]), (other, "w2", ["w3"])], start=1
+    ):
+        (item,) = kernel.outbox.claim_batch(worker)
+        kernel._runner.handle_advances([item])
+        note = item_of(one, execution_id).handover
+        assert note is not None and note.times == times
+        assert note == Handover.of({NOTE: note.to_json()})
+        assert [each for each in ("w1", "w2", "w3") if each not in note.tried] == others
+        if times == 1:
+            assert kernel._take_up_handed_on("w1") == 0
+            assert kernel._take_up_handed_on("w2") == 1
+    assert [one._take_up_handed_on(worker) for worker in ("w1", "w2", "w3")] == [0, 0, 1]
+
+
 @given(st.dictionaries(st.text(), st.none() | st.integers() | st.text()))
 def test_a_strange_note_is_no_note(content: dict[str, Any]) -> None:
     """Headers are anybody's: what can't be read is not shown, and breaks nothing."""

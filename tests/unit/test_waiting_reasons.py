@@ -13,6 +13,8 @@ from automate_kernel.monitoring.waiting import WaitReason, why_execution_waits, 
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.tables import OUTBOX
 from automate_testing import FakeClock
 from automate_kernel.worker.statistics import ActivityLog
 
@@ -87,6 +89,33 @@ def test_a_retry_says_what_failed(kernel: Kernel, clock: FakeClock) -> None:
     assert set(found) == {"retry"}
     assert found["retry"].text == "Step 'a' failed once and is tried again: the shop is shut"
     assert found["retry"].until == clock() + timedelta(hours=1)
+
+
+def test_a_few_steps_that_wait_for_their_time_stand_for_all(kernel: Kernel) -> None:
+    """A page shows five of a thousand, and each of a few."""
+    for number, shown in ((2, 2), (5, 5), (7, 5)):
+        rests = [{"id": f"s{n}", "needs": [], "sleep": "2h"} for n in range(number)]
+        kernel.add_workflow({"name": f"w{number}", "trigger": MANUAL, "steps": rests})
+        execution = kernel.executions.get(kernel.start(f"w{number}"))
+        assert execution is not None
+        kernel.run_until_idle()
+        execution = kernel.executions.get(execution.id)
+        assert execution is not None
+        found = why_execution_waits(kernel, execution)
+        assert [each.code for each in found] == ["time"] * shown
+        assert len({each.details["step"] for each in found}) == shown
+
+
+def test_a_step_whose_sub_workflow_goes_on_has_not_failed(kernel: Kernel) -> None:
+    """It has no error to be told, though it is due like a retry."""
+    child = {"name": "child", "trigger": MANUAL, "steps": [{"id": "s", "action": "shop.fail"}]}
+    kernel.add_workflow(child)
+    parent = started(kernel, {"id": "sub", "workflow": "child"})
+    assert kernel.executions.resume(parent)
+    execution = kernel.executions.get(parent)
+    assert execution is not None
+    assert [(run.step_id, run.error) for run in execution.steps] == [("sub", None)]
+    assert "retry" not in reasons(kernel, parent)
 
 
 def test_behind_a_concurrency_key_stands_who_has_the_place(kernel: Kernel) -> None:
@@ -170,6 +199,16 @@ def test_due_work_says_whether_anybody_takes_it(kernel: Kernel) -> None:
     assert code() == "limit"
 
 
+def test_what_is_not_due_waits_for_its_time_alone(kernel: Kernel, clock: FakeClock) -> None:
+    """Whatever may hold it up by then."""
+    item_id = kernel.outbox.enqueue("mail", run_at=clock() + timedelta(hours=1))
+    kernel.outbox.pause("mail", "an upgrade")
+    item = kernel.outbox.get(item_id)
+    assert item is not None
+    (found,) = why_item_waits(kernel, item)
+    assert (found.code, found.until) == ("time", clock() + timedelta(hours=1))
+
+
 def test_a_lease_that_is_over(kernel: Kernel, clock: FakeClock) -> None:
     """The worker that has it may be dead."""
     kernel.outbox.enqueue("mail")
@@ -210,3 +249,22 @@ def test_what_a_worker_handed_on_says_what_it_lacked(kernel: Kernel, clock: Fake
     assert set(found) == {"handed_on"}
     assert "shop.unknown" in found["handed_on"].text
     assert found["handed_on"].details["times"] == 1
+
+
+def test_a_step_that_waits_beside_it_hides_no_handover(kernel: Kernel) -> None:
+    """What no worker can do comes first: the signal alone would not help."""
+    execution_id = started(
+        kernel,
+        {"id": "told", "wait_for": {"signal": "go"}},
+        {"id": "a", "needs": [], "action": "shop.unknown"},
+    )
+    assert list(reasons(kernel, execution_id)) == ["handed_on", "signal"]
+
+
+def test_an_execution_whose_item_is_gone_has_no_reason(kernel: Kernel) -> None:
+    """A page shows it all the same; a worker repairs it later."""
+    kernel.add_workflow({"name": "w", "trigger": MANUAL, "steps": [{"id": "a", "sleep": "1d"}]})
+    execution_id = kernel.start("w")
+    with kernel.storage.begin() as rows:
+        rows.delete(OUTBOX, [Where("status", "eq", "PENDING")])
+    assert reasons(kernel, execution_id) == {}
