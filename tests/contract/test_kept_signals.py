@@ -13,7 +13,7 @@ from lock_waits import until_held_up
 
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError
-from automate_kernel.outbox import OutboxItem
+from automate_kernel.outbox import ItemStatus, Outcome, OutboxItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
 from automate_kernel.storage.query import Where
@@ -350,6 +350,28 @@ def test_a_late_cancellation_spares_a_child_that_is_waited_for_again(world: Worl
     world.clock.advance(LEASE + 1)
     world.kernel.outbox.reap()
     world.later(LEASE + 1)
+    assert world.live("child") == child
+    world.signal(child, "go", 1)
+    assert world.see(parent).status is ExecutionStatus.COMPLETED
+
+
+def test_a_cancellation_of_all_children_spares_what_is_waited_for_again(world: World) -> None:
+    """The item of the parent was given up, and was put back before its children were cancelled."""
+    world.add("child", {"id": "go", "wait_for": {"signal": "go"}})
+    world.add("parent", {"id": "sub", "workflow": "child"})
+    parent = world.start("parent")
+    child, item_id = world.live("child"), world.see(parent).item_id or ""
+    world.kernel.outbox.reschedule([item_id])
+    (item,) = world.kernel.outbox.claim_batch("me", 1)
+    given_up = Outcome(item.id, ItemStatus.FAILED, token=item.lease_token)
+    assert world.kernel.outbox.acknowledge("me", [given_up]) == set()
+    assert world.see(parent).status is ExecutionStatus.FAILED
+    cancellation = _claimed(world, CANCEL)
+    assert cancellation.payload == {"parent_id": parent}
+    assert world.kernel.outbox.requeue([item_id]) == 1
+    world.kernel.run_until_idle(kinds=["automate.advance"])
+    assert world.live("child") == child
+    world.kernel._runner.handle_cancel(cancellation)
     assert world.live("child") == child
     world.signal(child, "go", 1)
     assert world.see(parent).status is ExecutionStatus.COMPLETED

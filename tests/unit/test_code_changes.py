@@ -914,6 +914,61 @@ def test_a_record_reaches_as_far_as_its_scope() -> None:
     assert not record.reaches((2, 2), 1)
 
 
+PLACES = [(1,), (2, 1, 1), (2, 1, 2), (2, 2, 1), (3,)]
+
+
+def recorded(*paths: tuple[int, ...]) -> tuple[Record, dict[tuple[int, ...], CallPlace]]:
+    """Return the record of a call at each of *paths*, and the places."""
+    places = {path: CallPlace(f"f:{n}", path) for n, path in enumerate(paths)}
+    runs = [
+        StepRun(execution_id="x", step_id=str(path), status=StepStatus.COMPLETED, place=str(place))
+        for path, place in places.items()
+    ]
+    return Record(runs), places
+
+
+@pytest.mark.parametrize(
+    ("repeated", "inside", "missing"),
+    [
+        ([], (), (1,)),
+        ([(1,)], (), (2, 1, 1)),
+        ([(1,), (1,)], (), (2, 1, 1)),
+        ([(1,)], (2,), (2, 1, 1)),
+        ([(1,)], (2, 2), (2, 2, 1)),
+        ([(2, 1, 1)], (2, 1), (2, 1, 2)),
+        ([(2, 1, 1), (2, 1, 1)], (2, 1), (2, 1, 2)),
+        ([(2, 2, 1)], (2, 2), None),
+        ([(2, 1, 1), (2, 1, 2)], (2,), (2, 2, 1)),
+        ([path for path in PLACES if path != (2, 2, 1)], (), (2, 2, 1)),
+        (PLACES, (), None),
+    ],
+)
+def test_a_record_names_the_first_call_that_is_missing(
+    repeated: list[tuple[int, ...]], inside: tuple[int, ...], missing: tuple[int, ...] | None
+) -> None:
+    """Not one that was repeated, however often; and of a gather, not one outside it."""
+    record, places = recorded(*PLACES)
+    for path in repeated:
+        assert record.check(str(path), places[path]) is None
+    problem = record.unrepeated(inside=inside)
+    assert (problem is None) == (missing is None)
+    if problem is not None:
+        assert f"recorded is {missing} at {places[missing or ()]};" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("path", "goes_on"),
+    [
+        ((1,), True), ((3,), False), ((2,), True), ((2, 2), True), ((2, 1, 1), True),
+        ((2, 1, 2), False), ((2, 2, 1), False),
+    ],
+)  # fmt: skip
+def test_a_record_goes_on_after_a_call_in_its_line(path: tuple[int, ...], goes_on: bool) -> None:
+    """A member of a gather that is a call itself is in the line of the gather."""
+    record, _ = recorded(*PLACES)
+    assert record.goes_on_after(path) is goes_on
+
+
 def test_a_worker_without_the_code_hands_the_execution_on(storage: MemoryStorage) -> None:
     """It neither fails nor is lost: a process that has the code runs it."""
     other = Kernel(storage, discover=False, secrets={})

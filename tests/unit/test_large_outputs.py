@@ -978,3 +978,23 @@ def test_a_function_gets_the_output_of_a_sub_workflow(kernel: Kernel) -> None:
 
     kernel.workflow(asking)
     assert kernel.run("asking").output == HUGE
+
+
+def test_an_output_that_can_not_be_read_holds_up_no_execution_beside_it(
+    kernel: Kernel, store: Store, clock: FakeClock
+) -> None:
+    """They are driven together: that which fails goes back alone."""
+    add(kernel, MAKE, {"id": "nap", "sleep": "1m"}, MEASURE)
+    lost = kernel.start("flow")
+    kernel.run_until_idle()
+    keys = list(store.kept)
+    others = [kernel.start("flow") for _ in range(2)]
+    kernel.run_until_idle()
+    for key in keys:
+        store.kept.pop(key)
+    clock.advance(61)
+    items = kernel.outbox.claim_batch("me", 3)
+    results = kernel._runner.handle_advances(items)
+    failed = [item.id for item in items if isinstance(results[item.id], AutomateError)]
+    assert failed == [stored(kernel, lost).item_id]
+    assert [stored(kernel, each).status for each in others] == [ExecutionStatus.COMPLETED] * 2

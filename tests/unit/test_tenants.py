@@ -135,10 +135,13 @@ def test_another_tenants_execution_is_not_there():
         assert read(execution_id) == read(execution_id, tenant_id="acme") != []
         assert read(execution_id, tenant_id="globex") == []
         assert read("no id", tenant_id="acme") == []
+    assert not executions.is_cancelling(execution_id)
     assert executions.cancel(execution_id)
     assert executions.is_cancelling(execution_id)
     assert executions.is_cancelling(execution_id, tenant_id="acme")
     assert not executions.is_cancelling(execution_id, tenant_id="globex")
+    assert executions.cancel(execution_id, force=True)
+    assert not executions.is_cancelling(execution_id)
     with pytest.raises(AutomateError, match="there is no execution") as caught:
         kernel.start_again(execution_id, tenant_id="globex")
     assert caught.value.code == "NOT_FOUND"

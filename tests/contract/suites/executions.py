@@ -19,6 +19,7 @@ from automate_kernel.outbox import BulkAction, ItemStatus, OutboxItem, RowsOutbo
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.storage import Storage
+from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import DEFINITION
@@ -890,7 +891,7 @@ class ExecutionStoreContract:
         self.end(store, item, ExecutionStatus.FAILED)
         late = self.fail_one(store, workflow, 2)
         action = store.run_bulk(replace(action, finished=False))
-        assert action.done == 1
+        assert (action.seen, action.done) == (1, 1)
         assert self.statuses(store, [early, late]) == ["FAILED", "FAILED"]
 
     def test_what_comes_after_a_bulk_action_began_is_not_meant(
@@ -920,6 +921,36 @@ class ExecutionStoreContract:
         assert (action.seen, action.done, action.finished) == (8, 7, True)
         assert self.statuses(store, ids).count("PENDING") == 7
         assert self.statuses(store, ids)[3] == "FAILED"
+
+    def test_what_is_refused_is_come_to_once(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """Though more of the same moment than go together stay as they are: else it never ends."""
+        for number in range(52):
+            self.fail_one(store, workflow, number)
+        with store.storage.begin() as rows:
+            rows.delete(DEFINITION, [Where("id", "eq", workflow.hash())])
+        action = BulkAction("resume", {"status": "FAILED"}, target="executions")
+        for seen in (50, 52):
+            action = store.run_bulk(action, seconds=0)
+            assert (action.seen, action.done) == (seen, 0)
+        assert action.finished
+
+    def test_a_lock_that_somebody_holds_refuses_no_execution(
+        self, store: ExecutionStore, workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The action stands still, and comes to all of them once it is carried on."""
+        ids = [self.fail_one(store, workflow, number) for number in range(3)]
+
+        def locked(*_: Any, **__: Any) -> int:
+            raise LockedError("somebody holds their rows")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_resume_failed", locked)
+            with pytest.raises(LockedError):
+                store.resume_matching(status="FAILED")
+        assert self.statuses(store, ids) == ["FAILED"] * 3
+        assert store.resume_matching(status="FAILED") == 3
 
     def test_together_they_forget_what_each_would_alone(self, store: ExecutionStore) -> None:
         """What was undone runs again with all that follows from it, and what was kept is kept."""
