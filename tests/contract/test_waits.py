@@ -29,6 +29,7 @@ from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, STEP, WAI
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows import load_workflow
 from automate_kernel.workflows.decide import continuations
+from automate_kernel.workflows.store import signal_store
 from automate_kernel.workflows.decide.children import CANCEL
 from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.decide.waits import EVENT
@@ -386,15 +387,19 @@ def test_events_before_a_chain_answer_none_of_it(chain: World) -> None:
     assert chain.called == [0, 1]
 
 
+FIVE_ORDERS: list[dict[str, Any]] = [
+    {"id": "paid", "wait_for": PAID},
+    {"id": "note", "action": "note", "input": {"what": "{{ event.payload.order }}"}},
+    {"id": "next", "continue_as_new": {"order": "{{ (event.payload.order + 1) % 5 }}"}},
+]
+
+
 def test_a_chain_that_takes_events_of_many_keys_takes_each_once(
     chain: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has so many itself, and the others in rows, until their time is over."""
     monkeypatch.setattr(continuations, "_MOST_KEYS", 2)
-    chain.add("orders", {"id": "paid", "wait_for": PAID},
-              {"id": "note", "action": "note", "input": {"what": "{{ event.payload.order }}"}},
-              {"id": "next", "continue_as_new": {"order": "{{ (event.payload.order + 1) % 5 }}"}}
-              )  # fmt: skip
+    chain.add("orders", *FIVE_ORDERS)
     chain.start("orders", {"order": 0})
     for number in range(12):
         chain.later(1)
@@ -411,6 +416,26 @@ def test_a_chain_that_takes_events_of_many_keys_takes_each_once(
         chain.run()
     assert chain.called[12:] == [2, 3]
     assert taken_in_rows(chain) == 0
+
+
+def test_a_chain_takes_no_event_again_of_the_moment_from_which_they_count(
+    chain: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has taken is known as long as the event is."""
+    monkeypatch.setattr(continuations, "_MOST_KEYS", 2)
+    chain.add("orders", *FIVE_ORDERS)
+    chain.start("orders", {"order": 0})
+    for number in range(5):
+        chain.later(1)
+        chain.kernel.emit("order.paid", {"order": number})
+        chain.run()
+    # The third event came so long ago that the next execution can just take it.
+    chain.later(signal_store._KEPT_SECONDS - 2)
+    for number in range(2):
+        chain.kernel.emit("order.paid", {"order": number})
+        chain.run()
+    assert chain.called == [0, 1, 2, 3, 4, 0, 1]
+    assert taken_in_rows(chain) == 3
 
 
 def taken_in_rows(chain: World) -> int:

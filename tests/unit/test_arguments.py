@@ -144,6 +144,20 @@ def test_a_bulk_command_ends_whatever_its_limit_is(kernel: Kernel) -> None:
     assert kernel.outbox.cancel_matching(kind="mail.send", limit=0) == 0
 
 
+@pytest.mark.parametrize("rate", [0, -1.0, float("nan")])
+def test_a_rate_at_which_nothing_comes_is_refused(kernel: Kernel, rate: float) -> None:
+    """Before anything is changed."""
+    item_id = kernel.outbox.enqueue("mail.send", {})
+    kernel.outbox.cancel([item_id])
+    for call in (
+        lambda: kernel.outbox.requeue_matching(kind="mail.send", per_second=rate),
+        lambda: kernel.executions.resume_matching(status="FAILED", per_second=rate),
+    ):
+        with pytest.raises(AutomateError, match="per_second must be above 0"):
+            call()
+    assert [item.status for item in kernel.outbox.find()] == [ItemStatus.CANCELLED]
+
+
 def test_no_status_is_none_of_them(kernel: Kernel) -> None:
     """An empty list of statuses deleted executions in all of them."""
 
