@@ -39,6 +39,12 @@ from hypothesis import strategies as st
         ("SELECT 'it''s;', `a;b`, :p", "mysql", {"p"}),
         ("SELECT '12:30', a[1:2], \\:x", "postgresql", set()),
         ("select 1 ; ; -- the end", "sqlite", set()),
+        ("SELECT /*! ; */ :p", "sqlite", {"p"}),
+        ("SELECT 1 --; x\n, :p", "postgresql", {"p"}),
+        ("SELECT 1 #; x\n, :p", "mysql", {"p"}),
+        ("SELECT `a\\`, :p", "mysql", {"p"}),
+        ('SELECT u&"a", :p', "mysql", {"p"}),
+        ("SELECT a[x:y], :p", "postgresql", {"p"}),
     ],
 )
 def test_one_statement_is_read(text, dialect, parameters):
@@ -81,6 +87,18 @@ def test_one_statement_is_read(text, dialect, parameters):
         ("SELECT '\x1b'", "sqlite"),
         ("SELECT E'a'\n'\\'; DELETE FROM x; --'", "postgresql"),
         ('SELECT U&"a"', "postgresql"),
+        ('SELECT u&"a"', "postgresql"),
+        ("SELECT E'a' -- b\n'\\'; DELETE FROM x; --'", "postgresql"),
+        ("SELECT e'\\'; DELETE FROM x; --'", "sqlite"),
+        ("SELECT 1 # 2; DELETE FROM x", "postgresql"),
+        ("SELECT :p$x$; DELETE FROM x; $x$", "postgresql"),
+        ("SELECT $$a$$$$; DELETE FROM x; $$", "postgresql"),
+        ("SELECT $x$; DELETE FROM x; $x$", "mysql"),
+        ("SELECT '\x0b'", "sqlite"),
+        ("SELECT '\x0c'", "sqlite"),
+        ("SELECT '\x7f'", "sqlite"),
+        ("SELECT '\x85'", "sqlite"),
+        (":SELECT 1", "sqlite"),
         ("'SELECT' 1", "sqlite"),
         ("[SELECT] 1", "sqlite"),
         ("+ SELECT 1", "sqlite"),
@@ -90,6 +108,32 @@ def test_more_than_one_statement_is_refused(text, dialect):
     with pytest.raises(AutomateError) as caught:
         Statement(text, dialect, allowed=READS)
     assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("text", ["SELECT 1", "-- a\n SELECT 1 ; -- b", "/* ; */ SELECT 1 ;;\n"])
+def test_the_statement_alone_is_sent(text):
+    """A server may take what is around it for more."""
+    assert Statement(text, "sqlite", allowed=READS).bind({}).text == "SELECT 1"
+
+
+def test_a_statement_has_a_bounded_length():
+    assert Statement("SELECT 1".ljust(100_000), "sqlite", allowed=READS)
+    with pytest.raises(AutomateError, match="more than 100,000 characters"):
+        Statement("SELECT 1".ljust(100_001), "sqlite", allowed=READS)
+
+
+def test_rows_come_in_parts_where_the_server_can_do_so():
+    streamed = {word for word in READS if Statement(f"{word} 1", "mysql", allowed=READS).streams}
+    assert streamed == {"SELECT", "WITH", "VALUES", "TABLE"}
+
+
+def test_a_list_stands_for_its_elements_after_in_alone():
+    statement = Statement("SELECT 1 WHERE a in :a AND b = ANY(:b)", "postgresql", allowed=READS)
+    clause = statement.bind({"a": [1, 2], "b": [3]})
+    found = {name: (bind.value, bind.expanding) for name, bind in clause._bindparams.items()}
+    assert found == {"a": ([1, 2], True), "b": ([3], False)}
+    with pytest.raises(AutomateError, match="'a' follows IN, and is no list"):
+        statement.bind({"a": 1, "b": [3]})
 
 
 @given(st.text(max_size=60), st.sampled_from(["postgresql", "mysql", "sqlite", "mssql"]))
@@ -114,9 +158,15 @@ def test_a_quoted_text_hides_nothing(text):
 
 def test_parameters_must_be_those_of_the_statement():
     statement = Statement("SELECT :a, :b", "sqlite", allowed=READS)
-    for given_ in ({"a": 1}, {"a": 1, "b": 2, "c": 3}, {"a": 2**63, "b": 1}):
-        with pytest.raises(AutomateError):
+    for given_, problem in (
+        ({"a": 1}, "parameters without a value: b"),
+        ({"a": 1, "b": 2, "c": 3}, "has no parameters c"),
+        ({"a": 2**63, "b": 1}, "doesn't fit 64 bits"),
+        ({"a": -(2**63) - 1, "b": 1}, "doesn't fit 64 bits"),
+    ):
+        with pytest.raises(AutomateError, match=problem):
             statement.bind(given_)
+    assert statement.bind({"a": 2**63 - 1, "b": -(2**63)}) is not None
 
 
 def workflow(query):
