@@ -14,7 +14,7 @@ from waiting import PATIENCE, until
 from workers import working
 
 from automate_kernel import Kernel, hookimpl
-from automate_kernel.outbox import OutboxItem
+from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.storage.query import Where
 from automate_kernel.worker.in_flight import Task
@@ -278,6 +278,34 @@ def test_an_execution_that_cannot_be_entered_is_tried_again(
         until(lambda: len(tries) > 1)
         until(lambda: not worker.in_flight)
     assert set(tries) == {parked_before}
+
+
+def test_an_event_that_is_cancelled_while_it_waits_begins_nothing(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cancelled, as it would be anywhere else before it has begun."""
+    real, reached, go = kernel._runner.begin_events, threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        reached.set()
+        assert go.wait(PATIENCE)
+        return real(*arguments)
+
+    monkeypatch.setattr(kernel._runner, "begin_events", slow)
+    kernel.emit("begin")
+    with working(kernel) as worker:
+        assert reached.wait(PATIENCE)
+        second = kernel.emit("begin")
+        try:
+            until(lambda: second in worker._in_flight.held())
+            task = worker._in_flight.held()[second]
+            kernel.outbox.cancel([second])
+            until(lambda: task.asked)
+        finally:
+            go.set()
+        until(lambda: second not in worker._in_flight.held())
+    assert kernel.outbox.get(second).status is ItemStatus.CANCELLED
+    assert len(kernel.executions.find(workflow="waits")) == 1
 
 
 def test_an_event_wakes_a_bounded_number_in_each_round(kernel: Kernel) -> None:

@@ -243,9 +243,10 @@ class Engine:
             if self._runner.leaves_events():
                 self._give_back(part)  # claimed a moment before that was known
                 continue
-            # One by one: a death then counts for one.
-            yield from self._run_each([task for task in part if begin_is_noted(task.item)])
-            if events := [task for task in part if not begin_is_noted(task.item)]:
+            # One by one: a death then counts for one. Or while it waited here it was cancelled.
+            alone = [task for task in part if task.asked or task.lost or begin_is_noted(task.item)]
+            yield from self._run_each(alone)
+            if events := [task for task in part if task not in alone]:
                 yield from self._begin_together(events)
 
     def _begin_together(self, tasks: Sequence[Task]) -> Iterator[None]:
