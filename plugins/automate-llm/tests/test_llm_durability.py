@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import AsyncIterable
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +24,15 @@ from pydantic_ai import (
 )
 from pydantic_ai.capabilities import AbstractCapability, SetToolMetadata, durable_operation
 from pydantic_ai.exceptions import ModelHTTPError, UserError
-from pydantic_ai.messages import BinaryContent
+from pydantic_ai.messages import BinaryContent, ModelResponse
 from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.toolsets import AbstractToolset, DynamicToolset, ToolsetTool
 
-from automate_kernel import ConfigError, Kernel, WorkflowContext
+from automate_kernel import AutomateError, ConfigError, Kernel, WorkflowContext
 from automate_llm import AutomateDurability, DurableAgent, OperationToolset, run_agent
+from automate_llm.step_codec import STEP_CODEC
 
 HAS_TIMEOUTS = "timeout" in Agent.run.__annotations__
 OLD = not HAS_TIMEOUTS  # 2.54, the last release for Python 3.10
@@ -728,3 +730,22 @@ def test_an_agent_that_was_made_elsewhere_is_durable_for_a_run(kernel):
 
     assert steps_of(kernel.run(work)) == ["agent-model"]
     assert agent.run_sync("go").output == "done"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {
+            "response": {"parts": [{"part_kind": "of-later", "content": "canary"}]},
+            "output_tokens": 1,
+        },
+        {"response": ["canary"], "output_tokens": 1},
+        "canary",
+        None,
+    ],
+)
+def test_a_record_of_another_form_is_an_error_that_quotes_nothing(record):
+    with pytest.raises(AutomateError, match="form that this release") as caught:
+        STEP_CODEC.load(ModelResponse, record)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert (caught.value.code, "canary" in shown) == ("FAILED_PRECONDITION", False)

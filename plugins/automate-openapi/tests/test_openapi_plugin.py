@@ -433,6 +433,20 @@ def test_a_small_document_that_unfolds_without_end_is_written_in_no_time(
             ast.parse(text)
 
 
+def test_an_input_with_thousands_of_definitions_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    schemas = {f"A{at}": {"type": "array", "items": _ref(f"A{at + 1}")} for at in range(3_100)}
+    schemas["A3100"] = {"type": "string"}
+    body = {"type": "object", "properties": {"n": _ref("A0")}}
+    large = {"requestBody": {"content": {"application/json": {"schema": body}}}, "responses": {}}
+    given = document({"/x": {"post": large}, "/y": {"get": operation()}})
+    given["components"] = {"schemas": schemas}
+    made = scaffolded("acme", given, tmp_path)
+    assert len(made.operations) == 1
+    assert [each.partition(": ")[2] for each in made.left_out] == [
+        "its input is too large to be written"
+    ]
+
+
 def test_sources_of_hostile_documents_are_clean(tmp_path: Path) -> None:
     """For ruff with the plugin's own rules, its formatter, and mypy at its strictest."""
     folders = []

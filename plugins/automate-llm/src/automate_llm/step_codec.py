@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_ai.durable_exec import JSON_CODEC, DurabilityCodec
 from pydantic_ai.messages import ModelResponse
 
@@ -22,7 +23,23 @@ class StepCodec(DurabilityCodec):
         return readable(JSON_CODEC.dump(tp, value))
 
     def load(self, tp: Any, payload: Any) -> Any:
-        """Return the value of the type *tp* that a record holds."""
+        """
+        Return the value of the type *tp* that a record holds.
+
+        Raises ``FAILED_PRECONDITION`` for one that has another form: of another release, say.
+        """
+        try:
+            return self._loaded(tp, payload)
+        except (ValidationError, KeyError, TypeError):
+            # Not with its own text, which quotes what models and tools have said.
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                "the record of an agent's step has a form that this release can't read",
+                hint="run the release that made it, or resume the execution from that step",
+                retryable=False,
+            ) from None
+
+    def _loaded(self, tp: Any, payload: Any) -> Any:
         if isinstance(payload, dict) and "response" in payload and "output_tokens" in payload:
             payload = payload["response"]
             if getattr(tp, "__name__", "") == "StreamedActivityResult":  # of 2.54, with its events
