@@ -14,3 +14,14 @@ class TestAcmeBackend(SecretsBackendContract):
         file = tmp_path / "secrets.json"
         file.write_text(json.dumps({known_key: known_value}))
         return AcmeBackend(str(file))
+
+    @pytest.fixture
+    def broken(self, tmp_path: Path) -> dict[str, SecretsBackend]:
+        damaged, other = tmp_path / "damaged.json", tmp_path / "other.json"
+        damaged.write_text('{"KEY": ')
+        other.write_text("[]")
+        return {
+            "no file": AcmeBackend(str(tmp_path / "away.json")),
+            "damaged": AcmeBackend(str(damaged)),
+            "no object": AcmeBackend(str(other)),
+        }

@@ -21,6 +21,8 @@ class AcmeBackend(SecretsBackend):
             secrets = json.loads(self._file.read_text("utf-8"))
         except (OSError, ValueError):
             raise SecretUnavailableError(f"{self._file.name} can't be read") from None
+        if not isinstance(secrets, dict):
+            raise SecretUnavailableError(f"{self._file.name} holds no object of texts")
         if key not in secrets:
             raise SecretNotFoundError(key)
         return str(secrets[key])
