@@ -11,7 +11,7 @@ from waiting import until
 from workers import working
 
 from automate_kernel import Kernel
-from automate_kernel.outbox import NewItem
+from automate_kernel.outbox import NewItem, RowsOutboxStore
 from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.storage import MemoryStorage
@@ -238,3 +238,22 @@ def test_a_task_with_more_to_do_goes_on_soon() -> None:
 
     PeriodicRunner([PeriodicTask("sweep", 3600.0, run, at_once=True)], stopping).run()
     assert calls == []
+
+
+def test_a_worker_renews_no_lease_that_another_process_has_by_now(clock: FakeClock) -> None:
+    """It learns that its own is lost, and the other one ends when it would have."""
+    storage = MemoryStorage(clock)
+    one, other = (RowsOutboxStore(storage, lease_seconds=30.0) for _ in range(2))
+    item_id = one.enqueue("mail")
+    assert [item.id for item in one.claim_batch("w1")] == [item_id]
+    clock.advance(31)
+    assert other.reap() is not None
+    assert one.extend([item_id], "w1") == {item_id}
+    clock.advance(600)
+    (held,) = other.claim_batch("w2")
+    clock.advance(10)
+    assert one.extend([item_id], "w1") == {item_id}
+    found = one.get(item_id)
+    assert found is not None and found.lease_owner == "w2"
+    assert found.lease_expires_at == held.lease_expires_at
+    assert other.extend([item_id], "w2") == set()

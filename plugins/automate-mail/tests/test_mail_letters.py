@@ -260,6 +260,19 @@ def test_addresses_are_understood(address, name, plain):
     assert (found.display_name, found.addr_spec) == (name, plain)
 
 
+@pytest.mark.parametrize(
+    "longest",
+    ["a" * 64 + "@b.example", "a@" + "b" * 63 + ".example", "a@" + ".".join(["b" * 62] * 4)],
+    ids=["local part", "label", "whole"],
+)
+def test_the_longest_address_is_understood_and_no_longer_one(longest):
+    whole = longest.count(".") > 1
+    longest = longest.ljust(254, "b") if whole else longest
+    assert parse_address(longest).addr_spec == longest
+    with pytest.raises(ValueError):
+        parse_address(longest + "b" if whole else longest[0] + longest.replace("b.", "bb."))
+
+
 def test_the_size_is_bounded_before_anything_is_sent():
     many = base64.b64encode(b"x" * 4_000).decode()
     attachment = {"filename": "x", "base64": many}
@@ -267,6 +280,61 @@ def test_the_size_is_bounded_before_anything_is_sent():
         with pytest.raises(AutomateError) as caught:
             posted({"to": ["a@b.example"], **letter}, limit=5_000)
         assert (caught.value.code, caught.value.retryable) == ("INVALID_ARGUMENT", False)
+
+
+def test_a_mail_of_just_the_size_is_sent():
+    letter = {"to": ["a@b.example"], "text": "x", "attachments": [{"filename": "x", "base64": ""}]}
+    size = len(posted(letter).content)
+    assert len(posted(letter, limit=size).content) == size
+    with pytest.raises(AutomateError, match=f"larger than {size - 1} bytes"):
+        posted(letter, limit=size - 1)
+
+
+def test_a_file_is_read_no_further_than_a_mail_may_be(tmp_path):
+    (tmp_path / "x").write_bytes(b"x" * 101)
+    encoded = base64.b64encode(b"x" * 101).decode()
+    # The length of base64 tells it but for the last three bytes.
+    for given_, less in (({"path": "x"}, 100), ({"filename": "x", "base64": encoded}, 98)):
+        attachment = Attachment.model_validate(given_)
+        assert attachment.read(str(tmp_path), 101) == b"x" * 101
+        with pytest.raises(AutomateError, match=f"larger than {less} bytes"):
+            attachment.read(str(tmp_path), less)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"path": "x"}, "either base64 or path"),
+        ({"base64": None}, "either base64 or path"),
+        ({"filename": None}, "needs a filename"),
+        ({"filename": ""}, "needs a filename"),
+        *(({"content_type": each}, "is no media type of a file")
+          for each in ("multipart/mixed", "Message/rfc822", "text", "text/plain; charset=x", "")),
+    ],
+)  # fmt: skip
+def test_what_is_no_file_is_refused(change, problem):
+    with pytest.raises(ValidationError, match=problem):
+        Attachment.model_validate({"filename": "x", "base64": "AAE=", **change})
+
+
+def test_a_file_whose_base64_has_other_characters_is_refused():
+    attachment = Attachment.model_validate({"filename": "x", "base64": "AA\nE="})
+    with pytest.raises(AutomateError, match="'x' is not base64"):
+        attachment.read(None, 100)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"), [({"to": []}, "needs a receiver"), ({"text": None}, "text or html")]
+)
+def test_what_is_no_letter_is_refused(change, problem):
+    with pytest.raises(ValidationError, match=problem):
+        Letter.model_validate({"to": ["a@b.example"], "text": "x", **change})
+
+
+def test_each_receiver_has_a_mail_once():
+    copies = {"cc": ["Ada <a@b.example>", "c@d.example"], "bcc": ["c@d.example", "e@f.example"]}
+    letter = Letter.model_validate({"to": ["a@b.example"], "text": "x", **copies})
+    assert letter.receivers() == ["a@b.example", "c@d.example", "e@f.example"]
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "link", "", "folder", "a\0b"])

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
         ("SELECT :a /* of :a */", "sqlite", None),
         ("SELECT :a, `:a`", "mysql", None),
         ("SELECT :a, $$:a$$", "postgresql", None),
+        ("SELECT :a, ':é'", "sqlite", None),
         ("SELECT /* ; */ :p", "sqlite", {"p"}),
         ("SELECT /* ; */ :p", "mysql", {"p"}),
         ("SELECT /* ; */ :p /* ; */", "mariadb", {"p"}),
