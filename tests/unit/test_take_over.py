@@ -11,7 +11,7 @@ from waiting import until
 from workers import working
 
 from automate_kernel import Kernel
-from automate_kernel.outbox import NewItem, RowsOutboxStore
+from automate_kernel.outbox import NewItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.storage import MemoryStorage
@@ -257,3 +257,12 @@ def test_a_worker_renews_no_lease_that_another_process_has_by_now(clock: FakeClo
     assert found is not None and found.lease_owner == "w2"
     assert found.lease_expires_at == held.lease_expires_at
     assert other.extend([item_id], "w2") == set()
+
+
+def test_a_worker_renews_no_lease_of_what_has_ended_elsewhere(clock: FakeClock) -> None:
+    storage = MemoryStorage(clock)
+    one, other = (RowsOutboxStore(storage, lease_seconds=30.0) for _ in range(2))
+    one.enqueue("mail")
+    (item,) = one.claim_batch("w1")
+    assert other.acknowledge("w1", [Outcome(item.id, token=item.lease_token)]) == set()
+    assert one.extend([item.id], "w1") == {item.id}
