@@ -10,7 +10,8 @@ from automate_kernel import Kernel
 from automate_kernel.storage import MemoryStorage
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.decide.waits import ADVANCE
-from hypothesis import given
+from example_counts import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ACTS = st.one_of(
@@ -35,6 +36,7 @@ WORKFLOW = {
 }  # fmt: skip
 
 
+@settings(max_examples=examples(100))
 @given(st.lists(ACTS, max_size=30))
 def test_a_chain_takes_each_event_once(acts: list[tuple[str, Any]]) -> None:
     """Of each order the events in which they came, as many as there were of both."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from example_counts import examples
 from waiting import Gate, until
 from workers import working
 from automate_kernel import (
@@ -343,7 +344,7 @@ def roll(storage: MemoryStorage, workers: list[Kernel], turns: tuple[int, ...]) 
 @pytest.mark.parametrize("row", ROWS)
 def test_old_and_new_workers_take_turns(storage: MemoryStorage, row: str) -> None:
     """Whoever wakes it, in each order: it completes, no step runs twice, and no attempt is spent."""
-    for turns in itertools.product((0, 1), repeat=4):
+    for turns in itertools.product((0, 1), repeat=examples(4, 3)):
         fresh_calls()
         workers = [deployed(storage, code) for code in ROWS[row]]
         execution = roll(storage, workers, turns)
