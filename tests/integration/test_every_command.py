@@ -189,7 +189,8 @@ RUN_ELSEWHERE = {
     **{f"polls {name}": {"--tenant"} for name in ("pause", "resume")},
     **{f"schedules {name}": {"--tenant"} for name in ("pause", "resume", "trigger")},
     "demo": {"--keep", "--json"},  # test_cli_processes.py
-    "plugins new": {"--from-openapi", "--url", "--tag"},  # test_plugin_authoring.py
+    # test_plugin_authoring.py, and --operation in the tests of automate-openapi
+    "plugins new": {"--from-openapi", "--url", "--tag", "--operation"},
     "worker": None,
     "serve": None,
     "": {"--install-completion", "--show-completion"},  # typer's, by the shell that is found
