@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -394,7 +395,7 @@ def test_a_claim_that_was_taken_over_is_not_renewed_for_its_new_holder(
     assert holder._poller.tick() == 1
     until(lambda: bool(sheet.calls))
     with holder.storage.begin() as rows:
-        rows.update(POLL, [], {"claim_token": "of-another", "claimed_until": Now(5)})
+        rows.update(POLL, [], {"claim_token": str(uuid.uuid4()), "claimed_until": Now(5)})
     seen = len(looks)
     until(lambda: len(looks) >= seen + 3)  # so it has renewed its own in between
     assert holder.polls.find()[0].claimed_until == clock() + timedelta(seconds=5)
