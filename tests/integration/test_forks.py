@@ -647,7 +647,7 @@ def make():
 thread = threading.Thread(target=make)
 thread.start()
 begun.wait()
-for _ in range(60):
+for _ in range(30):
     child = os.fork()
     if child == 0:
         with storage.begin():
@@ -662,7 +662,7 @@ def test_a_fork_while_another_thread_makes_gates() -> None:
     """Nothing is left closed in the parent, and no lock of the child's is forgotten."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MADE],
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
 
