@@ -15,6 +15,8 @@ from pathlib import Path
 import processes
 import pytest
 import sqlalchemy as sa
+from automate_kernel.base import forks
+from automate_kernel.storage import MemoryStorage
 from automate_sqlalchemy import metadata
 from database_servers import fresh_database
 from ports import free_ports
@@ -656,6 +658,18 @@ for _ in range(30):
 stop.set()
 thread.join()
 """
+
+
+def test_a_fork_waits_for_nobody_where_nothing_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server forks often, and what it has used before is no reason to wait."""
+    waits: list[float] = []
+    monkeypatch.setattr(forks.time, "sleep", waits.append)
+    storage = MemoryStorage()
+    with storage.begin() as rows:
+        assert rows.count("automate_outbox") == [{"n": 0}]
+    forks._close_gates()
+    forks._open_gates()
+    assert waits == []
 
 
 def test_a_fork_while_another_thread_makes_gates() -> None:

@@ -171,8 +171,9 @@ def _close_gates() -> None:
         gates = _alive(_gates)
         used = {gate for gate in gates if not gate.leave()}
         awaited, waited = used - _hopeless(gates), time.monotonic() - began
-        idle = waited > _IDLE_PATIENCE_SECONDS and all(gate.idle for gate in awaited)
-        if idle or waited > _PATIENCE_SECONDS:
+        if not awaited or waited > _PATIENCE_SECONDS:
+            break
+        if waited > _IDLE_PATIENCE_SECONDS and all(gate.idle for gate in awaited):
             break
         time.sleep(_LOOK_SECONDS)
     for gate in used:
