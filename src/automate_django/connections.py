@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 # Servers, proxies and firewalls cut idle connections; none that is common does so within a minute.
 _IDLE_SECONDS = 60.0
 _thread = threading.local()
-_depth: ContextVar[int] = ContextVar("automate_depth", default=0)
 # Kept, since some drivers close a connection, for the parent too, that is let go of.
 _inherited: list[Any] = []
 # The connections of all threads to SQLite: a thread can't ask Django for those of another.
@@ -103,12 +101,14 @@ def give_back() -> None:
     """
     Give this thread's connections back to the pools that they are from, for other threads.
 
-    A pool has four by default, and a worker a dozen threads. So others are closed, too, while a
-    server has no more of them.
+    A pool has four by default, and a worker a dozen threads. While a server takes no more, other
+    connections are closed too, unless a handler goes on, which may read from them.
     """
+    handles = getattr(_thread, "handling", 0) > 0
     for connection in connections.all(initialized_only=True):
         taken = connection.connection is not None and not connection.in_atomic_block
-        if taken and (is_pooled(connection) or shortage_of(place_of(connection.alias)).lasts):
+        spare = not handles and shortage_of(place_of(connection.alias)).lasts
+        if taken and (is_pooled(connection) or spare):
             connection.close()
 
 
@@ -256,24 +256,16 @@ class LentConnections:
         return _giving_back()
 
     @hookimpl
-    def automate_before_call(self) -> None:
-        """Count the calls that go on here, each within the other."""
-        _depth.set(_depth.get() + 1)
-
-    @hookimpl
     def automate_after_call(self) -> None:
-        """Give back what a call has taken, unless another goes on around it."""
-        _depth.set(max(0, _depth.get() - 1))
-        if not _depth.get():
-            give_back()
+        """Give back what a call has taken."""
+        give_back()
 
 
 @contextmanager
 def _giving_back() -> Iterator[None]:
-    before = _depth.get()
-    _depth.set(1)
+    _thread.handling = getattr(_thread, "handling", 0) + 1
     try:
         yield
     finally:
-        _depth.set(before)
+        _thread.handling -= 1
         give_back()

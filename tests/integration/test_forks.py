@@ -435,6 +435,7 @@ from automate_sqlalchemy import SqlAlchemyStorage
 
 signal.alarm(60)
 automate_kernel.base.forks._PATIENCE_SECONDS = 1000.0  # who waits where it is no use, is killed
+automate_kernel.base.forks._IDLE_PATIENCE_SECONDS = 1000.0
 engine = sa.create_engine(sys.argv[1])
 storage, memory, other = SqlAlchemyStorage(engine), MemoryStorage(), MemoryStorage()
 
@@ -634,9 +635,11 @@ def test_a_fork_of_django_on_sqlite(case: str, told: str, tmp_path: Path) -> Non
 
 MADE = """
 import os, threading
+from automate_kernel.base import forks
 from automate_kernel.base.forks import ForkGate, new_lock
 from automate_kernel.storage.memory import MemoryStorage
 
+forks._PATIENCE_SECONDS = forks._IDLE_PATIENCE_SECONDS = 1000.0  # nothing is to be waited for
 storage, kept, stop, begun = MemoryStorage(), [], threading.Event(), threading.Event()
 
 def make():
@@ -649,7 +652,7 @@ def make():
 thread = threading.Thread(target=make)
 thread.start()
 begun.wait()
-for _ in range(30):
+for _ in range(60):
     child = os.fork()
     if child == 0:
         with storage.begin():
@@ -676,7 +679,7 @@ def test_a_fork_while_another_thread_makes_gates() -> None:
     """Nothing is left closed in the parent, and no lock of the child's is forgotten."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MADE],
-        capture_output=True, text=True, timeout=250, check=False,
+        capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -63,7 +63,6 @@ def test_a_call_in_a_handler_leaves_its_connection_alone(
     lent, here = LentConnections(), connections[postgresql]
     with lent.automate_handling():
         here.ensure_connection()
-        lent.automate_before_call()
         lent.automate_after_call()
         assert here.connection is not None
     assert here.connection is None
