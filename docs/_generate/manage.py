@@ -43,7 +43,7 @@ def _mounted() -> str:
     from automate_cli.app import hosted
 
     group = typer.main.get_command(hosted)
-    own = {"automate db": "`check` and `migrate`, which makes indexes anew"}
+    own = {"automate db": "`migrate`, which rebuilds wrong indexes; `migrate --check` names them"}
     rows = []
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         text = own.get(f"automate {name}") or (command.help or "").split("\n\n")[0]

@@ -81,7 +81,7 @@ class CallRates:
             return (found[0]["ends_at"] - rows.now()).total_seconds() if found else 0.0
 
     def hold(self, rate: CallRate, seconds: float) -> None:
-        """Let no process make a call for so many *seconds*, as the service has asked for."""
+        """Keep all processes from calling the service for *seconds*, as it has asked."""
         if write(self._storage, None, partial(_held, rate=rate, seconds=seconds)):
             make_room(self._storage)
 

@@ -208,12 +208,13 @@ class PluginContext:
     """
     The things that the application lends to one plugin instance.
 
-    *settings* are the application's own, read-only. *redact* takes the secrets out of a text that
-    leaves the plugin. *approvals* are the kernel's `Approvals`, and *budgets* its `Budgets`;
-    without a kernel there are none. *call_rates* are the `CallRates` of all processes on its
-    database; None if it has none. *perform* calls another operation as a part of the call that goes
-    on, and returns its output. `PluginContext(key="x")` is enough for a test. One that reads
-    secrets has its plugin made by a kernel: ``Kernel(secrets={"KEY": "value"}).connector("x")``.
+    *settings* are the application's own, and can't be changed. *redact* takes the secrets out of a
+    text that leaves the plugin. *approvals*, *budgets* and *call_rates* are the kernel's
+    `Approvals`, `Budgets` and `CallRates`; without a kernel, or without its database, they are
+    None. *perform* calls another operation as a part of this call, and returns its output.
+
+    In a test ``PluginContext(key="x")`` is enough. A test that needs secrets lets a kernel make
+    the plugin: ``Kernel(secrets={"KEY": "value"}).connector("x")``.
     """
 
     key: str

@@ -42,9 +42,9 @@ class OutboxStore(ABC):
     finish the item: it gets `LeaseLostError`. The store remembers the tokens of what it claimed,
     so a caller that claims and finishes through one store needs to know none of them.
 
-    Subclass this for a store that is not a SQL database; for one that is, see
-    `automate_kernel.storage.Storage`. `automate_testing.OutboxStoreContract` is the test.
-    What is not abstract a store may leave out. A filter is what items have in common: `ItemFilter`.
+    Subclass this for a store that is not a SQL database. For a SQL database see
+    `automate_kernel.storage.Storage`. `automate_testing.OutboxStoreContract` tests a store.
+    A store may leave out what is not abstract. `ItemFilter` lists the filters.
     """
 
     lease_seconds: float = LEASE_SECONDS

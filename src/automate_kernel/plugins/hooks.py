@@ -188,10 +188,12 @@ class Hooks:
 
     def receives(self, name: str) -> bool:
         """Return True if the hook *name* has a receiver."""
-        receivers = self._receivers.get(name)
-        return bool(self._find(name) if receivers is None else receivers)
+        return bool(self._receivers_of(name))
 
-    def _find(self, name: str) -> Sequence[HookImpl]:
+    def _receivers_of(self, name: str) -> Sequence[HookImpl]:
+        known = self._receivers.get(name)
+        if known is not None:
+            return known
         with self._lock:
             found = tuple(reversed(getattr(self.hook, name).get_hookimpls()))
             if self._ready:
@@ -219,8 +221,7 @@ class Hooks:
     def _call(self, name: str, arguments: dict[str, Any]) -> tuple[list[Any], list[BaseException]]:
         results: list[Any] = []
         errors: list[BaseException] = []
-        receivers = self._receivers.get(name)
-        for receiver in self._find(name) if receivers is None else receivers:
+        for receiver in self._receivers_of(name):
             try:
                 found = receiver.function(*(arguments[each] for each in receiver.argnames))
                 if found is not None:

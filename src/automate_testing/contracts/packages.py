@@ -26,7 +26,7 @@ def require_no_drift(plugin: Any) -> None:
             listed = "\n".join(f"  {each}" for each in changes)
             pytest.fail(
                 f"{manifest.path} is not what the code of {found.kind} {found.key!r} says:\n"
-                f"{listed}\nwrite it anew, in the plugin's folder: automate plugins check"
+                f"{listed}\nupdate it in the plugin's folder: automate plugins check"
                 " --manifest write",
                 pytrace=False,
             )
