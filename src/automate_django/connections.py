@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # Servers, proxies and firewalls cut idle connections; none that is common does so within a minute.
 _IDLE_SECONDS = 60.0
 _thread = threading.local()
+# The handlers that go on, with the threads in which they began.
+_handlers: dict[object, int] = {}
 # Kept, since some drivers close a connection, for the parent too, that is let go of.
 _inherited: list[Any] = []
 # The connections of all threads to SQLite: a thread can't ask Django for those of another.
@@ -104,12 +106,15 @@ def give_back() -> None:
     A pool has four by default, and a worker a dozen threads. While a server takes no more, other
     connections are closed too, unless a handler goes on, which may read from them.
     """
-    handles = getattr(_thread, "handling", 0) > 0
     for connection in connections.all(initialized_only=True):
         taken = connection.connection is not None and not connection.in_atomic_block
-        spare = not handles and shortage_of(place_of(connection.alias)).lasts
-        if taken and (is_pooled(connection) or spare):
+        if taken and (is_pooled(connection) or _is_too_many(connection)):
             connection.close()
+
+
+def _is_too_many(connection: BaseDatabaseWrapper) -> bool:
+    lasts = shortage_of(place_of(connection.alias)).lasts
+    return lasts and threading.get_ident() not in [*_handlers.values()]
 
 
 def is_spare(*, saves: bool) -> bool:
@@ -263,9 +268,10 @@ class LentConnections:
 
 @contextmanager
 def _giving_back() -> Iterator[None]:
-    _thread.handling = getattr(_thread, "handling", 0) + 1
+    handler = object()
+    _handlers[handler] = threading.get_ident()
     try:
         yield
-    finally:
-        _thread.handling -= 1
+    finally:  # in another thread, perhaps: an execution ends where its last step did
+        del _handlers[handler]
         give_back()

@@ -227,7 +227,7 @@ def test_output_that_nobody_reads_or_that_can_not_be_written(
     project: Project, unbuffered: str
 ) -> None:
     """``| head`` is no error of ours, a full disk is told as such, and a closed output is none."""
-    command = [sys.executable, "-m", "automate_cli", "config"]
+    command = [sys.executable, "-m", "automate_cli", "doctor", "--settings"]
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
 
     def ends(command: list[str], stdout: int | None = None) -> tuple[int, str]:

@@ -173,8 +173,8 @@ def test_a_module_that_is_not_there_and_one_that_is_no_package_are_told_as_such(
     if code is not None:
         (folder / "oddly.py").write_text(code)
     path = [announced(tmp_path), folder]
-    for command, says in (("check", check), ("manifest", manifest)):
-        done = asked(tmp_path, command, "./project", path=path)
+    for options, says in (((), check), (("--manifest", "check"), manifest)):
+        done = asked(tmp_path, "check", "./project", *options, path=path)
         told = done.stdout + done.stderr
         assert says in told
         assert "another place" not in told

@@ -53,6 +53,19 @@ def test_a_workers_thread_keeps_no_connection_while_there_is_a_shortage(
     assert kept == [True, not spares, False]
 
 
+def test_what_a_handler_has_begun_may_end_in_another_thread() -> None:
+    """As an execution does, whose last step has a thread of its own."""
+    hook, entered = LentConnections(), []
+
+    def begin() -> None:
+        entered.append(hook.automate_handling())
+        entered[0].__enter__()
+
+    in_a_thread("automate-intake", begin)
+    in_a_thread("automate-step", lambda: entered.append(entered[0].__exit__(None, None, None)))
+    assert len(entered) == 2
+
+
 def test_a_call_in_a_handler_leaves_its_connection_alone(
     postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

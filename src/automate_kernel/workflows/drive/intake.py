@@ -20,7 +20,7 @@ _MOST_IN_ROUND = 200
 # What is known of no kind yet is begun in small rounds.
 _FIRST_SECONDS = _ROUND_SECONDS / 20
 
-_Entry = tuple[str, Sequence[Task], Iterator[None]]
+_Entry = tuple[str, Sequence[Task], Iterator[None], bool]
 
 
 class Intake:
@@ -46,13 +46,14 @@ class Intake:
         self._seconds = dict.fromkeys(paced, _FIRST_SECONDS)
         self._entries: SimpleQueue[_Entry | None] = SimpleQueue()
         self._lock = threading.Lock()
+        self._untouched = 0  # what was put and has had no round
         self.waiting: int = 0
         """The number of items of paced kinds that have not begun."""
 
     def put(self, kind: str, tasks: Sequence[Task], rounds: Iterator[None]) -> None:
         """Begin *tasks*, in *rounds* that yield wherever others may have their turn."""
-        self._count(kind, len(tasks))
-        self._entries.put((kind, tasks, rounds))
+        self._count(kind, len(tasks), untouched=1)
+        self._entries.put((kind, tasks, rounds, True))
 
     def parts(self, kind: str, tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
         """Yield *tasks* in parts that are likely to fit into a round each."""
@@ -63,7 +64,13 @@ class Intake:
             start = end
 
     def room(self, seconds: float) -> int:
-        """Return how many more are likely to begin within so many *seconds*; 0 if few could."""
+        """
+        Return how many more are likely to begin within so many *seconds*; 0 if few could.
+
+        There is none until all has had a round: what is due meanwhile is claimed together then.
+        """
+        if self._untouched:
+            return 0
         most = max(1, int(seconds / max(self._seconds.values())))
         # In few large claims: each costs as much as it does to begin some items.
         return most - self.waiting if self.waiting * 2 <= most else 0
@@ -71,13 +78,17 @@ class Intake:
     def serve(self) -> None:
         """Begin what is put, until `stop`."""
         while (entry := self._entries.get()) is not None:
-            if self._go_on(entry):
-                self._entries.put(entry)
+            goes_on = self._go_on(entry)
+            kind, tasks, rounds, first = entry
+            if goes_on:
+                self._entries.put((kind, tasks, rounds, False))
+            if first:
+                self._count(kind, 0, untouched=-1)
             self._went_on()
 
     def _go_on(self, entry: _Entry) -> bool:
         """Go on with *entry* for a round; return True if there are more."""
-        kind, tasks, rounds = entry
+        kind, tasks, rounds, _ = entry
         left, goes_on = _unbegun(tasks), True
         began = at = time.monotonic()
         while goes_on and at - began < _ROUND_SECONDS / 2:
@@ -107,10 +118,11 @@ class Intake:
         """End the thread that serves."""
         self._entries.put(None)
 
-    def _count(self, kind: str, tasks: int) -> None:
-        # A signal may wake many, and others have their turn meanwhile: it takes no room of theirs.
-        if kind in self._seconds:
-            with self._lock:
+    def _count(self, kind: str, tasks: int, *, untouched: int = 0) -> None:
+        with self._lock:
+            self._untouched += untouched
+            # A signal may wake many, and others have their turn meanwhile: it takes no room.
+            if kind in self._seconds:
                 self.waiting += tasks
 
 
