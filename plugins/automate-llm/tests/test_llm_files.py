@@ -481,3 +481,16 @@ def test_many_small_streams_take_no_time():
     small = b"<</ObjStm/Filter/x>>stream\n" + zlib.compress(b"BT") + b"\nendstream "
     made = pdf(1) + small * 40_000
     assert (pages_of_pdf(made), text_of_pdf(made)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        b"<< >> stream\n" * 40_000,
+        (b"<< /Filter >> stream\n" + zlib.compress(b"0" * 70_000) + b" endstream ") * 4_000,
+    ],
+    ids=["one that never ends", "packed"],
+)
+def test_a_pdf_with_more_streams_than_can_be_read_has_more_text_than_a_budget(made: bytes) -> None:
+    """Each stream costs as much as all that follows it, or as what it unpacks to."""
+    assert text_of_pdf(b"%PDF-1.7\n" + made) == 32 << 20

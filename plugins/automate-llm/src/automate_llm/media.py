@@ -8,15 +8,18 @@ from collections.abc import Iterator
 
 PDF = "application/pdf"
 _STREAM = re.compile(rb"(?<!end)stream[ \t]*(?:\r\n|\n|\r)")
-# A name may have its letters as numbers, and a comment is a blank.
+# A name may have its letters as numbers, and a comment is a blank. What stands behind a longer one
+# isn't read, and counts as a page.
 _NUMBERED = re.compile(rb"#([0-9A-Fa-f]{2})")
-_BLANK = rb"(?:[\s\0]|%[^\r\n]*[\r\n])*"
-_PAGE = re.compile(rb"/Type" + _BLANK + rb"/Page(?![A-Za-z])")
-_KIDS = re.compile(rb"/Kids(?![A-Za-z])" + _BLANK + rb"(\[[^\]]*\])?")
-_REFERENCE = re.compile(rb"(\d+)[\s\0]+\d+[\s\0]+R\b")
-_TEXT = re.compile(rb"\((?:[^()\\]|\\.)*\)|<([0-9A-Fa-f\s]+)>", re.DOTALL)
+_BLANK = rb"(?:[\s\0]|%[^\r\n]{0,200}[\r\n])*"
+_PAGE = re.compile(rb"/Type" + _BLANK + rb"(?:/Page(?![A-Za-z])|%)")
+_KIDS = re.compile(rb"/Kids(?![A-Za-z])" + _BLANK + rb"(\[[^\]/]*\])?")
+_REFERENCE = re.compile(rb"(?<!\d)(\d{1,10})[\s\0]+\d{1,10}[\s\0]+R\b")
+# What is escaped begins no text.
+_TEXT = re.compile(rb"\\.|(\((?:[^()\\]|\\.)*\))|<([0-9A-Fa-f\s]+)>", re.DOTALL)
 _SHOWS_TEXT = re.compile(rb"\bBT\b")
 _MOST_UNPACKED, _LOOKED_AT = 32 << 20, 1 << 16
+_MOST_LOOKED_AT = 128 << 20
 # Markers of a JPEG's frame, which has its size; others in that range are tables.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -73,20 +76,35 @@ def pages_of_pdf(data: bytes) -> int | None:
 
 
 def text_of_pdf(data: bytes) -> int:
-    """Return the bytes of text that a PDF shows, as far as its streams can be read."""
-    size, left = 0, _MOST_UNPACKED
+    """
+    Return the bytes of text that a PDF shows, as far as its streams can be read.
+
+    Of a document with more streams than can be looked through it is more than any budget has.
+    """
+    size, left, looks, end = 0, _MOST_UNPACKED, _MOST_LOOKED_AT, -1
     for about, begin in _streams(data):
         if b"/Filter" not in about:
-            text = data[begin : data.find(b"endstream", begin)]
-        elif _SHOWS_TEXT.search(_unpacked(data, begin, _LOOKED_AT) or b""):
-            text = _unpacked(data, begin, left) or b""
-            left = max(left - len(text), 1)
+            if end < begin:
+                found = data.find(b"endstream", begin)
+                end = found if found >= 0 else len(data)
+            text = data[begin : min(end, begin + left)]
+            left -= len(text)
         else:
-            continue
+            text = _unpacked(data, begin, _LOOKED_AT) or b""
+            looks -= len(text)
+            if _SHOWS_TEXT.search(text):
+                text = _unpacked(data, begin, left) or b""
+                left -= len(text)
+        if left <= 0 or looks <= 0:
+            return _MOST_UNPACKED
         if _SHOWS_TEXT.search(text, 0, _LOOKED_AT):
-            found = _TEXT.finditer(text)
-            size += sum(len(each[1]) // 2 if each[1] else len(each[0]) for each in found)
+            size += sum(_shown(*found.groups()) for found in _TEXT.finditer(text))
     return size
+
+
+def _shown(written: bytes | None, digits: bytes | None) -> int:
+    """Return the bytes of a text in parentheses, or in hexadecimal digits."""
+    return len(written or b"") + len(digits or b"") // 2
 
 
 def _streams(data: bytes) -> Iterator[tuple[bytes, int]]:
