@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from automate_testing.contracts.providers import ProviderContract
     from automate_testing.contracts.secrets import (
         SecretsBackendContract,
+        SecretsServiceContract,
         WritableSecretsBackendContract,
+        WritableSecretsServiceContract,
     )
     from automate_testing.workflows.workflow_test import WorkflowTest
 
@@ -48,8 +50,10 @@ __all__ = [
     "PollContract",
     "ProviderContract",
     "SecretsBackendContract",
+    "SecretsServiceContract",
     "WorkflowTest",
     "WritableSecretsBackendContract",
+    "WritableSecretsServiceContract",
 ]
 
 _HOME = {
@@ -64,8 +68,10 @@ _HOME = {
     "PollContract": "contracts.polls",
     "ProviderContract": "contracts.providers",
     "SecretsBackendContract": "contracts.secrets",
+    "SecretsServiceContract": "contracts.secrets",
     "WorkflowTest": "workflows.workflow_test",
     "WritableSecretsBackendContract": "contracts.secrets",
+    "WritableSecretsServiceContract": "contracts.secrets",
 }
 
 

@@ -27,7 +27,7 @@ from automate_kernel import (
     SecretUnavailableError,
 )
 from automate_kernel.secrets import MemorySecretsBackend, WritableSecretsBackend
-from automate_testing import SecretsBackendContract, WritableSecretsBackendContract
+from automate_testing import SecretsBackendContract, WritableSecretsServiceContract
 
 BACKENDS = [SecretsManagerBackend, ParameterStoreBackend]
 
@@ -56,13 +56,13 @@ class FailingAws:
         return {**kept, "ARN": "arn:of-it", "Version": 2}
 
 
-class TestSecretsManager(FailingAws, WritableSecretsBackendContract):
+class TestSecretsManager(FailingAws, WritableSecretsServiceContract):
     @pytest.fixture
     def writable(self, aws: Aws) -> WritableSecretsBackend:
         return SecretsManagerBackend(f"{aws.name}/", access=aws.access)
 
 
-class TestParameterStore(FailingAws, WritableSecretsBackendContract):
+class TestParameterStore(FailingAws, WritableSecretsServiceContract):
     kind = ParameterStoreBackend
 
     @pytest.fixture

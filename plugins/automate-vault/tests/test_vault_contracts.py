@@ -12,8 +12,8 @@ import pytest
 from automate_kernel import Connector, action
 from automate_testing import (
     HostileAnswersContract,
-    SecretsBackendContract,
-    WritableSecretsBackendContract,
+    SecretsServiceContract,
+    WritableSecretsServiceContract,
 )
 from automate_vault import VaultBackend, WritableVaultBackend
 from pydantic import BaseModel
@@ -58,7 +58,7 @@ class FailingVault:
         return {"data": two if self.version == "2" else fields}
 
 
-class TestVersionTwo(FailingVault, SecretsBackendContract):
+class TestVersionTwo(FailingVault, SecretsServiceContract):
     @pytest.fixture
     def backend(self, bao: Bao, known_key: str, known_value: str) -> Iterator[VaultBackend]:
         bao.write(known_key, value=known_value)
@@ -67,7 +67,7 @@ class TestVersionTwo(FailingVault, SecretsBackendContract):
         backend.close()
 
 
-class TestVersionOne(FailingVault, SecretsBackendContract):
+class TestVersionOne(FailingVault, SecretsServiceContract):
     mount, version = "legacy", "1"
 
     @pytest.fixture
@@ -82,7 +82,7 @@ class TestVersionOne(FailingVault, SecretsBackendContract):
         backend.close()
 
 
-class TestAppRole(FailingVault, SecretsBackendContract):
+class TestAppRole(FailingVault, SecretsServiceContract):
     def backend_at(self, url: str, timeout_seconds: float) -> VaultBackend:
         login = {"method": "approle", "role_id": "contract", "secret_id": "secret-canary"}
         return VaultBackend(url, auth=login, timeout_seconds=timeout_seconds)
@@ -95,7 +95,7 @@ class TestAppRole(FailingVault, SecretsBackendContract):
         backend.close()
 
 
-class TestWritable(FailingVault, WritableSecretsBackendContract):
+class TestWritable(FailingVault, WritableSecretsServiceContract):
     def backend_at(self, url: str, timeout_seconds: float) -> WritableVaultBackend:
         return WritableVaultBackend(url, auth=TOKEN, timeout_seconds=timeout_seconds)
 

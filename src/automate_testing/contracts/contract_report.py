@@ -26,7 +26,7 @@ _CONTRACTS = {
 }
 """The base class of each contract, with the fixture that is the plugin."""
 
-_HOME = "automate_kernel."
+_HOME = "automate_testing."
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

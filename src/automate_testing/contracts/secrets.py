@@ -22,7 +22,12 @@ from automate_kernel.secrets import (
 from automate_testing.contracts.hostile_service import hostile_service
 from automate_testing.contracts.packages import require_no_drift
 
-__all__ = ["SecretsBackendContract", "WritableSecretsBackendContract"]
+__all__ = [
+    "SecretsBackendContract",
+    "SecretsServiceContract",
+    "WritableSecretsBackendContract",
+    "WritableSecretsServiceContract",
+]
 
 _ODD_PATHS = ["../known", "/etc/passwd", "known/../known", "%2e%2e", "."]
 _ODD_TEXTS = ["a" * 500, "ключ", "a b", "a\nb"]
@@ -87,14 +92,6 @@ class SecretsBackendContract:
         """
         return {}
 
-    def backend_at(self, url: str, timeout_seconds: float) -> SecretsBackend | None:
-        """Return a backend that asks a service over HTTP at *url*; None if yours asks none."""
-        return None
-
-    def answer_to(self, method: str, path: str) -> Any:
-        """Return the right answer of that service, JSON or bytes, with a secret `known_key`."""
-        return {}
-
     @pytest.fixture
     def its(self, known_key: str, known_value: str, missing_key: str) -> _Secret:
         """Return the three of them, as the tests take them."""
@@ -136,42 +133,6 @@ class SecretsBackendContract:
                 _failed(failure, lambda: backend.get_secret(key), its)  # noqa: B023
                 _failed(failure, lambda: asyncio.run(backend.aget_secret(key)), its)  # noqa: B023
                 _failed(failure, lambda: _behind(backend, key), its)  # noqa: B023
-
-    def test_no_failure_of_its_service_is_a_missing_key(self, its: _Secret) -> None:
-        """Neither at the first request nor at the last, as after a login; and each has its kind."""
-        self._try_failures(lambda backend: _behind(backend, its.key), its)
-
-    def _try_failures(
-        self, call: Callable[[Any], object], its: _Secret, without: Collection[str] = ()
-    ) -> None:
-        requests = self._requests(call)
-        for manner in sorted((_DENIED | _AWAY | _UNREADABLE).difference(without)):
-            seconds = _SHORT_SECONDS if manner in _ENDLESS else _LONG_SECONDS
-            for well in sorted({0, requests - 1}):
-                failure = f"{manner}, from request {well + 1} on"
-                with hostile_service(self.answer_to) as service:
-                    service.manner, service.well = manner, well
-                    backend = self.backend_at(service.url, seconds)
-                    try:
-                        error = _failed(failure, lambda: call(backend), its)  # noqa: B023
-                    finally:
-                        service.stopping.set()
-                        if backend is not None:
-                            backend.close()
-                    assert not service.reached, f"{failure}: it followed the redirect"
-                _check_kind(failure, manner, error)
-
-    def _requests(self, call: Callable[[Any], object]) -> int:
-        """Return the number of requests that *call* makes while the service is well."""
-        with hostile_service(self.answer_to) as service:
-            backend = self.backend_at(service.url, _LONG_SECONDS)
-            if backend is None:
-                pytest.skip("it asks no service over HTTP: it has no `backend_at`")
-            try:
-                call(backend)
-                return len(service.paths)
-            finally:
-                backend.close()
 
     @pytest.mark.parametrize("key", _ODD_PATHS + _ODD_TEXTS)
     def test_odd_key_is_not_found(self, backend: SecretsBackend, key: str) -> None:
@@ -284,6 +245,55 @@ def _check_kind(failure: str, manner: str, error: Exception) -> None:
         assert error.retryable is retryable, f"{failure}: retryable is {error.retryable}: {error}"
 
 
+class SecretsServiceContract(SecretsBackendContract):
+    """
+    The contract of a backend that asks a service over HTTP, which may fail in each way.
+
+    Give it `backend_at` and `answer_to` beside what `SecretsBackendContract` wants.
+    """
+
+    def backend_at(self, url: str, timeout_seconds: float) -> Any:
+        """Return a backend that asks the service at *url*."""
+        raise NotImplementedError("give the contract a `backend_at`")
+
+    def answer_to(self, method: str, path: str) -> Any:
+        """Return the right answer of the service, JSON or bytes, with a secret `known_key`."""
+        raise NotImplementedError("give the contract an `answer_to`")
+
+    def test_no_failure_of_its_service_is_a_missing_key(self, its: _Secret) -> None:
+        """Neither at the first request nor at the last, as after a login; and each has its kind."""
+        self._try_failures(lambda backend: _behind(backend, its.key), its)
+
+    def _try_failures(
+        self, call: Callable[[Any], object], its: _Secret, without: Collection[str] = ()
+    ) -> None:
+        requests = self._requests(call)
+        for manner in sorted((_DENIED | _AWAY | _UNREADABLE).difference(without)):
+            seconds = _SHORT_SECONDS if manner in _ENDLESS else _LONG_SECONDS
+            for well in sorted({0, requests - 1}):
+                failure = f"{manner}, from request {well + 1} on"
+                with hostile_service(self.answer_to) as service:
+                    service.manner, service.well = manner, well
+                    backend = self.backend_at(service.url, seconds)
+                    try:
+                        error = _failed(failure, lambda: call(backend), its)  # noqa: B023
+                    finally:
+                        service.stopping.set()
+                        backend.close()
+                    assert not service.reached, f"{failure}: it followed the redirect"
+                _check_kind(failure, manner, error)
+
+    def _requests(self, call: Callable[[Any], object]) -> int:
+        """Return the number of requests that *call* makes while the service is well."""
+        with hostile_service(self.answer_to) as service:
+            backend = self.backend_at(service.url, _LONG_SECONDS)
+            try:
+                call(backend)
+                return len(service.paths)
+            finally:
+                backend.close()
+
+
 class WritableSecretsBackendContract(SecretsBackendContract):
     """Subclass it and give it a fixture ``writable``: a backend without secrets."""
 
@@ -335,6 +345,10 @@ class WritableSecretsBackendContract(SecretsBackendContract):
             raise ZeroDivisionError
         with writable.locked("key"):
             pass
+
+
+class WritableSecretsServiceContract(SecretsServiceContract, WritableSecretsBackendContract):
+    """The contract of a writable backend that asks a service over HTTP."""
 
     def test_no_failure_of_its_service_is_a_write(self, its: _Secret) -> None:
         """Nobody takes a secret for written that is not."""
