@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,15 +98,14 @@ def _from_document(
     """Return a scaffold whose connector automate-openapi writes from the document at *source*."""
     if kind != ["connector"]:
         raise ConfigError("a document makes a connector", hint="leave --kind out")
-    if find_spec("automate_openapi") is None:
+    writers = entry_points(group="automate.plugin_writers", name="openapi")
+    if not writers:
         raise ConfigError(
             "--from-openapi needs automate-openapi", hint="pip install automate-openapi"
         )
-    writer: Any = import_module("automate_openapi.plugin_source")
+    write: Any = writers["openapi"].load()
     with context.out.working("reading the document") as show:
-        made: Scaffold = writer.scaffold_of(
-            name, source, operations=operations, tags=tags, show=show
-        )
+        made: Scaffold = write(name, source, operations=operations, tags=tags, show=show)
     return made
 
 
