@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from automate_kernel import (
+    ApprovalAnswer,
     Automation,
     Call,
     Event,
@@ -68,7 +69,8 @@ async def fulfil(ctx: WorkflowContext, order: Order) -> str:
     assert_type(await ctx.step(ship), str)
     await ctx.step(sell, "no order")  # type: ignore[arg-type]
     with ctx.compensate(sell, order, timeout=timedelta(seconds=5)):
-        await ctx.approve("Go on?", timeout=timedelta(days=1))
+        assert_type(await ctx.approve("Go on?", timeout=timedelta(days=1)), ApprovalAnswer)
+    assert_type(await ctx.call("shop.pay", total=1), Any)
     assert_type(await ctx.step(partial(price, factor=2), order), float)
     assert_type(
         await ctx.gather(ctx.step(price, order), ctx.step(send, order)), tuple[float, bytes]
@@ -123,6 +125,10 @@ def plainly(ctx: SyncWorkflowContext, order: Order) -> int:
         tuple[float, bytes, int, str, float, bytes],
     )
     assert_type(ctx.wait_for("paid"), Event)
+    assert_type(ctx.wait_for("paid", on_timeout="continue"), Event | None)
+    assert_type(ctx.approve("Go on?"), ApprovalAnswer)
+    assert_type(ctx.call("shop.pay", total=1), Any)
+    assert_type(ctx.start(alone), str)
     ctx.child(alone, 5)  # type: ignore[arg-type]
     ctx.start(alone, 5)  # type: ignore[arg-type]
     assert_type(ctx.child(fulfil, order), str)

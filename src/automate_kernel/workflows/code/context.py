@@ -11,6 +11,8 @@ from types import FrameType, TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
+    ClassVar,
+    Generic,
     Literal,
     NamedTuple,
     NoReturn,
@@ -62,6 +64,13 @@ T5 = TypeVar("T5")
 T6 = TypeVar("T6")
 T7 = TypeVar("T7")
 T8 = TypeVar("T8")
+# The results of a context's calls: a value, or what is awaited for it.
+Nothing = TypeVar("Nothing")
+Anything = TypeVar("Anything")
+Text = TypeVar("Text")
+Received = TypeVar("Received")
+MaybeReceived = TypeVar("MaybeReceived")
+Answered = TypeVar("Answered")
 
 
 class ChildOptions(TypedDict, total=False):
@@ -140,11 +149,23 @@ class Driver(Protocol):
         """Set labels of the execution, which are saved with the next checkpoint."""
 
 
-class BaseWorkflowContext:
-    """The parts of a context that are the same for ``def`` and ``async def``."""
+class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceived, Answered]):
+    """
+    The calls that a workflow can make, ``async def`` or ``def``.
+
+    In a `WorkflowContext` they are awaited, in a `SyncWorkflowContext` they return the result. The
+    types of both are the parameters of this class.
+    """
+
+    # Which functions get it; both do where nothing is said.
+    _asynchronous: ClassVar[bool | None] = None
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+
+    def _give(self, call: Awaitable[Any]) -> Any:
+        """Return what a workflow gets for a *call*."""
+        raise NotImplementedError
 
     @property
     def event(self) -> Event:
@@ -178,7 +199,7 @@ class BaseWorkflowContext:
         Set labels of this execution, by which it is found: ``ctx.label(order=order.id)``.
 
         They are saved before the next step begins, or with the end; a label that is there is
-        changed. An execution has ten at most. Raises `PayloadError` if it can't be one.
+        changed. An execution has ten at most. Raises `PayloadError` for what can't be a label.
         """
         self._driver.label(checked_labels(labels))
 
@@ -213,8 +234,8 @@ class BaseWorkflowContext:
         End this execution, and let another one of the same workflow begin with *payload*.
 
         Both happen in one transaction. The new execution has an empty record, and the tenant,
-        labels, priority, concurrency key and parent of this one. It raises an exception that is no
-        `Exception`: nothing after it runs, and nothing is undone.
+        labels, priority, concurrency key and parent of this execution. It raises an exception that
+        is no `Exception`: nothing after it runs, and nothing is undone.
         """
         raise ContinuedAsNewError(payload)
 
@@ -252,43 +273,7 @@ class BaseWorkflowContext:
         request = _of_function(self._driver, function, args, caller, name, options, undoes=True)
         return CompensationBlock(self._driver, request)
 
-
-class WorkflowContext(BaseWorkflowContext):
-    """
-    The context of an ``async def`` workflow.
-
-    Whatever it awaits comes from here: the workflow is no task of an event loop.
-    """
-
-    @overload
     def step(
-        self,
-        function: Callable[[Unpack[Ts]], Awaitable[T]],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> Awaitable[T]: ...
-    @overload
-    def step(
-        self,
-        function: Callable[[Unpack[Ts]], T],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> Awaitable[T]: ...
-    @overload
-    def step(
-        self,
-        function: Callable[[Unpack[Ts], Call], Awaitable[T]],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> Awaitable[T]: ...
-    @overload
-    def step(
-        self,
-        function: Callable[[Unpack[Ts], Call], T],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> Awaitable[T]: ...
-    def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
         function: Callable[..., Any],
         *args: Any,
@@ -300,14 +285,14 @@ class WorkflowContext(BaseWorkflowContext):
         """
         Call *function*, ``def`` or ``async def``, as a step, and return its result.
 
-        The result is the one that a replay reads from the record: JSON, made into the type that the
-        function's annotation names. *retry* is a number of attempts or a `RetryPolicy`, *timeout*
+        A replay reads the same result from the record: JSON, made into the type that the function's
+        annotation names. *retry* is a number of attempts or a `RetryPolicy`, *timeout*
         bounds one attempt, and *heartbeat* the time in it without a `Call.progress`. Keywords of
         the function go into a `functools.partial`. Raises `StepFailedError` if no attempt is left.
         """
         options = _CallOptions(retry, timeout, heartbeat)
         request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
-        return self._noted(request)
+        return self._give(request)
 
     def call(
         self,
@@ -319,86 +304,31 @@ class WorkflowContext(BaseWorkflowContext):
         timeout: float | str | timedelta | None = None,
         heartbeat: float | str | timedelta | None = None,
         **fields: Any,
-    ) -> Awaitable[Any]:
+    ) -> Anything:
         """Call an action or a capability by its name, as a step, with the *fields* of its input."""
         options = _CallOptions(retry, timeout, heartbeat)
-        return self._noted(_of_action(action, fields, sys._getframe(1), step_name, options))
+        request = _of_action(action, fields, sys._getframe(1), step_name, options)
+        given: Anything = self._give(request)
+        return given
 
-    @overload
-    def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> Awaitable[tuple[T1, T2]]: ...
-    @overload
-    def gather(
-        self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
-    ) -> Awaitable[tuple[T1, T2, T3]]: ...
-    @overload
-    def gather(
-        self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], four: Awaitable[T4], /
-    ) -> Awaitable[tuple[T1, T2, T3, T4]]: ...
-    @overload
-    def gather(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        four: Awaitable[T4],
-        five: Awaitable[T5],
-        /,
-    ) -> Awaitable[tuple[T1, T2, T3, T4, T5]]: ...
-    @overload
-    def gather(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        four: Awaitable[T4],
-        five: Awaitable[T5],
-        six: Awaitable[T6],
-        /,
-    ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6]]: ...
-    @overload
-    def gather(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        four: Awaitable[T4],
-        five: Awaitable[T5],
-        six: Awaitable[T6],
-        seven: Awaitable[T7],
-        /,
-    ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6, T7]]: ...
-    @overload
-    def gather(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        four: Awaitable[T4],
-        five: Awaitable[T5],
-        six: Awaitable[T6],
-        seven: Awaitable[T7],
-        eight: Awaitable[T8],
-        /,
-    ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
-    @overload
-    def gather(self, *awaitables: Awaitable[T]) -> Awaitable[tuple[T, ...]]: ...
     def gather(self, *awaitables: Awaitable[Any]) -> Any:
         """
         Run steps, and coroutines that call steps, side by side; return their results in order.
 
         It waits for all of them. If some have failed, the error of the first in the list is raised.
         """
-        return Gather(awaitables)
+        return self._give(Gather(awaitables))
 
     def sleep(
         self, duration: float | str | timedelta | datetime, *, name: str | None = None
-    ) -> Awaitable[None]:
+    ) -> Nothing:
         """
         Wait for a duration (``"3d"``, seconds, a `timedelta`), or until a time.
 
         Nothing is held meanwhile: neither a thread, nor a lease, nor memory.
         """
-        return self._noted(_sleep(duration, sys._getframe(1), name))
+        given: Nothing = self._give(_sleep(duration, sys._getframe(1), name))
+        return given
 
     @overload
     def wait_for(
@@ -410,7 +340,7 @@ class WorkflowContext(BaseWorkflowContext):
         timeout: float | str | timedelta | None = None,
         on_timeout: Literal["fail"] = "fail",
         name: str | None = None,
-    ) -> Awaitable[Event]: ...
+    ) -> Received: ...
     @overload
     def wait_for(
         self,
@@ -421,7 +351,7 @@ class WorkflowContext(BaseWorkflowContext):
         timeout: float | str | timedelta | None = None,
         on_timeout: Literal["continue"],
         name: str | None = None,
-    ) -> Awaitable[Event | None]: ...
+    ) -> MaybeReceived: ...
     def wait_for(
         self,
         event: str | None = None,
@@ -436,12 +366,11 @@ class WorkflowContext(BaseWorkflowContext):
         Wait for an event, or for a *signal* to this execution, and return it.
 
         *match* has fields of its payload and the values that they must have; dots go into objects.
-        One that has come since the execution began counts. After *timeout* it raises
+        An event that has come since the execution began counts. After *timeout* it raises
         `StepFailedError`, or with ``continue`` as *on_timeout* returns None.
         """
-        return self._noted(
-            _wait_for(event, signal, match, timeout, on_timeout, sys._getframe(1), name)
-        )
+        request = _wait_for(event, signal, match, timeout, on_timeout, sys._getframe(1), name)
+        return self._give(request)
 
     def approve(
         self,
@@ -455,7 +384,7 @@ class WorkflowContext(BaseWorkflowContext):
         on_reject: Literal["fail", "continue"] = "fail",
         notify: Mapping[str, Any] | None = None,
         name: str | None = None,
-    ) -> Awaitable[ApprovalAnswer]:
+    ) -> Answered:
         """
         Ask a person, and wait for the decision.
 
@@ -468,43 +397,9 @@ class WorkflowContext(BaseWorkflowContext):
             "description": description, "by": by, "form": form, "timeout": timeout,
             "on_timeout": on_timeout, "on_reject": on_reject, "notify": notify,
         }  # fmt: skip
-        return self._noted(_approve(title, sys._getframe(1), name, given))
+        answer: Answered = self._give(_approve(title, sys._getframe(1), name, given))
+        return answer
 
-    @overload
-    def child(
-        self,
-        workflow: Callable[[Any, P], Awaitable[T]],
-        payload: P,
-        **options: Unpack[ChildOptions],
-    ) -> Awaitable[T]: ...
-    @overload
-    def child(
-        self,
-        workflow: Callable[[Any], Awaitable[T]],
-        payload: None = None,
-        **options: Unpack[ChildOptions],
-    ) -> Awaitable[T]: ...
-    @overload
-    def child(
-        self,
-        workflow: Callable[[Any, P], T],
-        payload: P,
-        **options: Unpack[ChildOptions],
-    ) -> Awaitable[T]: ...
-    @overload
-    def child(
-        self,
-        workflow: Callable[[Any], T],
-        payload: None = None,
-        **options: Unpack[ChildOptions],
-    ) -> Awaitable[T]: ...
-    @overload
-    def child(
-        self,
-        workflow: str,
-        payload: Any = None,
-        **options: Unpack[ChildOptions],
-    ) -> Awaitable[Any]: ...
     def child(
         self,
         workflow: Any,
@@ -520,84 +415,30 @@ class WorkflowContext(BaseWorkflowContext):
         It is cancelled with this execution. If it fails, `StepFailedError` is raised.
         """
         options = {"retry": retry, "timeout": timeout}
-        return self._noted(_child(self._driver, workflow, payload, sys._getframe(1), name, options))
+        request = _child(self._driver, workflow, payload, sys._getframe(1), name, options)
+        return self._give(request)
 
     @overload
     def start(
         self, workflow: Callable[[Any, P], Any], payload: P, *, name: str | None = None
-    ) -> Awaitable[str]: ...
+    ) -> Text: ...
     @overload
     def start(
         self, workflow: Callable[[Any], Any], payload: None = None, *, name: str | None = None
-    ) -> Awaitable[str]: ...
+    ) -> Text: ...
     @overload
-    def start(
-        self, workflow: str, payload: Any = None, *, name: str | None = None
-    ) -> Awaitable[str]: ...
+    def start(self, workflow: str, payload: Any = None, *, name: str | None = None) -> Text: ...
     def start(
         self,
         workflow: str | Callable[..., Any],
         payload: Any = None,
         *,
         name: str | None = None,
-    ) -> Awaitable[str]:
+    ) -> Text:
         """Start another workflow and go on; returns the id of its execution."""
         request = _child(self._driver, workflow, payload, sys._getframe(1), name, {"wait": False})
-        return self._noted(request)
-
-    def _noted(self, request: StepRequest[T]) -> StepRequest[T]:
-        self._driver.note(request)
-        return request
-
-
-class SyncWorkflowContext(BaseWorkflowContext):
-    """
-    The context of a plain ``def`` workflow, whose calls return when their steps have ended.
-
-    The workflow runs on a thread of its own, which it holds while a worker has it.
-    """
-
-    @overload
-    def step(
-        self,
-        function: Callable[[Unpack[Ts]], Awaitable[T]],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> T: ...
-    @overload
-    def step(
-        self,
-        function: Callable[[Unpack[Ts]], T],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> T: ...
-    @overload
-    def step(
-        self,
-        function: Callable[[Unpack[Ts], Call], Awaitable[T]],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> T: ...
-    @overload
-    def step(
-        self,
-        function: Callable[[Unpack[Ts], Call], T],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> T: ...
-    def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
-        self,
-        function: Callable[..., Any],
-        *args: Any,
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
-    ) -> Any:
-        """Call *function* as a step and return its result; see `WorkflowContext.step`."""
-        options = _CallOptions(retry, timeout, heartbeat)
-        request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
-        return self._driver.ask(request)
+        execution_id: Text = self._give(request)
+        return execution_id
 
     @overload
     def later(
@@ -636,244 +477,294 @@ class SyncWorkflowContext(BaseWorkflowContext):
         timeout: float | str | timedelta | None = None,
         heartbeat: float | str | timedelta | None = None,
     ) -> Any:
-        """Return a step for `gather`, which begins it."""
+        """Return a step for `gather`, which begins it; see `step`."""
         options = _CallOptions(retry, timeout, heartbeat)
         request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
         self._driver.note(request)
         return request
 
-    def call(
-        self,
-        action: str,
-        /,
-        *,
-        step_name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
-        **fields: Any,
-    ) -> Any:
-        """Call an action or a capability by its name, as a step, with the *fields* of its input."""
-        options = _CallOptions(retry, timeout, heartbeat)
-        return self._driver.ask(_of_action(action, fields, sys._getframe(1), step_name, options))
 
-    @overload
-    def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> tuple[T1, T2]: ...
-    @overload
-    def gather(
-        self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
-    ) -> tuple[T1, T2, T3]: ...
-    @overload
-    def gather(
-        self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], four: Awaitable[T4], /
-    ) -> tuple[T1, T2, T3, T4]: ...
-    @overload
-    def gather(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        four: Awaitable[T4],
-        five: Awaitable[T5],
-        /,
-    ) -> tuple[T1, T2, T3, T4, T5]: ...
-    @overload
-    def gather(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        four: Awaitable[T4],
-        five: Awaitable[T5],
-        six: Awaitable[T6],
-        /,
-    ) -> tuple[T1, T2, T3, T4, T5, T6]: ...
-    @overload
-    def gather(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        four: Awaitable[T4],
-        five: Awaitable[T5],
-        six: Awaitable[T6],
-        seven: Awaitable[T7],
-        /,
-    ) -> tuple[T1, T2, T3, T4, T5, T6, T7]: ...
-    @overload
-    def gather(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        four: Awaitable[T4],
-        five: Awaitable[T5],
-        six: Awaitable[T6],
-        seven: Awaitable[T7],
-        eight: Awaitable[T8],
-        /,
-    ) -> tuple[T1, T2, T3, T4, T5, T6, T7, T8]: ...
-    @overload
-    def gather(self, *steps: Awaitable[T]) -> tuple[T, ...]: ...
-    def gather(self, *steps: Awaitable[Any]) -> Any:
-        """Run steps from `later` side by side, and return their results in order."""
-        return self._driver.ask(Gather(steps))
+class WorkflowContext(
+    BaseWorkflowContext[
+        Awaitable[None],
+        Awaitable[Any],
+        Awaitable[str],
+        Awaitable[Event],
+        Awaitable[Event | None],
+        Awaitable[ApprovalAnswer],
+    ]
+):
+    """
+    The context of an ``async def`` workflow.
 
-    def sleep(
-        self, duration: float | str | timedelta | datetime, *, name: str | None = None
-    ) -> None:
-        """
-        Wait for a duration (``"3d"``, seconds, a `timedelta`), or until a time.
+    Whatever it awaits comes from here: the workflow is no task of an event loop.
+    """
 
-        Nothing is held meanwhile: neither a thread, nor a lease, nor memory.
-        """
-        return self._driver.ask(_sleep(duration, sys._getframe(1), name))
+    _asynchronous = True
 
-    @overload
-    def wait_for(
-        self,
-        event: str | None = None,
-        *,
-        signal: str | None = None,
-        match: Mapping[str, Any] | None = None,
-        timeout: float | str | timedelta | None = None,
-        on_timeout: Literal["fail"] = "fail",
-        name: str | None = None,
-    ) -> Event: ...
-    @overload
-    def wait_for(
-        self,
-        event: str | None = None,
-        *,
-        signal: str | None = None,
-        match: Mapping[str, Any] | None = None,
-        timeout: float | str | timedelta | None = None,
-        on_timeout: Literal["continue"],
-        name: str | None = None,
-    ) -> Event | None: ...
-    def wait_for(
-        self,
-        event: str | None = None,
-        *,
-        signal: str | None = None,
-        match: Mapping[str, Any] | None = None,
-        timeout: float | str | timedelta | None = None,
-        on_timeout: Literal["fail", "continue"] = "fail",
-        name: str | None = None,
-    ) -> Any:
-        """
-        Wait for an event, or for a *signal* to this execution, and return it.
+    def _give(self, call: Awaitable[Any]) -> Awaitable[Any]:
+        if isinstance(call, Pending):
+            self._driver.note(call)
+        return call
 
-        *match* has fields of its payload and the values that they must have; dots go into objects.
-        One that has come since the execution began counts. After *timeout* it raises
-        `StepFailedError`, or with ``continue`` as *on_timeout* returns None.
-        """
-        return self._driver.ask(
-            _wait_for(event, signal, match, timeout, on_timeout, sys._getframe(1), name)
-        )
+    if TYPE_CHECKING:  # the types of what is awaited
+        step = BaseWorkflowContext.later
 
-    def approve(
-        self,
-        title: str,
-        *,
-        description: str | None = None,
-        by: str | Sequence[str] = (),
-        form: Sequence[Mapping[str, Any]] = (),
-        timeout: float | str | timedelta | None = None,
-        on_timeout: Literal["fail", "continue", "approve", "reject"] = "fail",
-        on_reject: Literal["fail", "continue"] = "fail",
-        notify: Mapping[str, Any] | None = None,
-        name: str | None = None,
-    ) -> ApprovalAnswer:
-        """
-        Ask a person, and wait for the decision.
+        @overload
+        def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> Awaitable[tuple[T1, T2]]: ...
+        @overload
+        def gather(
+            self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
+        ) -> Awaitable[tuple[T1, T2, T3]]: ...
+        @overload
+        def gather(
+            self,
+            one: Awaitable[T1],
+            two: Awaitable[T2],
+            three: Awaitable[T3],
+            four: Awaitable[T4],
+            /,
+        ) -> Awaitable[tuple[T1, T2, T3, T4]]: ...
+        @overload
+        def gather(
+            self,
+            one: Awaitable[T1],
+            two: Awaitable[T2],
+            three: Awaitable[T3],
+            four: Awaitable[T4],
+            five: Awaitable[T5],
+            /,
+        ) -> Awaitable[tuple[T1, T2, T3, T4, T5]]: ...
+        @overload
+        def gather(
+            self,
+            one: Awaitable[T1],
+            two: Awaitable[T2],
+            three: Awaitable[T3],
+            four: Awaitable[T4],
+            five: Awaitable[T5],
+            six: Awaitable[T6],
+            /,
+        ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6]]: ...
+        @overload
+        def gather(
+            self,
+            one: Awaitable[T1],
+            two: Awaitable[T2],
+            three: Awaitable[T3],
+            four: Awaitable[T4],
+            five: Awaitable[T5],
+            six: Awaitable[T6],
+            seven: Awaitable[T7],
+            /,
+        ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6, T7]]: ...
+        @overload
+        def gather(
+            self,
+            one: Awaitable[T1],
+            two: Awaitable[T2],
+            three: Awaitable[T3],
+            four: Awaitable[T4],
+            five: Awaitable[T5],
+            six: Awaitable[T6],
+            seven: Awaitable[T7],
+            eight: Awaitable[T8],
+            /,
+        ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
+        @overload
+        def gather(self, *awaitables: Awaitable[T]) -> Awaitable[tuple[T, ...]]: ...
+        def gather(self, *args: Any, **options: Any) -> Any:
+            """See `BaseWorkflowContext.gather`."""
 
-        *by* names people and roles (``role:managers``), *form* has the fields that come with the
-        answer. *notify* is a call that tells people: ``{"action": …, "input": …}``, in whose texts
-        ``{{ approval.link }}`` is the link. A rejection raises `StepFailedError`, unless
-        *on_reject* is ``continue``.
-        """
-        given = {
-            "description": description, "by": by, "form": form, "timeout": timeout,
-            "on_timeout": on_timeout, "on_reject": on_reject, "notify": notify,
-        }  # fmt: skip
-        return self._driver.ask(_approve(title, sys._getframe(1), name, given))
+        @overload
+        def child(
+            self,
+            workflow: Callable[[Any, P], Awaitable[T]],
+            payload: P,
+            **options: Unpack[ChildOptions],
+        ) -> Awaitable[T]: ...
+        @overload
+        def child(
+            self,
+            workflow: Callable[[Any], Awaitable[T]],
+            payload: None = None,
+            **options: Unpack[ChildOptions],
+        ) -> Awaitable[T]: ...
+        @overload
+        def child(
+            self,
+            workflow: Callable[[Any, P], T],
+            payload: P,
+            **options: Unpack[ChildOptions],
+        ) -> Awaitable[T]: ...
+        @overload
+        def child(
+            self,
+            workflow: Callable[[Any], T],
+            payload: None = None,
+            **options: Unpack[ChildOptions],
+        ) -> Awaitable[T]: ...
+        @overload
+        def child(
+            self,
+            workflow: str,
+            payload: Any = None,
+            **options: Unpack[ChildOptions],
+        ) -> Awaitable[Any]: ...
+        def child(self, *args: Any, **options: Any) -> Any:
+            """See `BaseWorkflowContext.child`."""
 
-    @overload
-    def child(
-        self,
-        workflow: Callable[[Any, P], Awaitable[T]],
-        payload: P,
-        **options: Unpack[ChildOptions],
-    ) -> T: ...
-    @overload
-    def child(
-        self,
-        workflow: Callable[[Any], Awaitable[T]],
-        payload: None = None,
-        **options: Unpack[ChildOptions],
-    ) -> T: ...
-    @overload
-    def child(
-        self,
-        workflow: Callable[[Any, P], T],
-        payload: P,
-        **options: Unpack[ChildOptions],
-    ) -> T: ...
-    @overload
-    def child(
-        self,
-        workflow: Callable[[Any], T],
-        payload: None = None,
-        **options: Unpack[ChildOptions],
-    ) -> T: ...
-    @overload
-    def child(
-        self,
-        workflow: str,
-        payload: Any = None,
-        **options: Unpack[ChildOptions],
-    ) -> Any: ...
-    def child(
-        self,
-        workflow: Any,
-        payload: Any = None,
-        *,
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-    ) -> Any:
-        """
-        Run another workflow, given by its name or function, and return its output.
 
-        It is cancelled with this execution. If it fails, `StepFailedError` is raised.
-        """
-        options = {"retry": retry, "timeout": timeout}
-        return self._driver.ask(
-            _child(self._driver, workflow, payload, sys._getframe(1), name, options)
-        )
+class SyncWorkflowContext(BaseWorkflowContext[None, Any, str, Event, Event | None, ApprovalAnswer]):
+    """
+    The context of a plain ``def`` workflow, whose calls return when their steps have ended.
 
-    @overload
-    def start(
-        self, workflow: Callable[[Any, P], Any], payload: P, *, name: str | None = None
-    ) -> str: ...
-    @overload
-    def start(
-        self, workflow: Callable[[Any], Any], payload: None = None, *, name: str | None = None
-    ) -> str: ...
-    @overload
-    def start(self, workflow: str, payload: Any = None, *, name: str | None = None) -> str: ...
-    def start(
-        self,
-        workflow: str | Callable[..., Any],
-        payload: Any = None,
-        *,
-        name: str | None = None,
-    ) -> str:
-        """Start another workflow and go on; returns the id of its execution."""
-        request = _child(self._driver, workflow, payload, sys._getframe(1), name, {"wait": False})
-        execution_id: str = self._driver.ask(request)
-        return execution_id
+    The workflow runs on a thread of its own, which it holds while a worker has it.
+    """
+
+    _asynchronous = False
+
+    def _give(self, call: Awaitable[Any]) -> Any:
+        return self._driver.ask(call)
+
+    later = BaseWorkflowContext.later
+
+    if TYPE_CHECKING:  # the types of results
+
+        @overload
+        def step(
+            self,
+            function: Callable[[Unpack[Ts]], Awaitable[T]],
+            *args: Unpack[Ts],
+            **options: Unpack[StepCallOptions],
+        ) -> T: ...
+        @overload
+        def step(
+            self,
+            function: Callable[[Unpack[Ts]], T],
+            *args: Unpack[Ts],
+            **options: Unpack[StepCallOptions],
+        ) -> T: ...
+        @overload
+        def step(
+            self,
+            function: Callable[[Unpack[Ts], Call], Awaitable[T]],
+            *args: Unpack[Ts],
+            **options: Unpack[StepCallOptions],
+        ) -> T: ...
+        @overload
+        def step(
+            self,
+            function: Callable[[Unpack[Ts], Call], T],
+            *args: Unpack[Ts],
+            **options: Unpack[StepCallOptions],
+        ) -> T: ...
+        def step(self, *args: Any, **options: Any) -> Any:  # type: ignore[misc]  # as in the base
+            """See `BaseWorkflowContext.step`."""
+
+        @overload
+        def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> tuple[T1, T2]: ...
+        @overload
+        def gather(
+            self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
+        ) -> tuple[T1, T2, T3]: ...
+        @overload
+        def gather(
+            self,
+            one: Awaitable[T1],
+            two: Awaitable[T2],
+            three: Awaitable[T3],
+            four: Awaitable[T4],
+            /,
+        ) -> tuple[T1, T2, T3, T4]: ...
+        @overload
+        def gather(
+            self,
+            one: Awaitable[T1],
+            two: Awaitable[T2],
+            three: Awaitable[T3],
+            four: Awaitable[T4],
+            five: Awaitable[T5],
+            /,
+        ) -> tuple[T1, T2, T3, T4, T5]: ...
+        @overload
+        def gather(
+            self,
+            one: Awaitable[T1],
+            two: Awaitable[T2],
+            three: Awaitable[T3],
+            four: Awaitable[T4],
+            five: Awaitable[T5],
+            six: Awaitable[T6],
+            /,
+        ) -> tuple[T1, T2, T3, T4, T5, T6]: ...
+        @overload
+        def gather(
+            self,
+            one: Awaitable[T1],
+            two: Awaitable[T2],
+            three: Awaitable[T3],
+            four: Awaitable[T4],
+            five: Awaitable[T5],
+            six: Awaitable[T6],
+            seven: Awaitable[T7],
+            /,
+        ) -> tuple[T1, T2, T3, T4, T5, T6, T7]: ...
+        @overload
+        def gather(
+            self,
+            one: Awaitable[T1],
+            two: Awaitable[T2],
+            three: Awaitable[T3],
+            four: Awaitable[T4],
+            five: Awaitable[T5],
+            six: Awaitable[T6],
+            seven: Awaitable[T7],
+            eight: Awaitable[T8],
+            /,
+        ) -> tuple[T1, T2, T3, T4, T5, T6, T7, T8]: ...
+        @overload
+        def gather(self, *steps: Awaitable[T]) -> tuple[T, ...]: ...
+        def gather(self, *args: Any, **options: Any) -> Any:
+            """See `BaseWorkflowContext.gather`."""
+
+        @overload
+        def child(
+            self,
+            workflow: Callable[[Any, P], Awaitable[T]],
+            payload: P,
+            **options: Unpack[ChildOptions],
+        ) -> T: ...
+        @overload
+        def child(
+            self,
+            workflow: Callable[[Any], Awaitable[T]],
+            payload: None = None,
+            **options: Unpack[ChildOptions],
+        ) -> T: ...
+        @overload
+        def child(
+            self,
+            workflow: Callable[[Any, P], T],
+            payload: P,
+            **options: Unpack[ChildOptions],
+        ) -> T: ...
+        @overload
+        def child(
+            self,
+            workflow: Callable[[Any], T],
+            payload: None = None,
+            **options: Unpack[ChildOptions],
+        ) -> T: ...
+        @overload
+        def child(
+            self,
+            workflow: str,
+            payload: Any = None,
+            **options: Unpack[ChildOptions],
+        ) -> Any: ...
+        def child(self, *args: Any, **options: Any) -> Any:
+            """See `BaseWorkflowContext.child`."""
 
 
 class CompensationBlock:

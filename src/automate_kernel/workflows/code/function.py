@@ -147,12 +147,10 @@ def _check_context(function: Callable[..., Any], annotation: Any, name: str) -> 
     """Raise `WorkflowError` if *annotation* is the context of the other sort of function."""
     asynchronous = inspect.iscoroutinefunction(function)
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
-    # Told by `later`, which only a plain function needs: their module is made of this one.
-    contexts = [
-        each for each in kinds
-        if inspect.isclass(each) and hasattr(each, "execution_id") and hasattr(each, "step")
-    ]  # fmt: skip
-    if contexts and all(hasattr(each, "later") is asynchronous for each in contexts):
+    # Told by an attribute of theirs: their module is made of this one.
+    sorts = {each: getattr(each, "_asynchronous", None) for each in kinds if inspect.isclass(each)}
+    contexts = [each for each, sort in sorts.items() if sort is not None]
+    if contexts and asynchronous not in sorts.values():
         own, other = ("an async def", "a def") if asynchronous else ("a def", "an async def")
         needed = "WorkflowContext" if asynchronous else "SyncWorkflowContext"
         raise WorkflowError(
