@@ -126,20 +126,24 @@ class Note(BaseModel):
     text: str
 
 
-async def before(ctx: WorkflowContext) -> list[Any]:
-    found: list[Any] = [await ctx.step(a)]
-    await ctx.wait_for(signal="go")
-    found.append(await ctx.step(b))
-    await ctx.wait_for(signal="go")
-    return [*found, await ctx.step(c)]
+Part = Callable[[WorkflowContext], Awaitable[Any]]
 
 
-async def another_step(ctx: WorkflowContext) -> list[Any]:
-    found: list[Any] = [await ctx.step(a)]
-    await ctx.wait_for(signal="go")
-    found.append(await ctx.step(d))
-    await ctx.wait_for(signal="go")
-    return [*found, await ctx.step(c)]
+def code(second: Part, third: Part = lambda ctx: ctx.step(c)) -> Code:
+    """Return code that calls a, then the two parts, with a wait before each of them."""
+
+    async def flow(ctx: WorkflowContext) -> list[Any]:
+        found: list[Any] = [await ctx.step(a)]
+        await ctx.wait_for(signal="go")
+        found.append(await second(ctx))
+        await ctx.wait_for(signal="go")
+        return [*found, await third(ctx)]
+
+    return flow
+
+
+before = code(lambda ctx: ctx.step(b))
+another_step = code(lambda ctx: ctx.step(d))
 
 
 async def another_step_at_the_end(ctx: WorkflowContext) -> list[Any]:
@@ -154,14 +158,6 @@ async def fewer_steps(ctx: WorkflowContext) -> list[Any]:
     return [*found, await ctx.step(b)]
 
 
-async def another_order(ctx: WorkflowContext) -> list[Any]:
-    found: list[Any] = [await ctx.step(a)]
-    await ctx.wait_for(signal="go")
-    found.append(await ctx.step(c))
-    await ctx.wait_for(signal="go")
-    return [*found, await ctx.step(b)]
-
-
 async def side_by_side(ctx: WorkflowContext) -> list[Any]:
     async def then_b() -> str:
         await ctx.wait_for(signal="go")
@@ -172,15 +168,11 @@ async def side_by_side(ctx: WorkflowContext) -> list[Any]:
     return [*found, *await ctx.gather(then_b(), ctx.step(c))]
 
 
-async def another_type(ctx: WorkflowContext) -> list[Any]:
+async def b_of_another_type(ctx: WorkflowContext) -> str:
     def b() -> Note:
         return Note(text=called("b"))
 
-    found: list[Any] = [await ctx.step(a)]
-    await ctx.wait_for(signal="go")
-    found.append((await ctx.step(b)).text)
-    await ctx.wait_for(signal="go")
-    return [*found, await ctx.step(c)]
+    return (await ctx.step(b)).text
 
 
 async def caught(ctx: WorkflowContext) -> list[Any]:
@@ -204,22 +196,14 @@ async def undone(ctx: WorkflowContext) -> list[Any]:
         return [*found, await ctx.step(c)]
 
 
-async def slept(ctx: WorkflowContext) -> list[Any]:
-    found: list[Any] = [await ctx.step(a)]
-    await ctx.wait_for(signal="go")
+async def slept_then_b(ctx: WorkflowContext) -> str:
     await ctx.sleep(0.001)
-    found.append(await ctx.step(b))
-    await ctx.wait_for(signal="go")
-    return [*found, await ctx.step(c)]
+    return await ctx.step(b)
 
 
-async def timed(ctx: WorkflowContext) -> list[Any]:
-    found: list[Any] = [await ctx.step(a)]
-    await ctx.wait_for(signal="go")
+async def time_then_b(ctx: WorkflowContext) -> str:
     ctx.now()
-    found.append(await ctx.step(b))
-    await ctx.wait_for(signal="go")
-    return [*found, await ctx.step(c)]
+    return await ctx.step(b)
 
 
 def gathered(*members: int) -> Code:
@@ -245,38 +229,17 @@ async def patched(ctx: WorkflowContext) -> list[Any]:
     return [*found, *await before(ctx)]
 
 
-async def patched_ahead(ctx: WorkflowContext) -> list[Any]:
-    found: list[Any] = [await ctx.step(a)]
-    await ctx.wait_for(signal="go")
-    found.append(await (ctx.step(d) if ctx.patched("d-for-b") else ctx.step(b)))
-    await ctx.wait_for(signal="go")
-    return [*found, await ctx.step(c)]
-
-
-async def patched_for_good(ctx: WorkflowContext) -> list[Any]:
-    found: list[Any] = [await ctx.step(a)]
-    await ctx.wait_for(signal="go")
+async def patched_then_d(ctx: WorkflowContext) -> str:
     ctx.patched("d-for-b")
-    found.append(await ctx.step(d))
-    await ctx.wait_for(signal="go")
-    return [*found, await ctx.step(c)]
+    return await ctx.step(d)
 
 
-async def second_version(ctx: WorkflowContext) -> list[Any]:
-    found: list[Any] = [await ctx.step(a)]
-    await ctx.wait_for(signal="go")
-    found.append(await (ctx.step(d) if ctx.version("b", 2) > 1 else ctx.step(b)))
-    await ctx.wait_for(signal="go")
-    return [*found, await ctx.step(c)]
-
-
-async def third_version(ctx: WorkflowContext) -> list[Any]:
-    found: list[Any] = [await ctx.step(a)]
-    await ctx.wait_for(signal="go")
-    version = ctx.version("b", 3)
-    found.append(await ctx.step({1: b, 2: d, 3: c}[version]))
-    await ctx.wait_for(signal="go")
-    return [*found, await ctx.step(c if version < 3 else b)]
+patched_ahead = code(lambda ctx: ctx.step(d if ctx.patched("d-for-b") else b))
+second_version = code(lambda ctx: ctx.step(d if ctx.version("b", 2) > 1 else b))
+third_version = code(
+    lambda ctx: ctx.step({1: b, 2: d, 3: c}[ctx.version("b", 3)]),
+    lambda ctx: ctx.step(c if ctx.version("b", 3) < 3 else b),
+)
 
 
 async def third_version_waits(ctx: WorkflowContext) -> list[Any]:
@@ -302,19 +265,19 @@ ROWS: dict[str, tuple[Code, Code]] = {
     "another step": (before, another_step),
     "a step at the end": (before, another_step_at_the_end),
     "fewer steps": (before, fewer_steps),
-    "another order": (before, another_order),
+    "another order": (before, code(lambda ctx: ctx.step(c), lambda ctx: ctx.step(b))),
     "side by side": (before, side_by_side),
-    "another type": (before, another_type),
+    "another type": (before, code(b_of_another_type)),
     "a failure that is caught": (before, caught),
     "a member that does more": (gathered(1, 0), gathered(2, 0)),
     "a member more": (gathered(1), gathered(1, 1)),
     "a gather in the place of nothing": (gathered(), gathered(1)),
     "a compensation": (before, undone),
-    "a sleep": (before, slept),
-    "the time": (before, timed),
+    "a sleep": (before, code(slept_then_b)),
+    "the time": (before, code(time_then_b)),
     "patched": (before, patched),
     "patched ahead": (before, patched_ahead),
-    "the if is taken out": (patched_ahead, patched_for_good),
+    "the if is taken out": (patched_ahead, code(patched_then_d)),
     "a version": (before, second_version),
     "a version more": (second_version, third_version),
     "a version more, which counts later": (second_version_waits, third_version_waits),
@@ -584,7 +547,7 @@ def closing(last: Callable[[], str]) -> Code:
 
 
 def test_a_finally_of_other_code(storage: MemoryStorage) -> None:
-    old, new = deployed(storage, closing(c)), deployed(storage, closing(d))
+    old = deployed(storage, closing(c))
     broken["b"] = AutomateError(ErrorCodes.FAILED_PRECONDITION, "b is broken")
     broken["d"] = AutomateError(ErrorCodes.UNAVAILABLE, "later")
 
