@@ -40,11 +40,6 @@ FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
 CUSTOMER = "{{ event.payload.customer }}"
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 @pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
 def open_kernel(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Open]:
     """Opens kernels on the same data, each as a process of its own has it."""

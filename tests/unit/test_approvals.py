@@ -46,11 +46,6 @@ FORM = [
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def kernel(clock: FakeClock) -> Iterator[Kernel]:
     with Kernel(
         MemoryStorage(clock), signing_keys=[KEY], public_url=URL, secrets={"PIN": "pin-8812-secret"},

@@ -72,11 +72,6 @@ def release() -> None:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def storage(clock: FakeClock) -> MemoryStorage:
     return MemoryStorage(clock)
 

@@ -15,11 +15,6 @@ from automate_testing.clock import FakeClock
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def outbox(clock: FakeClock) -> RowsOutboxStore:
     return RowsOutboxStore(MemoryStorage(clock))
 

@@ -22,11 +22,6 @@ from automate_kernel.workflows.definition.model import Workflow
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def kernel(clock: FakeClock) -> Iterator[Kernel]:
     secrets = {"TOKEN": "tok-7788-abcd"}
     with Kernel(MemoryStorage(clock), discover=False, secrets=secrets) as kernel:

@@ -28,11 +28,6 @@ LATER = 600.0
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def storage(clock: FakeClock) -> MemoryStorage:
     return MemoryStorage(clock)
 

@@ -244,11 +244,6 @@ def test_run_until_idle_runs_what_follows(clock: FakeClock) -> None:
     assert found.status is ItemStatus.COMPLETED
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def test_run_until_idle_waits_for_what_is_due_soon() -> None:
     """With patience a short retry is made in the same call."""
     kernel = kernel_on()

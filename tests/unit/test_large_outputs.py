@@ -86,11 +86,6 @@ def store() -> Store:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def kernel(store: Store, clock: FakeClock) -> Iterator[Kernel]:
     with made(MemoryStorage(clock), store) as kernel:
         yield kernel

@@ -80,11 +80,6 @@ class Sheet:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def sheet() -> Sheet:
     return Sheet()
 

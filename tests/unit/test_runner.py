@@ -59,11 +59,6 @@ class Failing:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def storage(clock: FakeClock) -> Failing:
     return Failing(MemoryStorage(clock))
 

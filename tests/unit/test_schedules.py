@@ -27,11 +27,6 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 Open = Callable[..., Kernel]
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def open_kernel(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Open]:
     """Opens kernels on the same data, each as a process of its own has it."""

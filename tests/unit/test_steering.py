@@ -95,11 +95,6 @@ def undoable(what: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def shop(clock: FakeClock) -> Iterator[Shop]:
     with Kernel(MemoryStorage(clock), discover=False, secrets={}) as kernel:
         yield Shop(kernel)

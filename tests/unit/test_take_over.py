@@ -26,11 +26,6 @@ _MOST_SECONDS = 30.0
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def kernel(clock: FakeClock) -> Kernel:
     return Kernel(MemoryStorage(clock), discover=False, secrets={})
 

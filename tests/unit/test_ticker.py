@@ -21,11 +21,6 @@ from automate_sqlalchemy import SqlAlchemyStorage
 Open = Callable[..., Kernel]
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def open_kernel(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Open]:
     """Opens kernels on the same data, each as a process of its own has it."""

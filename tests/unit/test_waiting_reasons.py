@@ -22,11 +22,6 @@ MANUAL = {"type": "manual"}
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def kernel(clock: FakeClock) -> Kernel:
     kernel = Kernel(MemoryStorage(clock), discover=False, secrets={"TOKEN": "s3cr3t-of-the-shop"})
 

@@ -72,11 +72,6 @@ class Down:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def store(clock: FakeClock) -> RowsOutboxStore:
     return RowsOutboxStore(MemoryStorage(clock), lease_seconds=LEASE)
 

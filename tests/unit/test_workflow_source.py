@@ -63,11 +63,6 @@ def shelf() -> Shelf:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def kernel(shelf: Shelf, clock: FakeClock) -> Kernel:
     kernel = Kernel(MemoryStorage(clock), discover=False, secrets={}, workflow_source=shelf)
     kernel.action("do.it")(lambda: None)
