@@ -77,17 +77,10 @@ class World(ClockedWorld):
         self.run()
         return execution_id
 
-    def run(self) -> None:
-        self.kernel.run_until_idle()
-
     def output(self, execution_id: str, step_id: str = "ok", position: int = -1) -> Any:
         run = self.see(execution_id).step(step_id, position)
         assert run is not None
         return run.output
-
-    def rows(self, table: str) -> list[dict[str, Any]]:
-        with self.kernel.storage.begin() as rows:
-            return rows.select(table)
 
     def sent(self) -> list[dict[str, Any]]:
         """The decisions that were sent."""

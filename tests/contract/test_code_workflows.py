@@ -48,11 +48,6 @@ class World(ClockedWorld):
             self.kernel.workflow(function)
         return self.kernel
 
-    def start(self, name: str, payload: Any = None, **options: Any) -> str:
-        execution_id = self.kernel.start(name, payload, **options)
-        self.kernel.run_until_idle()
-        return execution_id
-
     def steps(self, execution_id: str) -> dict[str, str]:
         return {run.step_id: run.status.value for run in self.see(execution_id).steps}
 

@@ -58,23 +58,10 @@ class World(ClockedWorld):
             {"id": "last", "action": "note", "input": {"what": "{{ steps.two.output.payload }}"}},
         )
 
-    def add(self, name: str, *steps: dict[str, Any], **more: Any) -> None:
-        more.setdefault("trigger", {"type": "manual"})
-        self.kernel.add_workflow({"name": name, "steps": list(steps), **more})
-
-    def start(self, name: str, payload: Any = None, **options: Any) -> str:
-        execution_id = self.kernel.start(name, payload, **options)
-        self.kernel.run_until_idle()
-        return execution_id
-
     def signal(self, execution_id: str, name: str, payload: Any, **options: Any) -> str:
         sent = self.kernel.signal(execution_id, name, payload, **options)
         self.kernel.run_until_idle()
         return sent
-
-    def rows(self, table: str) -> list[dict[str, Any]]:
-        with self.kernel.storage.begin() as rows:
-            return rows.select(table)
 
     def live(self, name: str) -> str:
         """The execution of a workflow that goes on."""

@@ -37,15 +37,6 @@ class World(ClockedWorld):
                 raise AutomateError(ErrorCodes.UNAVAILABLE, "the other side is down")
             return what
 
-    def add(self, name: str, *steps: dict[str, Any], **more: Any) -> None:
-        more.setdefault("trigger", {"type": "manual"})
-        self.kernel.add_workflow({"name": name, "steps": list(steps), **more})
-
-    def start(self, name: str, payload: Any = None) -> str:
-        execution_id = self.kernel.start(name, payload)
-        self.kernel.run_until_idle()
-        return execution_id
-
     def row(self, table: str, **its: Any) -> Row:
         with self.kernel.storage.begin() as rows:
             (row,) = rows.select(table, [Where(name, "eq", its[name]) for name in its])

@@ -62,34 +62,10 @@ class World(ClockedWorld):
         def fail() -> None:
             raise AutomateError(ErrorCodes.NOT_FOUND, "there is no stock")
 
-    def add(self, name: str, *steps: dict[str, Any], **more: Any) -> None:
-        more.setdefault("trigger", {"type": "manual"})
-        self.kernel.add_workflow({"name": name, "steps": list(steps), **more})
-
-    def start(self, name: str, payload: Any = None, **options: Any) -> str:
-        """Start an execution, and go as far as it goes now."""
-        execution_id = self.kernel.start(name, payload, **options)
-        self.run()
-        return execution_id
-
-    def run(self) -> None:
-        self.kernel.run_until_idle()
-
-    def status(self, execution_id: str) -> ExecutionStatus:
-        return self.see(execution_id).status
-
-    def step(self, execution_id: str, step_id: str, position: int = -1) -> StepStatus | None:
-        run = self.see(execution_id).step(step_id, position)
-        return run and run.status
-
     def claim(self, kind: str = ADVANCE) -> OutboxItem:
         """Claim the one item of *kind* that is due."""
         (item,) = self.kernel.outbox.claim_batch("dying", kinds=[kind])
         return item
-
-    def rows(self, table: str) -> list[dict[str, Any]]:
-        with self.kernel.storage.begin() as rows:
-            return rows.select(table)
 
     def children(self, parent_id: str) -> list[Execution]:
         found = self.kernel.executions.find(limit=1000)
