@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import warm_forks
 
 from automate_testing.authoring.contracts import ContractRun
 from automate_testing.authoring.project import PluginProject
@@ -48,12 +49,12 @@ class Odd(Connector):
 
 
 def checked(
-    tmp_path: Path, code: str, *options: str, place: str = "odd"
+    forks: str, tmp_path: Path, code: str, *options: str, place: str = "odd"
 ) -> subprocess.CompletedProcess[str]:
     """Install a plugin by its metadata, and check it by its key."""
     site = announced(tmp_path)
     (site / "oddly.py").write_text(code)
-    return asked(tmp_path, "check", place, *options, path=[site])
+    return asked(forks, tmp_path, "check", place, *options, path=[site])
 
 
 def announced(tmp_path: Path) -> Path:
@@ -66,12 +67,13 @@ def announced(tmp_path: Path) -> Path:
     return site
 
 
-def asked(tmp_path: Path, *words: str, path: list[Path]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "automate_cli", "plugins", *words],
-        capture_output=True, text=True, timeout=120, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
-    )  # fmt: skip
+def asked(
+    forks: str, folder: Path, *words: str, path: Sequence[Path] = ()
+) -> subprocess.CompletedProcess[str]:
+    program = ["-m", "automate_cli", "plugins", *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    ended = warm_forks.ended(forks, program, environment, folder=folder, seconds=120)
+    return subprocess.CompletedProcess(program, *ended)
 
 
 FOLLOWING = """
@@ -99,30 +101,32 @@ class Odd(Connector):
 """
 
 
-def test_operations_that_follow_from_a_config_need_the_applications(tmp_path: Path) -> None:
+def test_operations_that_follow_from_a_config_need_the_applications(
+    tmp_path: Path, forks: str
+) -> None:
     """A made-up one names a server or a document that isn't there, which is no fault of its own."""
-    printed = checked(tmp_path / "a", FOLLOWING).stdout
+    printed = checked(forks, tmp_path / "a", FOLLOWING).stdout
     assert "tested: no problems; not looked at: contract, tests" in printed
     assert "the contract of connector odd: its operations follow from its config" in printed
     assert "give it one, [config.odd] in automate.toml" in printed
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "automate.toml").write_text('[config.odd]\ndocument = "gone"\n')
-    printed = checked(tmp_path / "b", FOLLOWING).stdout
+    printed = checked(forks, tmp_path / "b", FOLLOWING).stdout
     assert "the document isn't there" in printed
     assert "correct its config in automate.toml" in printed
 
 
-def test_parts_that_nothing_looks_at_are_named(tmp_path: Path) -> None:
+def test_parts_that_nothing_looks_at_are_named(tmp_path: Path, forks: str) -> None:
     """An installed plugin's operations are not called: what they return and block isn't known."""
-    printed = checked(tmp_path, BLOCKING).stdout
+    printed = checked(forks, tmp_path, BLOCKING).stdout
     assert "tested: no problems; not looked at: contract, tests" in printed
     assert "not looked at (contract): the output of odd.wait, and blocking calls" in printed
     assert "automate plugins check FOLDER" in printed
 
 
-def test_no_level_is_without_problems_that_was_not_looked_at(tmp_path: Path) -> None:
+def test_no_level_is_without_problems_that_was_not_looked_at(tmp_path: Path, forks: str) -> None:
     """A plugin that can't be imported has nothing that could be looked at."""
-    done = checked(tmp_path, "import nowhere_at_all")
+    done = checked(forks, tmp_path, "import nowhere_at_all")
     assert done.returncode == 1
     assert (
         "tested: not looked at\ndocumented: not looked at\ncomplete: not looked at" in done.stdout
@@ -130,13 +134,10 @@ def test_no_level_is_without_problems_that_was_not_looked_at(tmp_path: Path) -> 
     assert "the plugin is not imported" in done.stdout
 
 
-def test_what_is_not_installed_has_no_levels_without_problems(tmp_path: Path) -> None:
+def test_what_is_not_installed_has_no_levels_without_problems(tmp_path: Path, forks: str) -> None:
     """It is what a new author sees who forgets the step. A folder that isn't there is said to be."""
-    made = [sys.executable, "-m", "automate_cli", "plugins"]
-    subprocess.run([*made, "new", "gone"], cwd=tmp_path, check=True, capture_output=True)
-    done = subprocess.run(
-        [*made, "check", "./automate-gone"], cwd=tmp_path, capture_output=True, text=True
-    )
+    assert asked(forks, tmp_path, "new", "gone").returncode == 0
+    done = asked(forks, tmp_path, "check", "./automate-gone")
     assert "automate-gone is not installed in this environment" in done.stdout
     assert "tested: not looked at\ndocumented: not looked at" in done.stdout
     with pytest.raises(ConfigError, match=r"there is no folder '\./nowhere'"):
@@ -165,7 +166,7 @@ odd = "oddly:Odd"
     ],
 )  # fmt: skip
 def test_a_module_that_is_not_there_and_one_that_is_no_package_are_told_as_such(
-    tmp_path: Path, code: str | None, check: str, manifest: str
+    tmp_path: Path, forks: str, code: str | None, check: str, manifest: str
 ) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
@@ -174,7 +175,7 @@ def test_a_module_that_is_not_there_and_one_that_is_no_package_are_told_as_such(
         (folder / "oddly.py").write_text(code)
     path = [announced(tmp_path), folder]
     for options, says in (((), check), (("--manifest", "check"), manifest)):
-        done = asked(tmp_path, "check", "./project", *options, path=path)
+        done = asked(forks, tmp_path, "check", "./project", *options, path=path)
         told = done.stdout + done.stderr
         assert says in told
         assert "another place" not in told
@@ -200,20 +201,20 @@ class Odd(Connector):
     ],
 )
 def test_a_plugin_under_a_key_of_the_application_can_be_asked(
-    tmp_path: Path, options: list[str], code: int, says: str
+    tmp_path: Path, forks: str, options: list[str], code: int, says: str
 ) -> None:
     """As one of several servers: no distribution announces it, and `plugins ls` shows it."""
     (tmp_path / "automate.toml").write_text(
         'plugins = ["west=oddly:Odd"]\n[config.west]\nname = "the west"\n'
     )
-    done = checked(tmp_path, OWN_KEY, *options, place="west")
+    done = checked(forks, tmp_path, OWN_KEY, *options, place="west")
     assert done.returncode == code, done.stderr
     assert says in done.stdout + done.stderr
 
 
-def test_code_that_fails_as_it_is_asked_is_a_finding(tmp_path: Path) -> None:
+def test_code_that_fails_as_it_is_asked_is_a_finding(tmp_path: Path, forks: str) -> None:
     """With the error and a remedy, in place of an error of the command."""
-    done = checked(tmp_path, CONNECTOR, "--json")
+    done = checked(forks, tmp_path, CONNECTOR, "--json")
     assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout)
     assert report["level"] == "broken"
@@ -222,10 +223,12 @@ def test_code_that_fails_as_it_is_asked_is_a_finding(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in found["problem"] and found["remedy"]
 
 
-def test_an_installed_plugin_has_the_name_of_its_distribution_too(tmp_path: Path) -> None:
+def test_an_installed_plugin_has_the_name_of_its_distribution_too(
+    tmp_path: Path, forks: str
+) -> None:
     """Who has installed it knows that one, and the key may be another."""
-    assert "odd 1.0" in checked(tmp_path / "a", BLOCKING, place="ODD").stdout
-    assert "did you mean 'odd'?" in checked(tmp_path / "b", BLOCKING, place="ood").stderr
+    assert "odd 1.0" in checked(forks, tmp_path / "a", BLOCKING, place="ODD").stdout
+    assert "did you mean 'odd'?" in checked(forks, tmp_path / "b", BLOCKING, place="ood").stderr
 
 
 TESTS = """

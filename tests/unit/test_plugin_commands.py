@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -55,16 +54,13 @@ def run(tmp_path: Path, forks: str):
     )
     (site / "waves.py").write_text(COMMAND)
 
-    def run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    (site / "hosted.py").write_text(HOSTED)
+
+    def run(*arguments: str, module: str = "automate_cli") -> subprocess.CompletedProcess[str]:
         plain = {**os.environ, "PYTHONPATH": str(site), "TERM": "dumb", "COLUMNS": "100"}
-        if code is None:
-            program = ["-m", "automate_cli", *arguments]
-            ended = warm_forks.ended(forks, program, plain, folder=tmp_path, seconds=60)
-            return subprocess.CompletedProcess(program, *ended)
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            capture_output=True, text=True, timeout=60, cwd=tmp_path, env=plain,
-        )  # fmt: skip
+        program = ["-m", module, *arguments]
+        ended = warm_forks.ended(forks, program, plain, folder=tmp_path, seconds=60)
+        return subprocess.CompletedProcess(program, *ended)
 
     return run
 
@@ -130,7 +126,7 @@ def test_an_application_has_them_on_its_own_kernel(run):
     """`app_for` gives their settings, leaves the common options out, and names the program."""
 
     def hosted(*arguments, disabled=""):
-        return run(disabled, *arguments, code=HOSTED)
+        return run(disabled, *arguments, module="hosted")
 
     shown = hosted("--help").stdout
     assert "Of the plugin waves 1.0." in shown and "imported" not in shown
