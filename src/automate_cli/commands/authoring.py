@@ -98,7 +98,7 @@ def _from_document(
     """Return a scaffold whose connector automate-openapi writes from the document at *source*."""
     if kind != ["connector"]:
         raise ConfigError("a document makes a connector", hint="leave --kind out")
-    writers = entry_points(group="automate.plugin_writers", name="openapi")
+    writers = entry_points(group="automate_testing.plugin_writers", name="openapi")
     if not writers:
         raise ConfigError(
             "--from-openapi needs automate-openapi", hint="pip install automate-openapi"
