@@ -63,6 +63,26 @@ def test_a_burst_is_there_after_a_lull_and_not_after_a_wait(
     assert 0 < rates.wait(rate) <= 367 * 86_400
 
 
+@pytest.mark.parametrize("hours", [1, 24 * 365])
+def test_a_clock_that_is_put_back_holds_nobody_for_longer_than_before(
+    clocked_storage: Any, clock: FakeClock, hours: int
+) -> None:
+    """Neither a pace nor the wait of a service, of which each is as long as it was."""
+    rates, asked = CallRates(clocked_storage), CallRate(("limit", "asked"))
+    clock.advance(timedelta(hours=2 * hours))
+    rates.hold(asked, 30.0)
+    assert rates.take(RATE, 3, 60.0)
+    clock.advance(timedelta(hours=-hours))
+    assert rates.wait(asked) == pytest.approx(30.0)
+    assert rates.take(RATE, 1, 60.0) == pytest.approx([0.3])
+    clock.advance(20)
+    assert rates.wait(asked) == pytest.approx(10.0)
+    rates.hold(asked, 5.0)
+    assert rates.wait(asked) == pytest.approx(10.0)
+    clock.advance(10)
+    assert rates.wait(asked) == 0.0
+
+
 def test_a_rate_is_no_budget_and_goes_when_nobody_has_called_for_long(
     clocked_storage: Any, clock: FakeClock
 ) -> None:

@@ -708,6 +708,21 @@ def test_a_rate_spreads_the_beginnings(open_kernel: Open, clock: FakeClock) -> N
     assert statuses(kernel) == {"COMPLETED": 25, "PENDING": 1}
 
 
+def test_a_clock_that_is_put_back_holds_no_start_for_longer(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """The next place of a rate is as far away as it was."""
+    kernel = open_kernel(rate_limit={"limit": 1, "per": "1m"})
+    clock.advance(7200)
+    for _ in range(3):
+        kernel.start("w")
+    begin = clock.advance(-7200)
+    kernel.start("w")
+    kernel.start("w")
+    times = [round((each - begin).total_seconds()) for each in due_times(kernel)]
+    assert times == [180, 240, 7200, 7260, 7320]
+
+
 def test_a_rate_per_key_under_many_kernels(open_kernel: Open, clock: FakeClock) -> None:
     """Starts on several threads never share a place, and each customer has its own rate."""
     rate = {"limit": 1, "per": "10s", "burst": 1, "key": CUSTOMER}
@@ -899,6 +914,20 @@ def test_one_that_is_paused_before_it_begins_takes_the_last_event(
     clock.advance(31)
     kernel.run_until_idle()
     assert (ran, statuses(kernel)) == ([6], {"COMPLETED": 1})
+
+
+def test_a_clock_that_is_put_back_stretches_no_debounce(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    kernel = open_kernel(debounce=DEBOUNCED)
+    clock.advance(7200)
+    kernel.start("w", {"customer": 1})
+    clock.advance(-7200)
+    for _ in range(5):
+        kernel.start("w", {"customer": 1})
+        clock.advance(20)
+    kernel.run_until_idle()
+    assert statuses(kernel) == {"COMPLETED": 1}
 
 
 def test_a_debounced_execution_keeps_the_headers_of_its_item(open_kernel: Open) -> None:

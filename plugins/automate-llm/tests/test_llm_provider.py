@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -316,3 +317,40 @@ def test_a_call_that_is_left_as_an_answer_comes_is_over(turns):
         assert task.cancelled()
 
     asyncio.run(left())
+
+
+@pytest.mark.parametrize(
+    ("operation", "given"), [("chat", {"prompt": "hello"}), ("embed", {"texts": ["hello"]})]
+)
+def test_after_a_429_no_kernel_on_the_database_asks_the_service(
+    tmp_path: Path, operation: str, given: dict[str, Any]
+) -> None:
+    """What it asks of a chat holds for all that is asked of that service, and of no other."""
+    from automate_sqlalchemy import SqlAlchemyStorage
+
+    storage = SqlAlchemyStorage(f"sqlite:///{tmp_path / 'app.db'}")
+    storage.create_tables()
+    with scripted(lambda _: (429, {"Retry-After": "60"}, {})) as service, ExitStack() as stack:
+        url = service.url.removesuffix("/v1")
+        services = {
+            name: {"model": "openai-chat:m", "base_url": f"{url}/{name}", "api_key": "k"}
+            for name in ("main", "other")
+        }
+        first, second = (
+            stack.enter_context(
+                Kernel(
+                    storage, plugins=[LlmProvider], discover=False,
+                    config={"llm": {"services": services}},
+                )
+            )
+            for _ in range(2)
+        )  # fmt: skip
+        for kernel in (first, second, first):
+            with pytest.raises(AutomateError) as refused:
+                kernel.invoke(f"llm.{operation}", given)
+            assert refused.value.code == "RESOURCE_EXHAUSTED" and refused.value.retryable
+            assert 50 < (refused.value.retry_after or 0) <= 60
+        service.script = lambda _: (503, {}, {})
+        with pytest.raises(AutomateError, match="503"):
+            second.invoke(f"llm.{operation}", {**given, "service": "other"})
+    assert [path.split("/")[1] for path in service.paths] == ["main", "other"]

@@ -366,7 +366,12 @@ def test_a_call_that_fails_has_a_code_and_the_right_retry(
         assert TOKEN not in str(error)
         if case == "429":
             assert error.retry_after == 7
-        far.operation("far.act")
+        if case in {"429", "503"}:
+            # The server has asked to wait, so it is asked nothing else until then.
+            error = error_of(lambda: far.operation("far.act"))
+            assert error.code is ErrorCodes.RESOURCE_EXHAUSTED and 0 < error.retry_after <= 7
+        else:
+            far.operation("far.act")
     idempotent = {"act": {"idempotent": True}}
     with client(url, timeout_seconds=seconds, max_result_bytes=100_000, hints=idempotent) as far:
         error = error_of(lambda: far.invoke("far.act"))

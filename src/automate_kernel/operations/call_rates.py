@@ -8,24 +8,40 @@ nobody once its time is over, so a process that dies leaves nothing behind.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any, TypeVar
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.budgets import CALL_RATE, make_room
+from automate_kernel.operations.error_mapping import retry_after_of
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import BUDGET
 
-__all__ = ["CallRate", "CallRates"]
+__all__ = ["CallRate", "CallRates", "ServiceWait"]
 
+logger: logging.Logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 10.0
+"""A database that has not answered by then is away."""
+# A wait that another process was asked for is known by then.
+_LOOK_SECONDS = 1.0
 # More than any service asks for; a time of a database can't be of any year.
 _LONGEST_SECONDS = 366 * 86_400.0
+_TIMES = ("ends_at", "updated_at")
+# Clocks are corrected by less all the time, and that holds up nobody for long.
+_CLOCK_SLACK = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +93,117 @@ class CallRates:
         # No transaction: who looks holds up nobody.
         with self._storage.begin(atomic=False) as rows:
             where = [Where("id", "eq", rate.id), Where("ends_at", "gt", Now())]
-            found = rows.select(BUDGET, where, columns=("ends_at",))
-            return (found[0]["ends_at"] - rows.now()).total_seconds() if found else 0.0
+            found = rows.select(BUDGET, where, columns=_TIMES)
+            now = rows.now()
+        if not found:
+            return 0.0
+        if _is_ahead(found[0], now):
+            return write(self._storage, None, partial(_put_right, rate=rate))
+        ends_at: datetime = found[0]["ends_at"]
+        return max(0.0, (ends_at - now).total_seconds())
 
     def hold(self, rate: CallRate, seconds: float) -> None:
         """Keep all processes from calling the service for *seconds*, as it has asked."""
         if write(self._storage, None, partial(_held, rate=rate, seconds=seconds)):
             make_room(self._storage)
+
+
+class ServiceWait:
+    """
+    The wait that a service has asked for, as this process knows it by *clock*.
+
+    With *rates* all processes on one database know the wait of this *name*. It is made of names: a
+    hash of a value that stays the same could be guessed from.
+    """
+
+    def __init__(
+        self,
+        name: tuple[str, ...],
+        rates: CallRates | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rate, self._rates, self._clock = CallRate(name), rates, clock
+        self._lock = new_lock()
+        self._looks_at = self._until = float("-inf")
+        self._warned = False
+
+    async def look(self) -> float:
+        """Return the seconds that are left of it; the database is asked once in a second."""
+        with self._lock:
+            now = self._clock()
+            known, fresh = max(self._until - now, 0.0), now < self._looks_at
+            if not fresh:
+                self._looks_at = now + _LOOK_SECONDS
+        rates = self._rates
+        if fresh or rates is None:
+            return known
+        try:
+            wait = await off_the_loop(lambda: rates.wait(self._rate))
+        except AutomateError as error:
+            if not self._warned:
+                text = "waits that a service asks other processes for are unknown: %s"
+                logger.warning(text, error)
+            self._warned = True
+            return known
+        with self._lock:
+            self._warned = False
+            self._until = max(self._until, self._clock() + wait)
+            return max(self._until - self._clock(), 0.0)
+
+    async def turn(self, longest_seconds: float) -> None:
+        """
+        Return once the service takes a call again.
+
+        Raises ``RESOURCE_EXHAUSTED`` with ``retry_after`` at once if that takes longer than
+        *longest_seconds*.
+        """
+        while wait := await self.look():
+            if wait > longest_seconds:
+                raise too_long(wait)
+            await asyncio.sleep(wait)
+
+    async def heed(self, status: int, headers: Mapping[str, Any]) -> None:
+        """Keep all processes from calling if an answer refuses the call, with ``Retry-After``."""
+        if status >= 400 and (wait := retry_after_of(headers)):
+            await self.hold(wait)
+
+    async def hold(self, seconds: float, *paces: CallRate) -> None:
+        """Keep all processes from calling for *seconds*, as the service has asked; *paces* too."""
+        with self._lock:
+            self._until = max(self._until, self._clock() + seconds)
+        rates = self._rates
+        if rates is None:
+            return
+
+        def hold() -> None:
+            for rate in (self._rate, *paces):
+                rates.hold(rate, seconds)
+
+        try:
+            await off_the_loop(hold)
+        except AutomateError as error:
+            logger.warning("other processes don't know that a service asks to wait: %s", error)
+
+
+async def off_the_loop(work: Callable[[], T]) -> T:
+    """Do *work* on a thread: the database may let one wait. Raises ``UNAVAILABLE`` if it does."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        # Not wait_for, which may lose a cancellation before Python 3.12.
+        if (await asyncio.wait([task], timeout=PATIENCE_SECONDS))[0]:
+            return task.result()
+    finally:
+        task.cancel()
+    raise no_count("it does not answer")
+
+
+def no_count(reason: str) -> AutomateError:
+    """Return the error of a call that the database can't count, for a *reason*."""
+    return AutomateError(
+        ErrorCodes.UNAVAILABLE,
+        f"the database can't count the calls to the service, so none is made: {reason}",
+        hint="`retry` of the step makes it once the database answers",
+    )
 
 
 def too_long(wait: float) -> AutomateError:
@@ -98,9 +218,8 @@ def too_long(wait: float) -> AutomateError:
 def _taken(
     rows: Rows, *, rate: CallRate, most: int, longest_wait: float
 ) -> tuple[list[float], bool]:
-    row, opened = _locked(rows, rate)
-    now = rows.now()
-    free = max(row["ends_at"], now)
+    ends_at, now, opened = _locked(rows, rate)
+    free = max(ends_at, now)
     first = (free - now).total_seconds() - rate.ahead
     if first > longest_wait:
         raise too_long(first)
@@ -114,10 +233,10 @@ def _taken(
 
 
 def _held(rows: Rows, *, rate: CallRate, seconds: float) -> bool:
-    row, opened = _locked(rows, rate)
+    ends_at, now, opened = _locked(rows, rate)
     # Calls that are ahead of an even pace wait too.
-    until = rows.now() + timedelta(seconds=min(seconds, _LONGEST_SECONDS) + rate.ahead)
-    if row["ends_at"] < until:
+    until = now + timedelta(seconds=min(seconds, _LONGEST_SECONDS) + rate.ahead)
+    if ends_at < until:
         _move(rows, rate, until)
     return opened
 
@@ -127,15 +246,30 @@ def _move(rows: Rows, rate: CallRate, until: datetime) -> None:
     rows.update(BUDGET, [Where("id", "eq", rate.id)], changes)
 
 
-def _locked(rows: Rows, rate: CallRate) -> tuple[Row, bool]:
-    """Lock the row of *rate*, and return it, and True if it was made for that."""
+def _put_right(rows: Rows, *, rate: CallRate) -> float:
+    """Write the end of a wait by the clock as it is now, and return the seconds until then."""
+    ends_at, now, _ = _locked(rows, rate)
+    _move(rows, rate, ends_at)
+    return max(0.0, (ends_at - now).total_seconds())
+
+
+def _locked(rows: Rows, rate: CallRate) -> tuple[datetime, datetime, bool]:
+    """Lock the row of *rate*; return its end, the time, and True if it was made for that."""
     opened, its = False, [Where("id", "eq", rate.id)]
     while True:
         # Again if another has deleted it in between.
-        if found := rows.select(BUDGET, its, lock=True, columns=("id", "ends_at")):
-            return found[0], opened
+        if found := rows.select(BUDGET, its, lock=True, columns=_TIMES):
+            row, now = found[0], rows.now()
+            # The clock was put back: the wait is as long as it was when it was written.
+            back = row["updated_at"] - now if _is_ahead(row, now) else timedelta()
+            return row["ends_at"] - back, now, opened
         rows.ensure(BUDGET, _new(rate))
         opened = True
+
+
+def _is_ahead(row: Row, now: datetime) -> bool:
+    """Return True if *row* was written by a clock that has been put back since."""
+    return bool(row["updated_at"] - now > _CLOCK_SLACK)
 
 
 def _new(rate: CallRate) -> Sequence[Row]:

@@ -178,7 +178,10 @@ def _begun(action: BulkAction, now: datetime) -> BulkAction:
     if action.per_second is None:
         return action
     next_due = action.paced_from + timedelta(seconds=action.seen / action.per_second)
-    return replace(action, late=action.late + max(0.0, (now - next_due).total_seconds()))
+    late = max(0.0, (now - next_due).total_seconds())
+    # Before it began: the clock was put back, and what comes next would wait that long too.
+    early = max(0.0, (action.paced_from - now).total_seconds())
+    return replace(action, late=action.late + late - early)
 
 
 def _beyond(order: Sequence[str], after: str) -> Iterator[list[Where]]:

@@ -857,6 +857,20 @@ class ExecutionStoreContract:
             clock.advance(1)
         assert taken == [1, 2, 2, 2, 2, 1]
 
+    def test_a_clock_that_is_put_back_holds_no_rate(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """The next are due as if the action had just begun."""
+        for number in range(4):
+            self.fail_one(store, workflow, number)
+        action = BulkAction("resume", {"status": "FAILED"}, per_second=1, target="executions")
+        action = replace(store.run_bulk(action, limit=2), finished=False)
+        clock.advance(-3600)
+        action = store.run_bulk(action)
+        due = [store.outbox.get(self.see(store, each.id).item_id or "") for each in store.find()]
+        left = sorted((item.next_attempt_at - clock()).total_seconds() for item in due if item)
+        assert (action.done, left) == (4, [2, 3, 3600, 3601])
+
     def test_a_bulk_action_is_gone_on_with(
         self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
     ) -> None:

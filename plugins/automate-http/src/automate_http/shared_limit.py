@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
 
 from automate_http.rate_limit import RateLimiter
-from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.base.errors import StorageError
 from automate_kernel.base.forks import new_lock
-from automate_kernel.operations.call_rates import CallRate, CallRates, too_long
+from automate_kernel.operations.call_rates import (
+    PATIENCE_SECONDS,
+    CallRate,
+    CallRates,
+    ServiceWait,
+    no_count,
+    off_the_loop,
+    too_long,
+)
 
-T = TypeVar("T")
 K = TypeVar("K")
-logger: logging.Logger = logging.getLogger(__name__)
 
 # Places for so long are taken at once: the database is asked four times a second at most.
 _SLICE_SECONDS = 0.25
-# A wait that another process was asked for is known by then.
-_LOOK_SECONDS = 1.0
-# A database that has not answered by then is away.
-_PATIENCE_SECONDS = 10.0
 _MOST_KEYS = 1_000
-_SILENT = "it does not answer"
 
 
 class SharedLimit:
@@ -41,7 +41,7 @@ class SharedLimit:
     def __init__(self, limiter: RateLimiter, rates: CallRates, name: tuple[str, ...]) -> None:
         self._limiter, self._rates, self._name = limiter, rates, name
         self._lines: dict[tuple[str, ...], _Line] = {}
-        self._all_waits: dict[tuple[str, ...], _Waits] = {}
+        self._all_waits: dict[tuple[str, ...], ServiceWait] = {}
 
     async def reserve(self, key: str, shared: tuple[str, ...]) -> float:
         """
@@ -58,7 +58,7 @@ class SharedLimit:
         if line is None:
             return 0.0
         place = line.next()
-        return await _off_the_loop(line.take) if place is None else place
+        return await off_the_loop(line.take) if place is None else place
 
     async def held(self, key: str, shared: tuple[str, ...]) -> float:
         """
@@ -73,74 +73,35 @@ class SharedLimit:
 
     async def hold(self, shared: tuple[str, ...], seconds: float) -> None:
         """Let all processes wait for so many *seconds*, as the service has asked this one."""
-        lines = (self._waits(shared), self._line(shared))
-        rates = [each.rate for each in lines if each is not None]
+        line = self._line(shared)
+        await self._waits(shared).hold(seconds, *([line.rate] if line else []))
 
-        def hold() -> None:
-            for rate in rates:
-                self._rates.hold(rate, seconds)
-
-        try:
-            await _off_the_loop(hold)
-        except AutomateError as error:
-            logger.warning("other processes don't know that a service asks to wait: %s", error)
-
-    def _waits(self, shared: tuple[str, ...]) -> _Waits:
-        return self._found(self._all_waits, shared, _Waits, CallRate((*self._name, *shared)))
+    def _waits(self, shared: tuple[str, ...]) -> ServiceWait:
+        name, clock = (*self._name, *shared), self._limiter.clock
+        make = partial(ServiceWait, name, self._rates, clock)
+        return self._found(self._all_waits, shared, make)
 
     def _line(self, shared: tuple[str, ...]) -> _Line | None:
         interval, burst = self._limiter.interval, self._limiter.burst
         if not interval:
             return None
         rate = CallRate(("pace", *self._name, *shared), interval, burst)
-        return self._found(self._lines, shared, _Line, rate)
+        make = partial(_Line, rate, self._rates, self._limiter)
+        return self._found(self._lines, shared, make)
 
     def _found(
         self,
         kept: dict[tuple[str, ...], K],
         shared: tuple[str, ...],
-        kind: Callable[[CallRate, CallRates, RateLimiter], K],
-        rate: CallRate,
+        make: Callable[[], K],
     ) -> K:
         found = kept.get(shared)
         if found is None:
             if len(kept) >= _MOST_KEYS:
                 # Places that were taken are lost with it, and others are taken.
                 kept.clear()
-            found = kept[shared] = kind(rate, self._rates, self._limiter)
+            found = kept[shared] = make()
         return found
-
-
-class _Waits:
-    """The wait that a service has asked some process for, as this one knows it."""
-
-    def __init__(self, rate: CallRate, rates: CallRates, limiter: RateLimiter) -> None:
-        self.rate, self._rates, self._clock = rate, rates, limiter.clock
-        self._lock = new_lock()
-        self._looks_at = self._until = float("-inf")
-        self._warned = False
-
-    async def look(self) -> float:
-        """Return the seconds that are left of it; the database is asked once in a second."""
-        with self._lock:
-            now = self._clock()
-            known, fresh = max(self._until - now, 0.0), now < self._looks_at
-            if not fresh:
-                self._looks_at = now + _LOOK_SECONDS
-        if fresh:
-            return known
-        try:
-            wait = await _off_the_loop(lambda: self._rates.wait(self.rate))
-        except AutomateError as error:
-            if not self._warned:
-                text = "waits that a service asks other processes for are unknown: %s"
-                logger.warning(text, error)
-            self._warned = True
-            return known
-        with self._lock:
-            self._warned = False
-            self._until = self._clock() + wait
-        return wait
 
 
 class _Line:
@@ -168,8 +129,8 @@ class _Line:
 
     def take(self) -> float:
         """Take places from the database, and return the seconds until the first."""
-        if not self._taking.acquire(timeout=_PATIENCE_SECONDS):
-            raise _away(_SILENT)
+        if not self._taking.acquire(timeout=PATIENCE_SECONDS):
+            raise no_count("it does not answer")
         try:
             place = self.next()  # another thread's, which has just taken some
             if place is not None:
@@ -183,23 +144,6 @@ class _Line:
                 self._places.extend(now + each for each in others)
             return first
         except StorageError as error:
-            raise _away(str(error)) from error
+            raise no_count(str(error)) from error
         finally:
             self._taking.release()
-
-
-async def _off_the_loop(work: Callable[[], T]) -> T:
-    """Do *work* on a thread: the database may let one wait. Raises ``UNAVAILABLE`` if it does."""
-    try:
-        with anyio.fail_after(_PATIENCE_SECONDS):
-            return await asyncio.to_thread(work)
-    except TimeoutError:
-        raise _away(_SILENT) from None
-
-
-def _away(reason: str) -> AutomateError:
-    return AutomateError(
-        ErrorCodes.UNAVAILABLE,
-        f"the database can't count the calls to the service, so none is made: {reason}",
-        hint="`retry` of the step makes it once the database answers",
-    )

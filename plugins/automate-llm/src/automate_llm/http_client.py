@@ -12,7 +12,7 @@ import inspect
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +20,8 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from automate_kernel import AutomateError, ErrorCodes
+from automate_kernel import AutomateError, ErrorCodes, ProviderContext
+from automate_kernel.operations.call_rates import ServiceWait
 from automate_kernel.secrets.wire_log import guard_loggers, quiet
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
+# A request that the service wants later than that fails, and its worker is free.
+_LONGEST_WAIT_SECONDS = 5.0
 _PLAIN = ("", "identity")
 # What comes in one piece; any other type may be a stream.
 _WHOLE = ("application/json", "text/html", "text/plain")
@@ -37,10 +40,15 @@ UNREADABLE = "the service's answer can't be read; a proxy's page, perhaps"
 
 
 class HttpClients:
-    """The HTTP clients that a provider has made for its services."""
+    """The HTTP clients that the provider of *ctx* has made for its *services*."""
 
-    def __init__(self) -> None:
+    def __init__(self, ctx: ProviderContext, services: Mapping[str, LlmService]) -> None:
         self._transports: list[_Transport] = []
+        about = ("provider", ctx.key, ctx.tenant_id or "")
+        self._waits = {
+            id(service): ServiceWait((*about, name), ctx.call_rates)
+            for name, service in services.items()
+        }
 
     def client_for(self, provider: type, service: LlmService) -> Any:
         """Return a client for Pydantic AI's *provider*, or None if it takes none."""
@@ -49,7 +57,7 @@ class HttpClients:
             return None
         library = _library_of(str(taken.annotation))
         made: Any = type("_BoundedTransport", (_Transport, library.AsyncBaseTransport), {})
-        transport = made(library, service)
+        transport = made(library, service, self._waits[id(service)])
         self._transports.append(transport)
         guard_loggers(library.__name__, "httpcore", "httpcore2")
         client: Any = type("_QuietClient", (_Quiet, library.AsyncClient), {})
@@ -94,20 +102,23 @@ class _Transport:
     A transport of *library* over one client for each event loop.
 
     Connections belong to the loop that opened them. The clients below it take proxies and
-    certificates from the environment, as those of the services' libraries do.
+    certificates from the environment, as those of the services' libraries do. A request waits as
+    long as the service has asked this process or another to *wait*.
     """
 
-    def __init__(self, library: Any, service: LlmService) -> None:
-        self._library, self._service = library, service
+    def __init__(self, library: Any, service: LlmService, wait: ServiceWait) -> None:
+        self._library, self._service, self._wait = library, service, wait
         self._stream: Any = type("_BoundedStream", (_Stream, library.AsyncByteStream), {})
         self._lock = threading.Lock()
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
     async def handle_async_request(self, request: Any) -> Any:
         """Return the response; raises `AutomateError` if it is none to be read."""
+        await self._wait.turn(_LONGEST_WAIT_SECONDS)
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._service.timeout_seconds
         response = await _until(deadline, self._client().send(request, stream=True))
+        await self._wait.heed(response.status_code, response.headers)
         if problem := _problem(response):
             await response.aclose()
             raise problem

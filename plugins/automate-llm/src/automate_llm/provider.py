@@ -209,7 +209,7 @@ class LlmProvider(BaseProvider):
     def _clients(self) -> HttpClients:
         from automate_llm.http_client import HttpClients
 
-        return HttpClients()
+        return HttpClients(self.ctx, self._settings.services)
 
     async def close(self) -> None:
         """Close the connections."""

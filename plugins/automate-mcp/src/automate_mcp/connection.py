@@ -25,6 +25,7 @@ from mcp.client.streamable_http import streamable_http_client
 from pydantic import ValidationError
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.call_rates import ServiceWait
 from automate_kernel.secrets.wire_log import guard_loggers, quiet
 from automate_mcp.config import McpConfig
 from automate_mcp.http import http_client
@@ -106,12 +107,13 @@ class Connection:
         log: Callable[[str], None],
         logger: logging.Logger,
         signing: RequestSigning | None = None,
+        wait: ServiceWait | None = None,
     ) -> None:
         # "client" is what the SDK calls the logger of its sessions.
         guard_loggers("mcp", "client", "httpx2", "httpcore2")
         self.key: str = key
         """The provider's key."""
-        self._signing = signing
+        self._signing, self._wait = signing, wait
         self._users = 0
         self._config = config
         self._environment = environment
@@ -395,7 +397,7 @@ class Connection:
         config = self._config
         transport: AbstractAsyncContextManager[Any]
         if config.url is not None:
-            transport = _http_transport(config, config.url, self._signing)
+            transport = _http_transport(config, config.url, self._signing, self._wait)
         else:
             transport = process_transport(
                 ProcessServer(
@@ -451,10 +453,10 @@ async def _unchecked(name: str, result: types.CallToolResult) -> None:
 
 @asynccontextmanager
 async def _http_transport(
-    config: McpConfig, url: str, signing: RequestSigning | None
+    config: McpConfig, url: str, signing: RequestSigning | None, wait: ServiceWait | None
 ) -> AsyncIterator[Any]:
     async with (
-        http_client(config, signing) as client,
+        http_client(config, signing, wait) as client,
         streamable_http_client(
             url, http_client=client, max_sse_event_size=config.max_result_bytes
         ) as streams,

@@ -16,24 +16,29 @@ import httpx2
 from mcp.types import INTERNAL_ERROR
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.call_rates import ServiceWait
 from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 from automate_mcp.config import McpConfig
 from automate_mcp.messages import MARK, answer_to, readable
 from automate_mcp.signing import RequestSigning
 
 _SESSION = "mcp-session-id"
+# A request that the server wants later than that fails, and its worker is free.
+_LONGEST_WAIT_SECONDS = 5.0
 # The session's own to understand: a method that isn't there, a session that has ended.
 _PROTOCOL = frozenset({400, 404, 405, 406})
 
 
-def http_client(config: McpConfig, signing: RequestSigning | None = None) -> httpx2.AsyncClient:
+def http_client(
+    config: McpConfig, signing: RequestSigning | None = None, wait: ServiceWait | None = None
+) -> httpx2.AsyncClient:
     """Return the client for the URL of *config*; no proxy or certificate of the environment."""
     headers = {name: value.get_secret_value() for name, value in config.headers.items()}
     if config.token is not None:
         headers["Authorization"] = f"Bearer {config.token.get_secret_value()}"
     return httpx2.AsyncClient(
         transport=BoundedTransport(
-            httpx2.AsyncHTTPTransport(trust_env=False), config.max_result_bytes, signing
+            httpx2.AsyncHTTPTransport(trust_env=False), config.max_result_bytes, signing, wait
         ),
         headers=headers,
         trust_env=False,
@@ -43,30 +48,39 @@ def http_client(config: McpConfig, signing: RequestSigning | None = None) -> htt
 
 
 class BoundedTransport(httpx2.AsyncBaseTransport):
-    """Sends requests by *inner*, with *signing*; takes answers of at most *most* bytes."""
+    """
+    Sends requests by *inner*, with *signing*; takes answers of at most *most* bytes.
+
+    A request is sent once the *wait* is over that the server has asked for.
+    """
 
     def __init__(
         self,
         inner: httpx2.AsyncBaseTransport,
         most: int,
         signing: RequestSigning | None = None,
+        wait: ServiceWait | None = None,
     ) -> None:
         self._inner = inner
+        self._wait = wait if wait is not None else ServiceWait((), None)
         self._most = most
         self._signing = signing
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return the response; that to a POST is an error of JSON-RPC if the request failed."""
         try:
+            await self._wait.turn(_LONGEST_WAIT_SECONDS)
             response = await self._answered(request)
+            await self._wait.heed(response.status_code, response.headers)
             return await self._taken(request, response)
-        except AutomateError as error:  # of the account
+        except AutomateError as error:  # of the account, or of the wait
             return _failed(
                 request,
                 401,
                 error.code,
                 error.message,
                 hint=error.hint,
+                retry_after=error.retry_after,
                 retryable=error.retryable,
                 sent=False,
             )

@@ -162,8 +162,12 @@ class McpProvider(BaseProvider):
         return made if made is not None else await asyncio.to_thread(self._made, account)
 
     def _made(self, account: OAuthAccount | None) -> ToolServer:
+        from automate_kernel.operations.call_rates import ServiceWait
         from automate_mcp.connection import Connection
         from automate_mcp.tool_server import ToolServer
+
+        key = account.key if account is not None else ""
+        about = ("provider", self.ctx.key, self.ctx.tenant_id or "", key)
 
         def connect(changed: Callable[[], None]) -> Connection:
             return Connection(
@@ -174,9 +178,9 @@ class McpProvider(BaseProvider):
                 log=self._log,
                 logger=self.ctx.logger,
                 signing=RequestSigning(account, self.ctx.secrets) if account is not None else None,
+                wait=ServiceWait(about, self.ctx.call_rates),
             )
 
-        key = account.key if account is not None else ""
         ended: list[ToolServer] = []
         with self._lock:
             if key not in self._servers:

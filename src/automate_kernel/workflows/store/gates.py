@@ -35,6 +35,8 @@ _NOBODY = "00000000-0000-0000-0000-000000000000"
 # A gate that nobody has come to for so long is forgotten: it would be made anew as it is.
 _FORGOTTEN_SECONDS = 86_400.0
 _PAGE = 1000
+# Clocks are corrected by less all the time, and that holds up nobody for long.
+_CLOCK_SLACK = timedelta(seconds=1)
 
 
 def announce_skipped(
@@ -132,11 +134,21 @@ def begin_time(rows: Rows, admission: Admission, gates: Mapping[str, Row]) -> da
     now = rows.now()
     # Rounded up: a timestamp holds microseconds, and no start may come too early.
     apart = timedelta(microseconds=math.ceil(limit.per / limit.limit * 1_000_000))
-    full_at = max(gates[admission.rate_gate]["created_at"], now)
+    full_at = max(_full_at(rows, gates[admission.rate_gate], now), now)
     begins = full_at - ((limit.burst or limit.limit) - 1) * apart
     full_at += apart
     rows.update(DEBOUNCE, [Where("id", "eq", admission.rate_gate)], {"created_at": full_at})
     return begins if begins > now else None
+
+
+def _full_at(rows: Rows, gate: Row, now: datetime) -> datetime:
+    """Return the time of a rate's *gate*, by the clock as it is if that was put back since."""
+    full_at: datetime = gate["created_at"]
+    if full_at - now > _CLOCK_SLACK:
+        last = [Where("id", "eq", gate["execution_id"]), Where("created_at", "gt", Now())]
+        for came in rows.select(EXECUTION, last, columns=("created_at",)):
+            full_at -= came["created_at"] - now
+    return full_at
 
 
 def has_begun(rows: Rows, execution_id: str) -> bool:
@@ -191,8 +203,13 @@ def postpone(
 def _quiet_at(rows: Rows, debounce: Debounce, gate: Row) -> datetime | float:
     if debounce.at_most is None:
         return debounce.for_
-    latest: datetime = gate["created_at"] + timedelta(seconds=debounce.at_most)
-    return min(latest, rows.now() + timedelta(seconds=debounce.for_))
+    first, now = gate["created_at"], rows.now()
+    if first > now:
+        # The clock was put back: the first event is as far away as it can be.
+        first = now
+        rows.update(DEBOUNCE, [Where("id", "eq", gate["id"])], {"created_at": now})
+    latest: datetime = first + timedelta(seconds=debounce.at_most)
+    return min(latest, now + timedelta(seconds=debounce.for_))
 
 
 def gates_of(admissions: Sequence[Admission]) -> list[str]:

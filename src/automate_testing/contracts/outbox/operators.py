@@ -382,6 +382,18 @@ class ControlContract(StoreHooks):
         assert self.see(store, late).status is ItemStatus.FAILED
         assert self.see(store, meant[1]).next_attempt_at == time()
 
+    def test_a_clock_that_is_put_back_holds_no_rate(
+        self, store: OutboxStore, time: FakeClock
+    ) -> None:
+        """The next are due as if the action had just begun."""
+        ids = self.some_failed(store, 4)
+        action = BulkAction("requeue", {"status": "FAILED"}, per_second=1)
+        action = store.run_bulk(action, limit=2)
+        time.advance(-3600)
+        store.run_bulk(replace(action, finished=False))
+        due = [self.see(store, each).next_attempt_at - time() for each in ids]
+        assert [at.total_seconds() for at in due] == [3600, 3601, 2, 3]
+
     def test_reschedule_what_matches(self, store: OutboxStore) -> None:
         """Waiting items are put off."""
         store.enqueue_many(NewItem("k") for _ in range(3))
