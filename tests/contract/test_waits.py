@@ -184,14 +184,6 @@ def test_an_event_before_the_execution_answers_nothing(paying: World) -> None:
     assert paying.status(one) is RUNNING
 
 
-def test_one_event_answers_many_executions(paying: World) -> None:
-    """Each of them takes it."""
-    several = [paying.start("paying", {"order": 1}) for _ in range(3)]
-    paying.kernel.emit("order.paid", {"order": 1})
-    paying.run()
-    assert {paying.status(each) for each in several} == {COMPLETED}
-
-
 def test_an_event_answers_one_step_of_an_execution(world: World) -> None:
     """A second wait takes the next one."""
     world.add("twice", {"id": "a", "wait_for": PAID}, {"id": "b", "wait_for": PAID})
@@ -321,16 +313,6 @@ def chain(world: World) -> World:
                   {"order": "{{ event.payload.order }}", "n": "{{ event.payload.n + 1 }}"}}
               )  # fmt: skip
     return world
-
-
-def test_an_event_counts_once_in_a_chain(chain: World) -> None:
-    """What the one before has taken doesn't answer the one that goes on."""
-    chain.start("chain", {"order": 1, "n": 0})
-    for number in range(3):
-        assert len(chain.called) == number
-        chain.kernel.emit("order.paid", {"order": 1})
-        chain.run()
-    assert chain.called == [0, 1, 2]
 
 
 def test_a_chain_misses_no_event(chain: World) -> None:
@@ -542,15 +524,6 @@ def test_a_wait_times_out(world: World, on_timeout: str) -> None:
     )  # fmt: skip
     assert world.status(one) is (COMPLETED if on_timeout == "continue" else FAILED)
     assert not world.rows(WAIT)
-
-
-def test_an_event_in_the_moment_of_the_timeout_counts(world: World) -> None:
-    """Both are due when a worker looks."""
-    world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})
-    one = world.start("hurried", {"order": 1})
-    world.kernel.emit("order.paid", {"order": 1})
-    world.later(3600)
-    assert world.status(one) is COMPLETED
 
 
 @pytest.mark.parametrize("sent", ["event", "signal"])
@@ -1176,25 +1149,6 @@ def test_a_wait_begins_anew_when_its_execution_is_resumed(world: World) -> None:
     assert world.status(one) is COMPLETED
 
 
-def test_waits_beside_each_other(world: World) -> None:
-    """An execution is parked until the first of several ends."""
-    world.add(
-        "both",
-        {"id": "paid", "wait_for": PAID},
-        {"id": "nap", "sleep": "1h", "needs": []},
-        {"id": "go", "wait_for": {"signal": "go"}, "needs": []},
-        {"id": "end", "action": "note", "needs": ["paid", "nap", "go"]},
-    )
-    one = world.start("both", {"order": 1})
-    assert {run.status for run in world.see(one).steps} == {StepStatus.WAITING}
-    world.kernel.signal(one, "go")
-    world.later(3601)
-    assert (world.step(one, "go"), world.step(one, "nap")) == ("COMPLETED", "COMPLETED")
-    world.kernel.emit("order.paid", {"order": 1})
-    world.run()
-    assert world.status(one) is COMPLETED
-
-
 def test_waits_for_each_element(world: World) -> None:
     """As many as the concurrency allows wait at once."""
     wait = {"event": "part.done", "match": {"part": "{{ item }}"}}
@@ -1303,7 +1257,6 @@ def nested(world: World) -> World:
               output="{{ event.payload.n * 2 }}")  # fmt: skip
     call = {"id": "sub", "workflow": "child", "input": {"n": "{{ event.payload.n }}"}}
     world.add("parent", call, output="{{ steps.sub.output }}")
-    world.add("grandparent", {**call, "workflow": "parent"}, output="{{ steps.sub.output }}")
     return world
 
 
@@ -1460,23 +1413,6 @@ def test_a_retry_starts_another(world: World) -> None:
     assert {each.status for each in world.children(one)} == {CANCELLED}
 
 
-def test_a_parent_that_is_resumed_from_a_step_starts_another(world: World) -> None:
-    """That step runs anew: the failed one is not asked again."""
-    world.add("child", {"id": "nap", "sleep": "1h"}, {"id": "a", "action": "fail"})
-    world.add("parent", {"id": "sub", "workflow": "child"})
-    one = world.start("parent")
-    world.later(3601)
-    assert world.status(one) is FAILED
-    world.kernel.executions.resume(one, step_id="sub")
-    world.run()
-    assert world.status(one) is RUNNING
-    assert sorted(each.status for each in world.children(one)) == ["FAILED", "RUNNING"]
-    (waiting,) = world.see(one).steps
-    assert waiting.output["execution_id"] in {each.id for each in world.children(one)}
-    world.later(3601)
-    assert world.status(one) is FAILED
-
-
 @pytest.fixture
 def breaking(world: World) -> World:
     """A world with a workflow that pays before it breaks, until `broken` is empty."""
@@ -1493,48 +1429,7 @@ def breaking(world: World) -> World:
               output="{{ steps.go.output }}")  # fmt: skip
     call = {"id": "sub", "workflow": "child", "input": {"n": "{{ event.payload.n }}"}}
     world.add("parent", call, output="{{ steps.sub.output }}")
-    world.add("grandparent", {**call, "workflow": "parent"}, output="{{ steps.sub.output }}")
     return world
-
-
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("how", ["resume", "retry_step"])
-def test_a_resumed_parent_resumes_its_sub_workflow(breaking: World, how: str, times: int) -> None:
-    """Through two levels: what has completed there is not done again."""
-    one = breaking.start("grandparent", {"n": 3})
-    executions = breaking.kernel.executions
-    for number in range(times):
-        assert breaking.status(one) is FAILED
-        if number == times - 1:
-            breaking.broken.clear()  # type: ignore[attr-defined]
-        assert executions.resume(one) if how == "resume" else executions.retry_step(one, "sub")
-        breaking.run()
-    assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, 3)
-    assert breaking.called == [3] and len(executions.find()) == 3
-    assert not breaking.rows(WAIT)
-
-
-def test_a_sub_workflow_that_was_mended_begins_anew(breaking: World) -> None:
-    """Its new definition may be what mends it."""
-    one = breaking.start("parent", {"n": 3})
-    deployed = World(breaking.kernel.storage, breaking.clock)
-    deployed.add("child", {"id": "pay", "action": "note", "input": {"what": "mended"}},
-                 output="mended")  # fmt: skip
-    deployed.kernel.executions.resume(one)
-    deployed.run()
-    assert (deployed.see(one).output, deployed.called) == ("mended", ["mended"])
-    assert sorted(each.status for each in deployed.children(one)) == ["COMPLETED", "FAILED"]
-
-
-def test_a_sub_workflow_with_another_input_begins_anew(breaking: World) -> None:
-    """The corrected definition of its parent gives it that."""
-    one = breaking.start("parent", {"n": 3})
-    call = {"id": "sub", "workflow": "child", "input": {"n": "{{ event.payload.n + 1 }}"}}
-    corrected = {"name": "parent", "trigger": {"type": "manual"}, "steps": [call]}
-    breaking.broken.clear()  # type: ignore[attr-defined]
-    breaking.kernel.executions.resume(one, definition=load_workflow(corrected))
-    breaking.run()
-    assert (breaking.status(one), breaking.called) == (COMPLETED, [3, 4])
 
 
 def test_a_step_that_starts_no_sub_workflow_any_more_runs_as_it_is_now(breaking: World) -> None:
@@ -1580,30 +1475,6 @@ def test_a_sub_workflow_that_was_resumed_by_itself_is_taken_over(
     breaking.run()
     assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, 3)
     assert breaking.called == [3] and len(breaking.children(one)) == 1
-
-
-def test_of_a_list_all_go_on_that_did_not_complete(breaking: World) -> None:
-    """One has failed, and the others were cancelled for that."""
-    breaking.add("slow", {"id": "pay", "action": "note", "input": {"what": "{{ event.payload }}"}},
-                 {"id": "nap", "sleep": "{{ event.payload }}h"},
-                 {"id": "go", "action": "shop.break", "input": {"what": "{{ event.payload }}"}},
-                 output="{{ steps.go.output }}")  # fmt: skip
-    each = {"id": "sub", "workflow": "slow", "for_each": [0, 1, 2, 3], "concurrency": 3,
-            "input": "{{ item }}"}  # fmt: skip
-    breaking.add("many", each, output="{{ steps.sub.output }}")
-    breaking.add("block", {"id": "box", "steps": [each]}, output="{{ steps.box.output }}")
-    for workflow in ("many", "block"):
-        breaking.called.clear()
-        breaking.broken.append(True)  # type: ignore[attr-defined]
-        one = breaking.start(workflow)
-        assert breaking.status(one) is FAILED and sorted(breaking.called) == [0, 1, 2]
-        assert {child.status for child in breaking.children(one)} == {FAILED, CANCELLED}
-        breaking.broken.clear()  # type: ignore[attr-defined]
-        breaking.kernel.executions.resume(one)
-        for _ in range(3):
-            breaking.later(3 * 3600)
-        assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, [0, 1, 2, 3])
-        assert sorted(breaking.called) == [0, 1, 2, 3] and len(breaking.children(one)) == 4
 
 
 def test_one_that_took_too_long_goes_on_with_all_its_time(world: World) -> None:
@@ -1691,29 +1562,6 @@ def test_a_sub_workflow_of_code_goes_on(breaking: World, changed: bool) -> None:
     assert (breaking.status(one), breaking.see(one).error) == (COMPLETED, None)
     assert breaking.called == ["inner", "instead"][: 1 + changed]
     assert [run.status for run in breaking.see(one).steps] == ["COMPLETED"]
-
-
-def test_a_sub_workflow_that_has_undone_its_work_begins_anew(breaking: World) -> None:
-    """It can't go on: there is nothing left of what it had done."""
-    kernel = breaking.kernel
-
-    def pay_back() -> None:
-        breaking.called.append("paid back")
-
-    @kernel.workflow
-    async def inner(ctx: WorkflowContext) -> str:
-        await ctx.call("note", what="paid")
-        with ctx.compensate(pay_back):
-            await ctx.call("shop.break")
-        return "done"
-
-    breaking.add("outer", {"id": "sub", "workflow": "inner"}, output="{{ steps.sub.output }}")
-    one = breaking.start("outer")
-    assert (breaking.status(one), breaking.called) == (FAILED, ["paid", "paid back"])
-    breaking.broken.clear()  # type: ignore[attr-defined]
-    kernel.executions.resume(one)
-    breaking.run()
-    assert (breaking.status(one), breaking.called) == (COMPLETED, ["paid", "paid back", "paid"])
 
 
 def test_a_recursion_without_an_end_fails(world: World) -> None:

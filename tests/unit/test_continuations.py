@@ -164,17 +164,6 @@ PARENT = {
 }
 
 
-def test_a_parent_waits_for_the_end_of_the_chain(book: Book) -> None:
-    book.kernel.add_workflow(define(READ, NEXT, output=OUTPUT))
-    book.kernel.add_workflow(define(PARENT, name="parent", output="{{ steps.all.output }}"))
-    execution = book.see(book.kernel.start("parent", {"last": 4}))
-    book.kernel.run_until_idle()
-    assert book.see(execution.id).output == "page 4"
-    assert book.read == [1, 2, 3, 4]
-    children = [one for one in book.kernel.executions.find() if one.parent_id == execution.id]
-    assert len(children) == 4
-
-
 def test_a_failure_at_the_end_of_the_chain_comes_up(book: Book) -> None:
     book.kernel.add_workflow(define(READ, NEXT))
     book.kernel.add_workflow(define(PARENT, name="parent"))
