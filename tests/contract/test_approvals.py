@@ -288,37 +288,6 @@ def test_elements_of_a_list_are_decided_one_by_one(world: World) -> None:
     assert world.see(one).output == [True, False]
 
 
-def test_a_decision_is_taken_up_while_another_branch_works(local: World) -> None:
-    """A worker that has the execution looks for decisions meanwhile."""
-    started, go_on = threading.Event(), threading.Event()
-
-    @local.kernel.action
-    def slow() -> str:
-        started.set()
-        assert go_on.wait(PATIENCE)
-        return "slow"
-
-    local.add(
-        {"id": "ok", "approval": {"title": "Pay?"}, "needs": []},
-        {"id": "long", "action": "slow", "needs": []},
-        {"id": "then", "action": "note", "needs": ["ok"], "input": {"what": "decided"}},
-    )
-    one = local.kernel.start("w")
-    worker = local.kernel.worker(poll_seconds=0.01)
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        assert started.wait(PATIENCE)
-        until(lambda: local.kernel.approvals.get(one, "ok") is not None)
-        local.kernel.approvals.approve(one, "ok", by="ann")
-        until(lambda: local.called == ["decided"])
-    finally:
-        go_on.set()
-        until(lambda: local.see(one).status == "COMPLETED")
-        worker.stop()
-        thread.join(PATIENCE)
-
-
 def test_a_decision_in_time_counts_while_another_branch_works(local: World) -> None:
     """The worker that holds the execution looks once more before it says that nobody decided."""
     go_on = threading.Event()

@@ -602,6 +602,14 @@ def test_for_each_fails_with_its_first_failed_element() -> None:
     assert world.row.error == "step 'a' failed: element 1: it broke"
 
 
+def test_of_several_failed_elements_the_first_of_the_list_is_reported() -> None:
+    """Whichever failed first: the same input gives the same error each time."""
+    world = World(workflow(each(concurrency=2)), payload=[1, 2])
+    world.finish("a", fails(), 1)
+    world.finish("a", fails(), 0)
+    assert world.row.error == "step 'a' failed: element 0: it broke"
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_for_each_that_failed_leaves_no_retry_behind(first: int) -> None:
     """An element that waits for its retry is cancelled when another fails, and the workflow goes on."""

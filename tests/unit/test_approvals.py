@@ -97,17 +97,6 @@ def test_the_second_decision_loses_and_learns_who_was_first(kernel: Kernel) -> N
     assert [decision["approved"] for decision in sent(kernel)] == [False]
 
 
-def test_a_decision_is_part_of_the_host_s_transaction(kernel: Kernel) -> None:
-    """If that is rolled back nobody has decided."""
-    execution_id = ask(kernel)
-    with pytest.raises(ZeroDivisionError), kernel.storage.begin() as rows:
-        kernel.approvals.approve(execution_id, "ok", by="ann", transaction=rows.native)
-        raise ZeroDivisionError
-    assert sent(kernel) == []
-    kernel.approvals.reject(execution_id, "ok", by="bob")
-    assert [decision["by"] for decision in sent(kernel)] == ["bob"]
-
-
 @pytest.mark.parametrize(
     ("allowed", "by", "roles", "may"),
     [
@@ -350,16 +339,6 @@ def test_bad_links_of_every_kind_are_answered_alike(kernel: Kernel, clock: FakeC
     clock.advance(61)
     answers.add(refused(ErrorCodes.NOT_FOUND, kernel.approvals.by_token, good))
     assert len(answers) == 1
-
-
-def test_a_link_to_an_earlier_asking_is_used_up(kernel: Kernel) -> None:
-    """A step that is run again asks anew, and old mails decide nothing."""
-    execution_id = ask(kernel)
-    token = kernel.approvals.token(execution_id, "ok", by="ann")
-    again = {"title": "Pay it back?", "asked": new_id()}
-    with kernel.storage.begin() as rows:
-        rows.update(WAIT, [Where("execution_id", "eq", execution_id)], {"details": again})
-    refused(ErrorCodes.NOT_FOUND, kernel.approvals.by_token, token)
 
 
 def test_a_link_without_a_timeout_ends_after_thirty_days(kernel: Kernel, clock: FakeClock) -> None:

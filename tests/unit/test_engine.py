@@ -55,21 +55,6 @@ def item_status(kernel: Kernel, item_id: str) -> ItemStatus:
 # -- context ---------------------------------------------------------------------------------------
 
 
-def test_async_steps_see_the_item_that_is_handled(kernel: Kernel) -> None:
-    """An async step has the context variables of its execution, as a plain one has."""
-    seen: list[OutboxItem | None] = []
-
-    @kernel.action
-    async def look() -> None:
-        seen.append(current_item())
-
-    add(kernel, "looking", {"id": "a", "action": "look"})
-    with working(kernel):
-        one = kernel.start("looking")
-        until(lambda: is_over(kernel, one))
-    assert [item and item.id for item in seen] == [execution(kernel, one).item_id]
-
-
 # -- calls that end in an unusual way --------------------------------------------------------------
 
 
@@ -211,53 +196,6 @@ def test_a_worker_of_events_alone_leaves_executions_to_others(kernel: Kernel) ->
 
 
 # -- steps that wait for a thread ------------------------------------------------------------------
-
-
-def two_on_one_thread(kernel: Kernel) -> tuple[list[str], threading.Event, threading.Event]:
-    """Define a workflow of two steps, of which the second waits for the thread of the first."""
-    made: list[str] = []
-    begun, go = threading.Event(), threading.Event()
-
-    @kernel.action
-    def work(name: str) -> None:
-        made.append(name)
-        begun.set()
-        assert go.wait(PATIENCE)
-
-    steps = [{"id": n, "action": "work", "input": {"name": n}, "needs": []} for n in "ab"]
-    add(kernel, "two", *steps)
-    return made, begun, go
-
-
-def test_a_step_that_waits_for_a_thread_is_not_begun_once_cancelled(kernel: Kernel) -> None:
-    """Nothing more begins of an execution that is cancelled."""
-    made, begun, go = two_on_one_thread(kernel)
-    with working(kernel, slots=1) as worker:
-        one = kernel.start("two")
-        assert begun.wait(PATIENCE)
-        kernel.executions.cancel(one)
-        until(lambda: all(task.asked for task in worker._in_flight.tasks.values()))
-        go.set()
-        until(lambda: worker.in_flight == 0)
-    assert made == ["a"]
-    assert execution(kernel, one).status is ExecutionStatus.CANCELLED
-
-
-def test_a_step_that_waits_for_a_thread_is_given_back_at_a_stop(kernel: Kernel) -> None:
-    """A worker that stops makes the calls that run, and leaves the others to the next one."""
-    made, begun, go = two_on_one_thread(kernel)
-    with working(kernel, slots=1) as worker:
-        one = kernel.start("two")
-        assert begun.wait(PATIENCE)
-        worker.stop()
-        go.set()
-    assert made == ["a"]
-    item = kernel.outbox.get(execution(kernel, one).item_id or "")
-    assert item is not None and item.status is ItemStatus.PENDING
-    kernel.run_until_idle()
-    assert made == ["a", "b"]
-    assert [run.attempts for run in execution(kernel, one).steps] == [1, 1]
-    assert execution(kernel, one).status is ExecutionStatus.COMPLETED
 
 
 # -- timers ----------------------------------------------------------------------------------------

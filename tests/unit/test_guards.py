@@ -348,58 +348,6 @@ def test_a_rate_says_when_the_next_item_may_start() -> None:
 # -- workflows ---------------------------------------------------------------------------------
 
 
-def test_the_first_element_of_the_list_that_failed_is_the_one_that_is_reported() -> None:
-    """Whichever failed first: the same input gives the same error each time."""
-    kernel = Kernel()
-
-    @kernel.action("note.it")
-    async def note(position: int) -> None:
-        await asyncio.sleep(0.05 if position == 1 else 0)
-        raise AutomateError(ErrorCodes.INVALID_ARGUMENT, f"number {position}")
-
-    kernel.add_workflow(
-        {
-            "name": "each",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {
-                    "id": "all",
-                    "action": "note.it",
-                    "for_each": "{{ [0, 1, 2, 3] }}",
-                    "concurrency": 4,
-                    "input": {"position": "{{ item }}"},
-                }
-            ],
-        }
-    )
-    execution = kernel.run("each")
-    assert execution.status == "FAILED"
-    assert "element 0" in (execution.error or "")
-
-
-def test_a_step_of_on_failure_that_fails_leaves_the_first_error() -> None:
-    """The reason of the failure is what an operator looks for."""
-    kernel = Kernel()
-
-    @kernel.action("note.it")
-    def note(text: str) -> None:
-        raise AutomateError(ErrorCodes.INVALID_ARGUMENT, text)
-
-    step = {"action": "note.it"}
-    kernel.add_workflow(
-        {
-            "name": "two",
-            "trigger": {"type": "manual"},
-            "steps": [{**step, "id": "first", "input": {"text": "the reason"}}],
-            "on_failure": [{**step, "id": "second", "input": {"text": "the recovery"}}],
-        }
-    )
-    execution = kernel.run("two")
-    assert execution.status == "FAILED"
-    assert "the reason" in (execution.error or "")
-    assert "the recovery" not in (execution.error or "")
-
-
 def test_an_execution_whose_definition_is_gone_says_so() -> None:
     """Somebody deleted the row by hand: data is lost, and nothing is guessed."""
     kernel = Kernel()

@@ -160,15 +160,6 @@ def test_aemit_belongs_to_an_async_session(sqlite_engine: sa.Engine, commits: bo
     assert len(kernel.outbox.find()) == len(found) + 1
 
 
-def test_emit_and_aemit_take_the_same(kernel: Kernel) -> None:
-    """Whatever one of them takes, the other does, labels among it."""
-    assert inspect.signature(Kernel.emit).parameters == inspect.signature(Kernel.aemit).parameters
-    item_id = asyncio.run(kernel.aemit("e", labels={"order": 4711}))
-    item = kernel.outbox.get(item_id)
-    assert item is not None
-    assert item.labels == {"order": "4711"}
-
-
 def test_what_is_no_event_is_refused(kernel: Kernel) -> None:
     """A name is needed, and a payload that can be stored."""
     with pytest.raises(PayloadError, match="order.created"):
@@ -202,20 +193,6 @@ def test_start_in_a_transaction(sqlite_engine: sa.Engine) -> None:
     with Session(sqlite_engine) as session, session.begin():
         execution_id = kernel.start("order-notify", {"lines": []}, transaction=session)
     assert kernel.executions.get(execution_id) is not None
-
-
-def test_an_execution_keeps_the_definition_that_it_began_with(posted: list[str]) -> None:
-    """A process with a newer workflow finishes what began with the older one."""
-    storage = MemoryStorage()
-    old, new = kernel_on(storage), kernel_on(storage)
-    for kernel in (old, new):
-        add_actions(kernel, posted)
-    old.add_workflow(ORDER)
-    steps = [ORDER["steps"][0], {**ORDER["steps"][1], "input": {"text": "new"}}]
-    new.add_workflow({**ORDER, "steps": steps})
-    old.start("order-notify", {"lines": [7]})
-    new.run_until_idle()
-    assert posted == ["7 EUR"]
 
 
 # -- working ---------------------------------------------------------------------------------------
@@ -338,28 +315,6 @@ def test_what_is_given_up_is_told_only_once_it_is_committed() -> None:
     kernel._failures._waiting.pop()
     kernel._failures.send()
     assert [one for one, _ in watcher.failed] == [first]
-
-
-def test_an_execution_that_is_given_up_has_failed(clock: FakeClock) -> None:
-    """An execution whose workers all died is FAILED, and its signal is sent."""
-    kernel = kernel_on(MemoryStorage(clock), lease_seconds=10)
-    kernel.add_workflow(ORDER)
-    execution_id = kernel.start("order-notify")
-    heard = []
-
-    def note(sender: Any, execution: Any, error: AutomateError) -> None:
-        heard.append((execution.id, execution.status, error.message))
-
-    with signals.workflow_failed.connected_to(note, sender=kernel):
-        for _ in range(10):
-            kernel.outbox.claim_batch("dies")
-            clock.advance(11)
-            kernel.outbox.reap()
-            clock.advance(86_400)
-        kernel.run_until_idle()
-    ((told, status, message),) = heard
-    assert (told, status) == (execution_id, ExecutionStatus.FAILED)
-    assert "given up after 10 attempts" in message
 
 
 # -- calling ---------------------------------------------------------------------------------------
@@ -762,24 +717,6 @@ def test_a_hook_that_fails_to_configure_is_named(
     said = f"{raised.value} {caplog.text}"
     assert "hook 'loud' failed in automate_configure: " in said
     assert "disabled=['hook:loud']" in said
-
-
-def twins(owner):
-    """Each pair of a plain function and its asynchronous twin."""
-    for name, function in vars(owner).items():
-        twin = getattr(owner, f"a{name}", None)
-        if inspect.isfunction(function) and inspect.iscoroutinefunction(twin):
-            yield function, twin
-
-
-def test_a_call_and_its_asynchronous_twin_take_the_same():
-    """What the one refuses or means, the other does too."""
-    found = list(twins(Kernel))
-    assert {function.__name__ for function, _ in found} >= {"emit", "invoke"}
-    for function, twin in found:
-        assert inspect.signature(function) == inspect.signature(twin)
-        kinds = {parameter.kind for parameter in inspect.signature(twin).parameters.values()}
-        assert inspect.Parameter.VAR_KEYWORD not in kinds
 
 
 @pytest.mark.parametrize("method", ["emit", "invoke", "start", "sweep", "__init__"])

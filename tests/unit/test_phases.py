@@ -69,24 +69,6 @@ def test_a_failure_undoes_what_was_done_against_its_order() -> None:
     assert world.row.error == "step 'd' failed: it broke"
 
 
-def test_a_success_runs_what_is_under_finally_alone() -> None:
-    """Nothing is undone, and neither on_failure nor on_cancel runs."""
-    world = World(workflow(undoable("a"), **CLEANERS, output="{{ steps.a.output }}"))
-    world.finish("a", 7)
-    assert finish_all(world) == ["close"]
-    assert (world.row.status, world.row.output) == (COMPLETED, 7)
-
-
-def test_what_is_in_flight_ends_before_anything_is_undone() -> None:
-    """A step beside the one that failed is undone as well, if it succeeds."""
-    world = World(workflow(undoable("a"), step("b", needs=[])))
-    world.finish("b", fails())
-    assert world.in_flight == ["a"]
-    world.finish("a")
-    assert finish_all(world) == ["a.compensate"]
-    assert world.row.status is FAILED
-
-
 @pytest.mark.parametrize(
     ("length", "status"), [(3, StepStatus.CANCELLED), (2, StepStatus.COMPLETED)]
 )

@@ -205,18 +205,6 @@ def test_run_until_idle_inside_a_worker_that_stops(kernel: Kernel) -> None:
 # -- parallel steps --------------------------------------------------------------------------------
 
 
-def test_steps_without_needs_run_beside_each_other(kernel: Kernel) -> None:
-    """Two steps that wait for each other both end."""
-    together = threading.Barrier(2)
-
-    @kernel.action("do.it")
-    def do() -> None:
-        together.wait(PATIENCE)
-
-    define(kernel, step("a"), step("b", needs=[]))
-    assert kernel.run("w").status is ExecutionStatus.COMPLETED
-
-
 def test_a_short_retry_beside_a_long_step(kernel: Kernel) -> None:
     """A retry is made when it is due, while another step still runs."""
     retried = Gate()
@@ -339,22 +327,6 @@ def test_who_lost_the_execution_calls_nothing_more(
     clock.advance(86_400)
     kernel.run_until_idle()
     assert calls == ["a", "a", "b"]
-
-
-def test_a_cancelled_execution_goes_no_further(kernel: Kernel) -> None:
-    """A step that runs is not interrupted, but nothing follows it, and its item is done."""
-    calls = []
-
-    @kernel.action("do.it")
-    def do(execution_id: str) -> None:
-        calls.append(1)
-        assert kernel.executions.cancel(execution_id)
-
-    given = {"execution_id": "{{ execution.id }}"}
-    define(kernel, step("a", input=given), step("b", input=given))
-    execution = kernel.run("w")
-    assert (execution.status, len(calls)) == (ExecutionStatus.CANCELLED, 1)
-    assert wake_item(kernel, execution.id).status is ItemStatus.COMPLETED
 
 
 def test_an_item_of_before_the_resume_drives_nothing(kernel: Kernel) -> None:
@@ -487,39 +459,6 @@ def test_a_lease_that_ran_out_unnoticed(storage: Failing, taken: bool) -> None:
         assert calls == ([0] if taken else [0, 1, 2])
         assert task.lost is taken
         assert see(kernel, execution_id).status.finished is not taken
-
-
-def test_an_async_step_that_is_cancelled_before_it_begins(kernel: Kernel) -> None:
-    """Its execution is let go of, though the event loop was busy when both were asked for."""
-    begun, go, handed_over = Gate(), Gate(), Gate()
-    calls: list[str] = []
-
-    def note(sender: Any, **_: Any) -> None:
-        handed_over.set()
-
-    @kernel.action("do.it")
-    async def do(name: str) -> None:
-        calls.append(name)
-        if name == "busy":
-            begun.set()
-            go.pass_()
-
-    define(kernel, step("a", input={"name": "{{ event.payload.name }}"}))
-    worker, thread = start_worker(kernel)
-    kernel.start("w", {"name": "busy"})
-    begun.pass_()
-    with signals.step_started.connected_to(note, sender=kernel):
-        execution_id = kernel.start("w", {"name": "late"})
-        handed_over.pass_()
-    assert kernel.executions.cancel(execution_id)
-    item_id = see(kernel, execution_id).item_id or ""
-    until(lambda: worker._in_flight.tasks[item_id].asked)
-    go.set()
-    until(lambda: not worker.in_flight)
-    worker.stop()
-    joined(thread)
-    assert calls == ["busy"]
-    assert see(kernel, execution_id).status is ExecutionStatus.CANCELLED
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
@@ -704,35 +643,6 @@ def test_two_calls_that_can_not_be_saved_give_the_execution_back_once(
     worker.stop()
     joined(thread)
     assert (worker.stats.retried, worker.stats.lost) == (1, 0)
-
-
-def test_many_executions_share_the_worker(kernel: Kernel) -> None:
-    """A hundred executions under one worker all end, each step once."""
-    calls: Counter[tuple[str, int]] = Counter()
-    lock, done = threading.Lock(), Gate()
-
-    @kernel.action("do.it")
-    def do(execution_id: str, n: int) -> int:
-        with lock:
-            calls[execution_id, n] += 1
-        return n
-
-    def note(sender: Any, **_: Any) -> None:
-        ended.append(1)
-        if len(ended) == 100:
-            done.set()
-
-    ended: list[int] = []
-    given = {"execution_id": "{{ execution.id }}", "n": "{{ index }}"}
-    define(kernel, step("a", for_each=[1, 2, 3], concurrency=3, input=given))
-    ids = [kernel.start("w") for _ in range(100)]
-    with signals.workflow_completed.connected_to(note, sender=kernel):
-        worker, thread = start_worker(kernel)
-        done.pass_()
-        worker.stop()
-        joined(thread)
-    assert calls == Counter({(one, n): 1 for one in ids for n in range(3)})
-    assert worker.stats.completed == worker.stats.total == 100
 
 
 def test_an_output_is_encoded_once(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,24 +212,6 @@ def test_an_async_step_that_runs_is_cancelled(live_shop: Shop) -> None:
     assert run.status == "CANCELLED"
 
 
-def test_a_plain_step_can_see_that_its_execution_is_cancelled(live_shop: Shop) -> None:
-    """``cancelling()`` is true in it, though its execution goes on to clean up."""
-    shop, begun = live_shop, threading.Event()
-
-    @shop.kernel.action("patient")
-    def patient() -> None:
-        begun.set()
-        until(cancelling)
-
-    shop.add({"id": "a", "action": "patient"}, step("b"), **CLEANERS)
-    with working(shop.kernel):
-        one = shop.kernel.start("w")
-        assert begun.wait(PATIENCE)
-        shop.kernel.executions.cancel(one)
-        until(lambda: shop.status(one) is CANCELLED)
-    assert shop.done == ["tell", "close"]
-
-
 def dies(shop: Shop, step_id: str, times: int) -> None:
     """Have workers die over a step, so many times."""
     real, left = shop.kernel._runner.perform, [times]
@@ -291,21 +273,6 @@ def test_what_kills_its_workers_is_undone(shop: Shop, clock: FakeClock) -> None:
     assert shop.done == ["a", "undo a", "mend", "close"]
     assert "given up" in str(shop.get(one).error)
     assert len(failed) == 1
-
-
-def test_another_tenants_execution_is_not_there(shop: Shop) -> None:
-    """It is neither cancelled nor paused, retried or copied."""
-    shop.add(step("b", retry=RETRY), **CLEANERS)
-    shop.fails("b", ErrorCodes.UNAVAILABLE)
-    one, store = shop.begun(tenant_id="acme"), shop.kernel.executions
-    assert not store.cancel(one, tenant_id="other")
-    assert not store.pause(one, tenant_id="other")
-    assert not store.retry_step(one, "b", tenant_id="other")
-    with pytest.raises(AutomateError):
-        store.fork(one, "b", tenant_id="other")
-    assert store.pause(one, tenant_id="acme")
-    assert not store.unpause(one, tenant_id="other")
-    assert store.cancel(one, tenant_id="acme")
 
 
 @pytest.mark.parametrize("by", ["execution", "item", "fork"])
@@ -916,19 +883,6 @@ def test_a_compensation_that_waits_is_due_by_its_own_name(shop: Shop) -> None:
     assert (shop.status(one), shop.done) == (FAILED, ["a", "undo"])
 
 
-def test_a_step_that_waits_for_its_retry_is_due_now(shop: Shop) -> None:
-    """The retry by hand is an attempt like any other."""
-    shop.add(step("a", retry=RETRY))
-    shop.fails("a", ErrorCodes.UNAVAILABLE)
-    one = shop.begun()
-    shop.broken.clear()
-    assert shop.kernel.executions.retry_step(one, "a")
-    shop.kernel.run_until_idle()
-    run = shop.get(one).step("a")
-    assert run is not None
-    assert (shop.status(one), run.attempts) == (COMPLETED, 2)
-
-
 @pytest.mark.parametrize("cancels", [True, False])
 def test_a_compensation_that_failed_is_retried(shop: Shop, cancels: bool) -> None:
     """What was undone stays so; the end is the same as before, without the complaint."""
@@ -1036,33 +990,3 @@ def test_elements_run_again_in_their_own_execution_alone(shop: Shop) -> None:
     for execution_id in (other, one):
         statuses = [run.status.value for run in shop.get(execution_id).steps]
         assert statuses == ["COMPLETED"] * 4
-
-
-def test_one_element_that_waits_for_its_retry_is_due_now(shop: Shop) -> None:
-    """The others wait on."""
-    each = {"id": "a", "action": "note", "input": {"what": "{{ item }}"}, "for_each": ["x", "y"]}
-    shop.add({**each, "concurrency": 2, "retry": RETRY})
-    for what in ("x", "y"):
-        shop.fails(what, ErrorCodes.UNAVAILABLE)
-    one = shop.begun()
-    shop.broken.clear()
-    assert not shop.kernel.executions.retry_step(one, "a", 2)
-    assert shop.kernel.executions.retry_step(one, "a", 1)
-    shop.kernel.run_until_idle()
-    assert shop.done == ["y"]
-
-
-def test_a_definition_that_would_lose_elements_is_refused(shop: Shop) -> None:
-    """A step that has completed for a list must have one, unless it runs again."""
-    each = {"id": "a", "action": "note", "input": {"what": "{{ item }}"}, "for_each": ["x", "y"]}
-    shop.add(each)
-    shop.fails("y")
-    one, store = shop.begun(), shop.kernel.executions
-    shop.broken.clear()
-    plain = {"name": "w", "trigger": {"type": "manual"}, "steps": [step("a")]}
-    with pytest.raises(AutomateError, match="has no for_each") as caught:
-        store.resume(one, definition=Workflow.from_dict(plain))
-    assert caught.value.code is ErrorCodes.FAILED_PRECONDITION
-    assert store.resume(one, step_id="a", definition=Workflow.from_dict(plain))
-    shop.kernel.run_until_idle()
-    assert (shop.status(one), shop.done) == (COMPLETED, ["x", "a"])

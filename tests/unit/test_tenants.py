@@ -77,18 +77,6 @@ def test_an_event_waits_for_a_process_that_knows_workflows():
     assert [execution.status.value for execution in knowing.executions.find()] == ["COMPLETED"]
 
 
-def test_a_cancelled_wake_up_cancels_its_execution():
-    """An operator who cancels the item leaves no execution that runs for ever."""
-    kernel = Kernel(discover=False)
-    kernel.action("noop")(lambda: None)
-    kernel.add_workflow(
-        {"name": "w", "trigger": {"type": "manual"}, "steps": [{"id": "a", "action": "noop"}]}
-    )
-    execution = kernel.executions.get(kernel.start("w"))
-    assert kernel.outbox.cancel([execution.item_id]) == 1
-    assert kernel.executions.get(execution.id).status.value == "CANCELLED"
-
-
 def test_an_outbox_in_another_storage_is_refused():
     """Events would be accepted in one database and looked for in the other."""
     store = SkipLockedClaimOutboxStore(MemoryStorage())
