@@ -213,24 +213,6 @@ def wake_up(kernel: Kernel, execution_id: str) -> Any:
     return item
 
 
-def test_a_crash_keeps_the_place(open_kernel: Open, clock: FakeClock) -> None:
-    """The worker dies: nobody else begins before the execution has gone on and ended."""
-    kernel = open_kernel(concurrency=1)
-    first, second = kernel.start("w"), kernel.start("w")
-    assert claim(kernel) == [first]
-    clock.advance(11)
-    assert len(kernel.outbox.reap()) == 1
-    assert (held(kernel), claim(kernel)) == (1, [])
-    clock.advance(3600)
-    assert claim(kernel) == [first]
-    # Handed back by a graceful stop, it keeps it too.
-    kernel.outbox.release([wake_up(kernel, first).id], "worker")
-    assert held(kernel) == 1
-    kernel.run_until_idle()
-    assert (statuses(kernel), held(kernel)) == ({"COMPLETED": 2}, 0)
-    assert see(kernel, second).status is ExecutionStatus.COMPLETED
-
-
 @pytest.mark.parametrize("how", ["execution", "item"])
 def test_a_cancelled_one_leaves_its_place(open_kernel: Open, clock: FakeClock, how: str) -> None:
     """One that waits for its time and is cancelled lets the next one begin."""
@@ -371,72 +353,6 @@ def test_cancel_older_of_many(open_kernel: Open, clock: FakeClock, seconds: int)
         ids.append(kernel.start("w", delay=3600))
         clock.advance(seconds)
     assert [see(kernel, each).status.value for each in ids] == ["CANCELLED"] * 3 + ["PENDING"] * 2
-
-
-def test_a_worker_keeps_the_limit(open_kernel: Open) -> None:
-    """Under a real worker with threads no more than two run at a time, and all end."""
-    lock, running, most = threading.Lock(), 0, 0
-    two = threading.Event()
-
-    def work() -> None:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-            if running == 2:
-                two.set()
-        two.wait(PATIENCE)
-        threading.Event().wait(0.002)
-        with lock:
-            running -= 1
-
-    kernel = open_kernel(work, concurrency=2)
-    for _ in range(10):
-        kernel.emit("go")
-    worker = kernel.worker(poll_seconds=0.02)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    until(lambda: statuses(kernel) == {"COMPLETED": 10})
-    worker.stop()
-    thread.join(PATIENCE)
-    assert (most, held(kernel)) == (2, 0)
-
-
-def test_a_running_step_is_cancelled_for_the_newest(open_kernel: Open) -> None:
-    """Under a real worker the older one's coroutine is cancelled, and the newest one runs."""
-    heard: list[str] = []
-
-    async def wait(n: int) -> int:
-        heard.append(f"begun {n}")
-        try:
-            await asyncio.sleep(0 if n else 60)
-        finally:
-            heard.append(f"ended {n}")
-        return n
-
-    kernel = open_kernel(
-        wait,
-        concurrency={"when_full": "cancel_older"},
-        step={"input": {"n": "{{ event.payload.n }}"}},
-    )
-    worker = kernel.worker(poll_seconds=0.02)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    tick = threading.Event()
-    first = kernel.start("w", {"n": 0})
-    while not heard:
-        tick.wait(0.01)
-    second = kernel.start("w", {"n": 1})
-    for _ in range(2000):
-        if see(kernel, second).status.finished:
-            break
-        tick.wait(0.01)
-    worker.stop()
-    thread.join(20)
-    assert heard == ["begun 0", "ended 0", "begun 1", "ended 1"]
-    assert see(kernel, first).status is ExecutionStatus.CANCELLED
-    assert see(kernel, second).status is ExecutionStatus.COMPLETED
-    assert held(kernel) == 0
 
 
 def test_the_key_is_of_one_tenant(open_kernel: Open) -> None:

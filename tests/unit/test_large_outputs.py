@@ -162,12 +162,6 @@ def test_a_large_output_is_in_the_store_and_the_next_step_has_it(
     assert kernel.executions.output(done.id, "make") == {"text": LARGE, "size": len(LARGE)}
 
 
-def test_a_run_gives_its_outputs_whole(kernel: Kernel) -> None:
-    add(kernel, MAKE)
-    step = kernel.run("flow").step("make")
-    assert step is not None and step.output["text"] == LARGE
-
-
 @pytest.mark.parametrize("worker", [False, True])
 def test_the_output_of_the_workflow_may_be_large(
     kernel: Kernel, store: Store, worker: bool
