@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -76,6 +76,8 @@ if TYPE_CHECKING:
     from automate_kernel.triggers.webhooks import WebhookReceipt
     from automate_kernel.worker.acknowledger import WorkerStats
     from automate_kernel.worker.handler import Handler
+    from automate_kernel.worker.periodic import PeriodicTask
+    from automate_kernel.worker.statistics import ActivityLog
     from automate_kernel.worker.worker import Worker
     from automate_kernel.workflows.automation import Automation
     from automate_kernel.workflows.code.workflow import On
@@ -181,14 +183,14 @@ class Kernel:
         kept = retention_seconds, failed_retention_seconds
         self.outbox: OutboxStore = self._store(outbox, lease_seconds, kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self.operations: Invoker = self._invoker(config, settings)
-        """The actions and capabilities by name."""
-        self.executions: ExecutionStore = self._executions(output_store)
-        """Runs of workflows: get, find, cancel, resume."""
         self.approvals: Approvals = self._approvals(signing_keys, public_url)
         """The steps that wait for a person: find, approve, reject, make a link."""
+        self.operations: Invoker = self._invoker(config, settings)
+        """The actions and capabilities by name."""
         self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
+        self.executions: ExecutionStore = self._executions(output_store)
+        """Runs of workflows: get, find, cancel, resume."""
         self.schedules: Schedules = self._schedules()
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
         self.purges: list[Callable[..., int]] = []
@@ -198,8 +200,6 @@ class Kernel:
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
-        from automate_kernel.operations.budgets import Budgets
-        from automate_kernel.operations.call_rates import CallRates
         from automate_kernel.triggers.polls.poller import Poller, Polls
         from automate_kernel.triggers.webhooks import ReplayLedger
         from automate_kernel.triggers.webhooks.receiver import WebhookReceiver
@@ -210,9 +210,6 @@ class Kernel:
         from automate_kernel.workflows.steer.schedule import Ticker
         from automate_kernel.workflows.store.events import event_item
 
-        self.executions.starts.labels_of = self.workflows.labels
-        self.executions.starts.admission_of = self.workflows.admission
-        self.executions.starts.awaited_in_code = self.workflows.awaited_in_code
         precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
         self._precedence = precedence
         self._runner = Runner(
@@ -225,10 +222,6 @@ class Kernel:
             sender=self,
             leaves_events=precedence.leaves,
         )
-        self._budgets = self.operations.budgets = Budgets(self.storage)
-        if not isinstance(self.storage, MemoryStorage):
-            self.operations.call_rates = CallRates(self.storage)
-        self.operations.approvals = self.approvals
         notices = ApprovalNotices(
             self.executions, self.approvals, self.operations, self.workflows.program
         )
@@ -241,8 +234,6 @@ class Kernel:
         self._polls = Polls(self.storage, self.operations, self.workflows.events)
         self._poller = Poller(self._polls, self.storage, self.outbox, self.operations, event_item)
         self._reported_at = 0.0
-        self.workflows.pauses = self.executions.pauses
-        self.executions.on_cancelled = self._runner.send_cancelled
         self._handle(notices)
         self._listen()
 
@@ -275,7 +266,7 @@ class Kernel:
             outbox.listen(self._failures)
             listeners = (one for one in outbox.listeners if isinstance(one, ExecutionListener))
             self._listener = next(listeners)
-            self._listener.announce = self._send_notices
+            self._listener.announce_by(self._send_notices)
         outbox.redact = EnteringRedaction(self.redactor, outbox.redact)
         outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
 
@@ -322,13 +313,18 @@ class Kernel:
         from automate_kernel.workflows.steer.executions import ExecutionStore
 
         store = parts.output_store(outputs, self.plugins, self.secrets, self._render_config)
-        return ExecutionStore(self.storage, self.outbox, store)
+        return ExecutionStore(
+            self.storage, self.outbox, self.workflows, store,
+            on_cancelled=self._send_cancelled,
+        )  # fmt: skip
 
     def _invoker(
         self,
         config: Mapping[str, Mapping[str, Any]] | None,
         settings: Mapping[str, Any] | None,
     ) -> Invoker:
+        from automate_kernel.operations.budgets import Budgets
+        from automate_kernel.operations.call_rates import CallRates
         from automate_kernel.operations.invoker import Invoker
 
         config = check_table(config, "config", '{"slack": {"token": "$secret:SLACK"}}', of=Mapping)
@@ -336,10 +332,15 @@ class Kernel:
         sources: dict[str, Any]
         sources = {"connector": self.plugins.connectors, "provider": self.plugins.providers}
         hooks, render = self.plugins.hooks, self._render_config
-        return Invoker(sources, hooks, self.secrets, config, settings, render)
+        rates = None if isinstance(self.storage, MemoryStorage) else CallRates(self.storage)
+        return Invoker(
+            sources, hooks, self.secrets, config, settings, render,
+            self.approvals, Budgets(self.storage), rates,
+        )  # fmt: skip
 
     def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
         from automate_kernel.workflows.store.catalogue import Catalogue
+        from automate_kernel.workflows.store.pauses import WorkflowPauses
 
         able = all(callable(getattr(source, name, None)) for name in ("load", "stamp"))
         if source is not None and (isinstance(source, type) or not able):
@@ -348,8 +349,10 @@ class Kernel:
                 hint="pass an object with load() and stamp(), a WorkflowSource;"
                 " for files and folders there is workflows=",
             )
-        stored = self.executions.definition
-        return Catalogue(self.templates, self._context, stored, source, self.operations)
+        pauses = WorkflowPauses(self.storage, self.outbox)
+        return Catalogue(
+            self.templates, self._context, self.storage, pauses, source, self.operations
+        )
 
     def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
         from automate_kernel.workflows.steer.approvals import Approvals
@@ -395,7 +398,7 @@ class Kernel:
     @property
     def budgets(self) -> Budgets:
         """The budgets of plugins, such as that of language models: what was spent of each."""
-        return self._budgets
+        return self.operations.budgets
 
     @property
     def deliveries(self) -> Tally:
@@ -1108,62 +1111,69 @@ class Kernel:
         *kinds*, ``mail.*`` too; by default on all that have a handler. *exclude_kinds* are left to
         other workers. Raises `ConfigError` for a kind without a handler, and if no kind is left.
         """
-        from automate_kernel.worker import OutboxReaper, PeriodicTask, Worker
+        from automate_kernel.worker import Worker
         from automate_kernel.worker.statistics import ActivityLog
 
         for line in self.unused_config:
             logger.warning("%s", line)
-        lease = self.outbox.lease_seconds
+        handlers = self._chosen(kinds, exclude_kinds)
+        chosen = {handler.kind for handler in handlers}
+        kept, works = self._kept(retention_seconds, failed_retention_seconds), ADVANCE in chosen
         activity = options.setdefault("activity", ActivityLog())
-        reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
-        tick = partial(self._ticker.tick, self._announcer.call)
-        periodic_tasks = [
-            PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.look, clock=True),
-            PeriodicTask("schedules", 1.0, tick, clock=True),
-            PeriodicTask("polls", 1.0, self._poller.tick, clock=True),
-            PeriodicTask("failures", 1.0, partial(self._send_notices, self._announcer.call)),
-            PeriodicTask("signals", 600.0, self.executions.signals.purge),
-            PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
-            PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
-            PeriodicTask("gates", 3600.0, self.executions.purge_gates),
-        ]
-        kept, failed = self._kept(retention_seconds, failed_retention_seconds)
-        if self.executions.outputs.store is not None:
-            periodic_tasks.append(PeriodicTask("outputs", 21_600.0, self.executions.sweep_outputs))
-        if (kept, failed) != (None, None):
-            sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
-            unused = partial(self._purge_definitions, kept, failed)
-            periodic_tasks.append(PeriodicTask("purge", 60.0, sweep))
-            # To know that a definition is unused costs a walk along its workflow's executions.
-            periodic_tasks.append(PeriodicTask("definitions", 3600.0, unused))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
-        handlers = self._chosen(kinds, exclude_kinds)
         options.setdefault("version", self.version)
         options.setdefault("workflows", self.workflows.marks)
-        if any(handler.kind == EVENT for handler in handlers):
-            look = self._precedence.look
-            periodic_tasks.append(PeriodicTask("precedence", 1.0, look, clock=True))
-        works = any(handler.kind == ADVANCE for handler in handlers)
         options.setdefault("preflight", partial(self._preflight, executes=works))
         options.setdefault("take_over", self._take_up_handed_on if works else None)
-        periodic_tasks += options.pop("periodic_tasks", ())
-        worker = Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
-        return self._sparing(worker)
-
-    def _sparing(self, worker: Worker) -> Worker:
-        """Let *worker* keep few connections while the database's server has no more of them."""
-        from automate_kernel.worker.periodic import PeriodicTask
-
+        options["periodic_tasks"] = [
+            *self._clock(activity, events=EVENT in chosen),
+            *self._upkeep(*kept),
+            *options.pop("periodic_tasks", ()),
+        ]
+        worker = Worker(self.outbox, handlers, **options)
         shortage = getattr(self.storage, "shortage", None)
         if shortage is not None:
+            # It keeps few connections while the database's server has no more of them.
             shortage.add_worker(worker)
+        return worker
+
+    def _clock(self, activity: ActivityLog, *, events: bool) -> Iterator[PeriodicTask]:
+        """Yield what a worker does on time; for *events* it learns who else takes them."""
+        from automate_kernel.worker import OutboxReaper, PeriodicTask
+
+        lease = self.outbox.lease_seconds
+        reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
+        tick = partial(self._ticker.tick, self._announcer.call)
+        yield PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.look, clock=True)
+        yield PeriodicTask("schedules", 1.0, tick, clock=True)
+        yield PeriodicTask("polls", 1.0, self._poller.tick, clock=True)
+        if events:
+            yield PeriodicTask("precedence", 1.0, self._precedence.look, clock=True)
+
+    def _upkeep(self, kept: float | None, failed: float | None) -> Iterator[PeriodicTask]:
+        """Yield what a worker does beside its work, with the retention in seconds."""
+        from automate_kernel.worker.periodic import PeriodicTask
+
+        yield PeriodicTask("failures", 1.0, partial(self._send_notices, self._announcer.call))
+        yield PeriodicTask("signals", 600.0, self.executions.signals.purge)
+        yield PeriodicTask("reports", 3600.0, self.outbox.purge_reports)
+        yield PeriodicTask("execution reports", 3600.0, self.executions.purge_activity)
+        yield PeriodicTask("gates", 3600.0, self.executions.purge_gates)
+        if self.executions.outputs.store is not None:
+            yield PeriodicTask("outputs", 21_600.0, self.executions.sweep_outputs)
+        if (kept, failed) != (None, None):
+            sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
+            unused = partial(self._purge_definitions, kept, failed)
+            yield PeriodicTask("purge", 60.0, sweep)
+            # To know that a definition is unused costs a walk along its workflow's executions.
+            yield PeriodicTask("definitions", 3600.0, unused)
+        shortage = getattr(self.storage, "shortage", None)
+        if shortage is not None:
             # Who has connections enough hears of no refusal: so all look whether others get any.
             look = partial(look_for_room, self.storage, shortage)
-            its = (*worker.periodic_tasks, PeriodicTask("connections", 15.0, look))
-            worker.periodic_tasks = its
-        return worker
+            yield PeriodicTask("connections", 15.0, look)
 
     def _preflight(self, *, executes: bool) -> None:
         require_schema(self.storage)
@@ -1374,7 +1384,10 @@ class Kernel:
         self._failures.send(call)
         if self._listener is not None:
             for execution in self._listener.take_cancelled(self.executions):
-                call(self._runner.send_cancelled, execution)
+                call(self._send_cancelled, execution)
+
+    def _send_cancelled(self, execution: Execution) -> None:
+        self._runner.send_cancelled(execution)
 
     def _notify_failed(self, item: OutboxItem, error: AutomateError) -> None:
         self.plugins.hooks.notify("automate_item_failed", item=item, error=error)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy as sa
+from suites.executions import executions_in
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import end_changes
@@ -150,7 +151,7 @@ def test_one_statement_leaves_what_several_leave(
 ) -> None:
     """Fence, steps, executions and items, whatever there was of them."""
     storage = SqlAlchemyStorage(postgresql_engine)
-    store = ExecutionStore(storage, RowsOutboxStore(storage, listeners=[ExecutionListener()]))
+    store = executions_in(storage, RowsOutboxStore(storage, listeners=[ExecutionListener()]))
     found = [Scene(store, cases).save(way) for way in (save_checkpoints, checkpoint_in_steps)]
     for case, one, other in zip(cases, *found, strict=True):
         assert one == other, case
@@ -167,7 +168,7 @@ def test_a_lease_is_renewed_once_a_tenth_of_it_has_passed(
 ) -> None:
     """Until then a checkpoint locks the items' rows, and writes none of them."""
     storage = SqlAlchemyStorage(postgresql_engine)
-    store = ExecutionStore(storage, RowsOutboxStore(storage, lease_seconds=LEASE))
+    store = executions_in(storage, RowsOutboxStore(storage, lease_seconds=LEASE))
     case = Case(True, False, None, [("a", "COMPLETED")], None, progress=False, ends=False)
     scene = Scene(store, [case] * size)
     ids = {one.item_id for one in scene.group}
@@ -202,7 +203,7 @@ def test_psycopg_keeps_what_it_knows_of_a_lone_checkpoint(*, changes: bool) -> N
 def test_a_group_is_not_held_up_by_one_that_is_lost(postgresql_engine: sa.Engine) -> None:
     """Of a hundred, those that are held are saved, with values that need escaping."""
     storage = SqlAlchemyStorage(postgresql_engine)
-    store = ExecutionStore(storage, RowsOutboxStore(storage))
+    store = executions_in(storage, RowsOutboxStore(storage))
     good = Case(True, False, None, [("a", "FAILED"), ("b", "COMPLETED")], "COMPLETED", True, True)
     scene = Scene(store, [good._replace(held=number % 10 != 0) for number in range(100)])
     found = scene.save(save_checkpoints)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from suites.executions import executions_in
 from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
@@ -64,7 +65,7 @@ def locking_store(request: pytest.FixtureRequest) -> ExecutionStore:
 def made(storage: Any) -> ExecutionStore:
     outbox = RowsOutboxStore(storage, lease_seconds=30.0)
     outbox.listen(ExecutionListener())
-    return ExecutionStore(storage, outbox)
+    return executions_in(storage, outbox)
 
 
 def begin(store: ExecutionStore, **options: Any) -> tuple[OutboxItem, Execution]:
@@ -267,7 +268,7 @@ def test_the_reason_of_a_pause_holds_no_secret(storage: Storage) -> None:
     """What the outbox takes out of payloads is taken out of it too."""
     outbox = RowsOutboxStore(storage)
     outbox.redact = EnteringRedaction(Redactor(["hunter2-and-more"]))
-    store = ExecutionStore(storage, outbox)
+    store = executions_in(storage, outbox)
     store.pauses.pause("w", "its password hunter2-and-more has leaked")
     (paused,) = store.pauses.paused()
     assert "hunter2" not in paused.reason

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from suites.executions import executions_in
 from automate_kernel.base.errors import LeaseLostError, UnknownHereError
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
@@ -36,7 +37,7 @@ Begun = tuple[OutboxItem, Execution]
 def store(storage: Storage) -> ExecutionStore:
     outbox = RowsOutboxStore(storage, lease_seconds=30.0)
     outbox.listen(ExecutionListener())
-    return ExecutionStore(storage, outbox)
+    return executions_in(storage, outbox)
 
 
 def begin(store: ExecutionStore) -> Begun:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+from suites.executions import executions_in
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
@@ -43,7 +44,7 @@ def store(request: pytest.FixtureRequest) -> ExecutionStore:
     """Executions in a database that locks rows."""
     engine: sa.Engine = request.getfixturevalue(request.param)
     storage = SqlAlchemyStorage(engine)
-    return ExecutionStore(storage, RowsOutboxStore(storage, lease_seconds=30.0))
+    return executions_in(storage, RowsOutboxStore(storage, lease_seconds=30.0))
 
 
 @pytest.fixture

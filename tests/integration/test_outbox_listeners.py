@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from suites.executions import executions_in
 from automate_kernel import Kernel
 from automate_kernel.outbox import OutboxItem, RowsOutboxStore
 from automate_kernel.storage.query import Where
@@ -63,7 +64,7 @@ def _new_id() -> str:
 def status_of(engine: sa.Engine, execution_id: str) -> str:
     """Where the execution stands."""
     storage = SqlAlchemyStorage(engine)
-    execution = ExecutionStore(storage, RowsOutboxStore(storage)).get(execution_id)
+    execution = executions_in(storage, RowsOutboxStore(storage)).get(execution_id)
     assert execution is not None
     return execution.status.value
 

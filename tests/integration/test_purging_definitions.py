@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from suites.executions import executions_in
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox import RowsOutboxStore
@@ -57,7 +58,7 @@ def shared(request: pytest.FixtureRequest, clock: FakeClock) -> Storage:
 
 
 def executions(storage: Storage) -> ExecutionStore:
-    return ExecutionStore(storage, RowsOutboxStore(storage))
+    return executions_in(storage, RowsOutboxStore(storage))
 
 
 def start(rows: Rows, storage: Storage, version: int, number: int = 0) -> str:

@@ -83,12 +83,12 @@ class Invoker:
     config: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
     compile_config: Callable[[Any], Any]
-    approvals: Any = field(default=None, init=False)
+    approvals: Any
     """The approvals that plugins have as ``ctx.approvals``."""
-    budgets: Budgets | None = field(default=None, init=False)
+    budgets: Budgets
     """The budgets that plugins have as ``ctx.budgets``."""
-    call_rates: CallRates | None = field(default=None, init=False)
-    """The rates that plugins have as ``ctx.call_rates``."""
+    call_rates: CallRates | None
+    """The rates that plugins have as ``ctx.call_rates``: none in memory."""
     places: ConfigPlaces = field(default_factory=ConfigPlaces, init=False)
     """The form in which the application writes the config of plugins, for errors about it."""
     portal: Portal = field(default_factory=Portal, init=False)

@@ -15,7 +15,7 @@ from automate_kernel.base.errors import (
     PayloadError,
     WorkflowError,
 )
-from automate_kernel.outbox import BulkAction, ItemStatus, OutboxItem, RowsOutboxStore
+from automate_kernel.outbox import BulkAction, ItemStatus, OutboxItem, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.storage import Storage
@@ -23,6 +23,7 @@ from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import DEFINITION
+from automate_kernel.templates import TemplateContext, TemplateEngine
 from automate_kernel.workflows.steer.listener import ExecutionListener
 from automate_testing.clock import FakeClock
 from automate_testing.contracts.values import KEPT, REFUSED, each_case, each_value, is_json, same
@@ -35,7 +36,9 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
+from automate_kernel.workflows.store.catalogue import Catalogue
 from automate_kernel.workflows.store.checkpoints import Save
+from automate_kernel.workflows.store.pauses import WorkflowPauses
 from automate_kernel.workflows.steer.executions import ExecutionStore
 from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.store.stored import change_status
@@ -81,6 +84,13 @@ class _Lenient(ExecutionListener):
         return True
 
 
+def executions_in(storage: Storage, outbox: OutboxStore) -> ExecutionStore:
+    """Return the executions in *storage*, of a kernel that knows no workflow."""
+    pauses = WorkflowPauses(storage, outbox)
+    workflows = Catalogue(TemplateEngine(), TemplateContext, storage, pauses)
+    return ExecutionStore(storage, outbox, workflows)
+
+
 class ExecutionStoreContract:
     """
     Tests of what `ExecutionStore` must do on every storage.
@@ -107,7 +117,7 @@ class ExecutionStoreContract:
     def store(self, storage: Storage) -> ExecutionStore:
         """The executions in *storage*, with an outbox beside them."""
         outbox = RowsOutboxStore(storage, lease_seconds=LEASE_SECONDS)
-        store = ExecutionStore(storage, outbox)
+        store = executions_in(storage, outbox)
         outbox.listen(_Lenient())
         return store
 

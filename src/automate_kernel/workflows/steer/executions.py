@@ -99,6 +99,8 @@ from automate_kernel.workflows.store.stored import (
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from automate_kernel.workflows.store.catalogue import Catalogue
+
 __all__ = ["SAME", "ExecutionStore"]
 
 SAME: Any = object()
@@ -174,15 +176,18 @@ class ExecutionStore:
     The executions of an application: people find, steer and purge them.
 
     `starts` begins them, and with `checkpoints` a worker saves those that it drives. *outbox* holds
-    the items that wake them, in the same *storage*. Outputs that are too large for a row are in
-    *output_store*.
+    the items that wake them, in the same *storage*. *workflows* are what may begin here. Outputs
+    that are too large for a row are in *output_store*. *on_cancelled* is called with an execution
+    that `cancel` has ended.
     """
 
     def __init__(
         self,
         storage: Storage,
         outbox: OutboxStore,
+        workflows: Catalogue,
         output_store: OutputStore | None = None,
+        on_cancelled: Callable[[Execution], object] | None = None,
     ) -> None:
         self.storage = storage
         self.outbox = outbox
@@ -190,9 +195,10 @@ class ExecutionStore:
         """The outputs that are too large for a row."""
         self.signals: SignalStore = SignalStore(storage, outbox)
         """The signals that steps wait for."""
-        self.pauses: WorkflowPauses = WorkflowPauses(storage, outbox)
+        self._workflows = workflows
+        self.pauses: WorkflowPauses = workflows.pauses
         """The workflows of which no execution goes on."""
-        self.starts: ExecutionStarts = ExecutionStarts(storage, outbox, self.signals)
+        self.starts: ExecutionStarts = ExecutionStarts(storage, outbox, self.signals, workflows)
         """Begins executions, in the caller's transaction or for the worker that drives them."""
         self.checkpoints: Checkpoints = Checkpoints(
             storage, outbox, starts=self.starts, signals=self.signals, pauses=self.pauses,
@@ -200,8 +206,7 @@ class ExecutionStore:
         )  # fmt: skip
         """Reads and saves the executions that a worker drives."""
         self._retention = ExecutionRetention(storage, self.signals, self.outputs)
-        self.on_cancelled: Callable[[Execution], object] = bool
-        """Is called with an execution that `cancel` has ended."""
+        self._on_cancelled = on_cancelled
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -263,8 +268,7 @@ class ExecutionStore:
 
     def definition(self, definition_id: str) -> Workflow:
         """Read the definition that an execution is pinned to."""
-        with self.storage.begin(atomic=False) as rows:
-            return stored_workflow(rows, definition_id)
+        return self._workflows.stored(definition_id)
 
     def is_cancelling(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
         """Return True if an execution is CANCELLING; with *tenant_id* none of another tenant's."""
@@ -510,7 +514,8 @@ class ExecutionStore:
         cancelled, ended = write_bounded(self.storage, None, work)
         if ended is not None:
             self.outbox.cancel([ended.item_id] if ended.item_id else [])
-            self.on_cancelled(ended)
+            if self._on_cancelled is not None:
+                self._on_cancelled(ended)
         return cancelled
 
     def _cancelled(
@@ -789,7 +794,7 @@ class ExecutionStore:
         new = self.starts.new(workflow, event, own=first.own_labels)
         new.row["seed"] = first.seed or first.id
         changed = payload is not SAME or workflow is not known
-        admission = self.starts.admission_of(workflow, event) if changed else None
+        admission = self._workflows.admission(workflow, event) if changed else None
         item, concurrency = new.item, concurrency_of(rows, found[0])
         if admission is not None and admission.concurrency is not None:
             # The place that a start with this payload would take.
@@ -904,7 +909,7 @@ class ExecutionStore:
             for each, its in groups.items()
         }
         names = {row["workflow"] for row in found}
-        awaited = {each for name in names for each in self.starts.awaited_in_code(name)}
+        awaited = {each for name in names for each in self._workflows.awaited_in_code(name)}
         self.signals.register(rows, awaited)
         items = {row["id"]: new_id() for row in found}
         for each, its in groups.items():
@@ -942,7 +947,7 @@ class ExecutionStore:
         if not reopen(rows, found[0], item_id, statuses, step_id, definition):
             return False
         # What it waits for now may be new, and may come before that step begins.
-        awaited = self.starts.awaited_in_code(found[0]["workflow"])
+        awaited = self._workflows.awaited_in_code(found[0]["workflow"])
         self.signals.register(rows, {*awaited, *(definition.awaited if definition else ())})
         concurrency = concurrency_of(rows, found[0])
         item = wake_up(

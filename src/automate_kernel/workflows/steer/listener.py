@@ -42,13 +42,16 @@ class ExecutionListener:
     def __init__(self) -> None:
         # With the time until which to wait for the transaction.
         self._cancelled: deque[tuple[Execution, float]] = deque(maxlen=_MOST)
-        self.announce: Callable[[], object] | None = None
-        """Is called after a transaction that may have cancelled executions, to send `cancelled`."""
+        self._announce: Callable[[], object] | None = None
+
+    def announce_by(self, announce: Callable[[], object]) -> None:
+        """Let *announce* be called after a transaction that may have cancelled executions."""
+        self._announce = announce
 
     def committed(self) -> None:
         """Have the executions announced that were cancelled."""
-        if self._cancelled and self.announce is not None:
-            self.announce()
+        if self._cancelled and self._announce is not None:
+            self._announce()
 
     def take_cancelled(self, store: ExecutionStore) -> Iterator[Execution]:
         """Yield the executions that were cancelled here, once that is committed."""

@@ -25,6 +25,7 @@ from automate_kernel.base.errors import (
 )
 from automate_kernel.base.forks import new_lock
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.rows import Storage
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.decide.admission import Admission
@@ -34,6 +35,7 @@ from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.definition.triggers import EventTrigger, Trigger, require_cron
 from automate_kernel.workflows.execution import Event
 from automate_kernel.workflows.store.pauses import PausedWorkflow, WorkflowPauses
+from automate_kernel.workflows.store.stored import stored_workflow
 
 __all__ = ["EVERYBODY", "Catalogue", "Entry", "Everybody", "SuppliedWorkflow", "WorkflowSource"]
 
@@ -148,22 +150,25 @@ class Catalogue:
     """
     Workflows by name, and compiled definitions for executions that began with another version.
 
-    *stored* reads such a definition. *source* is asked at most once a second whether its workflows
-    have changed. A workflow of one tenant is found with that tenant's id alone.
-    Workflows in code need the *operations*.
+    Such a definition is read from *storage*, which the *pauses* of workflows are in too. *source*
+    is asked at most once a second whether its workflows have changed. A workflow of one tenant is
+    found with that tenant's id alone. Workflows in code need the *operations*.
     """
 
     def __init__(
         self,
         templates: TemplateEngine,
         context: BuildContext,
-        stored: Callable[[str], Workflow],
+        storage: Storage,
+        pauses: WorkflowPauses,
         source: WorkflowSource | None = None,
         operations: HostOperations | None = None,
     ) -> None:
         self._templates = templates
         self._context = context
-        self._stored = stored
+        self._storage = storage
+        self.pauses: WorkflowPauses = pauses
+        """The workflows of which no execution goes on."""
         self._operations = operations
         self._functions: dict[tuple[str, int], WorkflowFunction] = {}
         self._current: dict[str, WorkflowProgram] = {}
@@ -174,8 +179,6 @@ class Catalogue:
         self._is_read = False
         self._check_at = 0.0
         self._checking = new_lock()
-        self.pauses: WorkflowPauses | None = None
-        """The pauses of workflows, in the database of a kernel."""
         self._marks: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Workflow]:
@@ -310,20 +313,15 @@ class Catalogue:
         What runs ends and is saved. Events still start executions, which wait. With *tenant_id*
         only this tenant's executions wait.
         """
-        return self._kept_pauses().pause(name, reason, tenant_id=tenant_id)
+        return self.pauses.pause(name, reason, tenant_id=tenant_id)
 
     def resume(self, name: str, *, tenant_id: str | None = None) -> bool:
         """Let the executions of a paused workflow go on; return False if it was not paused."""
-        return self._kept_pauses().resume(name, tenant_id=tenant_id)
+        return self.pauses.resume(name, tenant_id=tenant_id)
 
     def paused(self, *, tenant_id: str | None = None) -> list[PausedWorkflow]:
         """List the paused workflows by name; with *tenant_id* those that are for this tenant."""
-        return self._kept_pauses().paused(tenant_id=tenant_id)
-
-    def _kept_pauses(self) -> WorkflowPauses:
-        if self.pauses is None:
-            raise ConfigError("these workflows have no database to keep their pauses in")
-        return self.pauses
+        return self.pauses.paused(tenant_id=tenant_id)
 
     def _compiled(self, workflow: Workflow) -> WorkflowProgram:
         """Return the compiled form of *workflow*, made once."""
@@ -455,7 +453,12 @@ class Catalogue:
 
     def program(self, definition_id: str) -> WorkflowProgram:
         """Return the compiled workflow of a stored definition."""
-        return self._kept(definition_id, self._stored)
+        return self._kept(definition_id, self.stored)
+
+    def stored(self, definition_id: str) -> Workflow:
+        """Read the definition that an execution is pinned to."""
+        with self._storage.begin(atomic=False) as rows:
+            return stored_workflow(rows, definition_id)
 
     def _kept(self, definition_id: str, read: Callable[[str], Workflow]) -> WorkflowProgram:
         with self._lock:

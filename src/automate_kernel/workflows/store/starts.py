@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
@@ -28,7 +29,7 @@ from automate_kernel.workflows.execution import Event, Execution, ExecutionStatu
 from automate_kernel.workflows.store import gates as start_gates
 from automate_kernel.workflows.store.held_up import HeldUp
 from automate_kernel.workflows.store.relatives import outside_items
-from automate_kernel.workflows.store.signal_store import Awaited, SignalStore
+from automate_kernel.workflows.store.signal_store import SignalStore
 from automate_kernel.workflows.store.stored import (
     GOING,
     RUNNING,
@@ -39,6 +40,9 @@ from automate_kernel.workflows.store.stored import (
     must_clean_up,
     wake_up,
 )
+
+if TYPE_CHECKING:
+    from automate_kernel.workflows.store.catalogue import Catalogue
 
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
 _NO_LABELS: Mapping[str, str] = {}
@@ -145,33 +149,19 @@ def _was_continued(rows: Rows, execution_id: str) -> bool:
     return bool(rows.select(EXECUTION, its, limit=1, columns=("id",)))
 
 
-def _no_labels(workflow: Workflow, event: Event) -> Mapping[str, str]:
-    return _NO_LABELS
-
-
-def _nothing_awaited(workflow: str) -> Iterable[Awaited]:
-    return ()
-
-
-def _no_admission(workflow: Workflow, event: Event) -> Admission | None:
-    return None
-
-
 class ExecutionStarts:
     """
     Begins executions in the tables of *storage*, with the items of *outbox* that wake them.
 
-    *signals* learns for which events their steps will wait.
+    *signals* learns for which events their steps will wait. *workflows* knows the labels of
+    workflows, their conditions on a start, and the events that workflows in code wait for.
     """
 
-    def __init__(self, storage: Storage, outbox: OutboxStore, signals: SignalStore) -> None:
+    def __init__(
+        self, storage: Storage, outbox: OutboxStore, signals: SignalStore, workflows: Catalogue
+    ) -> None:
         self._storage, self._outbox, self._signals = storage, outbox, signals
-        self.labels_of: Callable[[Workflow, Event], Mapping[str, str]] = _no_labels
-        """Renders the labels that a workflow gives its executions."""
-        self.admission_of: Callable[[Workflow, Event], Admission | None] = _no_admission
-        """Renders the conditions of a workflow on a start."""
-        self.awaited_in_code: Callable[[str], Iterable[Awaited]] = _nothing_awaited
-        """Returns the events that a workflow in code waits for, by its name."""
+        self._workflows = workflows
         self.held_up: HeldUp = HeldUp()
         """The starts that another transaction holds up, as far as is known here."""
 
@@ -221,7 +211,7 @@ class ExecutionStarts:
     ) -> NewExecution:
         """Return an execution that is to begin, with its workflow's labels beside its *own*."""
         if workflow.labels:
-            own = joined_labels(self.labels_of(workflow, event), own)
+            own = joined_labels(self._workflows.labels(workflow, event), own)
         redact = self._outbox.redact
         own = redacted_labels(own, redact) if own else own
         # It follows from both: the same event starts the same workflow once.
