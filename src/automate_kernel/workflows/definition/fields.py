@@ -34,8 +34,9 @@ class DefinitionModel(BaseModel):
 
     # Errors don't show the input: a definition may hold what should have been a secret.
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", strict=True, populate_by_name=True, hide_input_in_errors=True
-    )
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, hide_input_in_errors=True,
+        defer_build=True,
+    )  # fmt: skip
 
 
 def refused(

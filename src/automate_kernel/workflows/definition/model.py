@@ -118,7 +118,8 @@ class Compensation(DefinitionModel):
     input: StepInput = Field(default_factory=dict)
     """The action's fields. Templates see the ``output`` of the call to undo, with ``for_each`` its
     ``item`` and ``index``, the ``error``, and the steps that have ended."""
-    retry: RetryPolicy = RetryPolicy(attempts=1)
+    # Not validated: that would build the model before somebody needs it.
+    retry: RetryPolicy = RetryPolicy.model_construct(attempts=1)
     """The policy for failed attempts; without it there is one attempt."""
     timeout: OptionalDuration = None  # type: ignore[assignment]
     """Seconds that one attempt may take; None leaves it to the worker."""
@@ -216,7 +217,8 @@ class Step(DefinitionModel):
     """The number of rounds after which a loop that has not ended ends as *on_max_rounds* says."""
     on_max_rounds: Literal["fail", "continue"] = "fail"
     """``fail`` lets the step fail; with ``continue`` it completes with the last round's output."""
-    retry: RetryPolicy = RetryPolicy(attempts=1)
+    # Not validated: that would build the model before somebody needs it.
+    retry: RetryPolicy = RetryPolicy.model_construct(attempts=1)
     """The policy for failed attempts; without it there is one attempt."""
     timeout: OptionalDuration = None  # type: ignore[assignment]
     """Seconds that one attempt may take; None leaves it to the worker."""
