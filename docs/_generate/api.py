@@ -110,7 +110,6 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.monitoring.health",
             "automate_kernel.http.probes",
             "automate_kernel.monitoring.opentelemetry",
-            "automate_kernel.monitoring.overview",
             "automate_kernel.monitoring.waiting",
         ),
     ),

@@ -17,9 +17,10 @@ from automate_kernel.base.errors import StorageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from automate_cli.observing import NameOverview, Overview
     from automate_kernel.kernel import Kernel
-    from automate_kernel.monitoring.overview import KindOverview, Overview, WorkflowOverview
     from automate_kernel.outbox import WorkerInfo
+    from automate_kernel.workflows.store.statistics import ExecutionCounts
 
 app: Commands = Commands()
 T = TypeVar("T")
@@ -62,12 +63,12 @@ class Snapshot(NamedTuple):
     """The result of one look: the outbox with its workers, and the executions by workflow."""
 
     outbox: Overview
-    workflows: list[WorkflowOverview]
+    workflows: list[NameOverview[ExecutionCounts]]
 
 
 def observing(kernel: Kernel) -> Callable[[], Snapshot]:
     """Return a function that looks at *kernel*, again and again."""
-    from automate_kernel.monitoring.overview import ExecutionObserver, Observer
+    from automate_cli.observing import ExecutionObserver, Observer
 
     outbox, executions = Observer(kernel.outbox), ExecutionObserver(kernel.executions)
 
@@ -92,7 +93,7 @@ def as_data(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _figures(of: KindOverview | WorkflowOverview, fields: _Fields) -> dict[str, Any]:
+def _figures(of: NameOverview[Any], fields: _Fields) -> dict[str, Any]:
     return {name: _figure(of, name) for _, name, *_ in fields}
 
 
@@ -104,7 +105,7 @@ def _figure(of: Any, name: str) -> Any:
         return percentile(int(end[1:]) / 100)
     if end == "minute":
         return round(of.per_minute(getattr(of.recent, name.removesuffix("_per_minute"))), 3)
-    return round(of.rate, 3) if name == "rate" else getattr(of, name)
+    return round(of.rate, 3) if name == "rate" else getattr(of, _NAMED.get(name, name))
 
 
 def worker_data(worker: WorkerInfo) -> dict[str, Any]:
@@ -171,6 +172,7 @@ _WORKFLOWS: _Fields = (
     ("STEP FAIL/MIN", "steps_failed_per_minute", _number, True),
     ("STEP RETRY/MIN", "steps_retried_per_minute", _number, False),
 )
+_NAMED = {"kind": "name", "workflow": "name"}
 NO_WORKER = "no worker is running"
 _Table = tuple[Collection[str], list[list[str]], str]
 

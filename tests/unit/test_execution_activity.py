@@ -13,7 +13,7 @@ from automate_kernel.outbox.statistics import MOST_NAMES, OTHERS, NamedTimes, co
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.monitoring.prometheus import Exporter
-from automate_kernel.monitoring.overview import ExecutionObserver
+from automate_cli.observing import ExecutionObserver
 
 pytestmark = pytest.mark.usefixtures("always_counted")
 
@@ -128,7 +128,7 @@ def test_top_shows_workflows(kernel: Kernel) -> None:
     kernel.run("order", {"ids": [13]})
     kernel.start("order", {"ids": []})
     (found,) = ExecutionObserver(kernel.executions).look(kernel.outbox.now())
-    assert (found.workflow, found.waiting, found.failed) == ("order", 1, 1)
+    assert (found.name, found.waiting, found.failed) == ("order", 1, 1)
     assert (found.recent.completed, found.recent.failed) == (1, 1)
     assert found.rate > 0
     seen = overviews.observing(kernel)()

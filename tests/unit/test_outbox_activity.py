@@ -15,7 +15,8 @@ from automate_kernel.worker import Handler, Worker
 from automate_kernel.outbox.statistics import Times, total_by_kind
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.outbox.statistics import FIRST, LAST, bucket_of, upper_bound
-from automate_kernel.monitoring.overview import ThrottledStats, Increments, Observer
+from automate_cli.observing import Observer
+from automate_kernel.monitoring.overview import Increments, ThrottledStats
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.reporter import Reporter
@@ -308,7 +309,7 @@ def test_the_first_look_tells_of_the_last_minute(store: RowsOutboxStore, clock: 
     clock.advance(20)
     found = Observer(store, clock=clock).look()
     assert 600 / 120 <= found.rate <= 600 / 60
-    assert found.kinds[0].kind == "k"
+    assert found.kinds[0].name == "k"
 
 
 def test_increments_are_told_once(store: RowsOutboxStore, clock: Clock) -> None:

@@ -25,7 +25,7 @@ from automate_kernel.plugins.connectors import (
     poll,
 )
 from automate_kernel.plugins import compatibility, manifest_text
-from automate_kernel.plugins.description import describe, drift, pydantic_version
+from automate_testing.authoring.description import describe, drift, pydantic_version
 from automate_kernel.plugins.discovery import _headers
 from automate_kernel.plugins.kinds import CONNECTOR, FILTER, SECRETS_BACKEND
 from automate_kernel.plugins.manifest import (

@@ -14,9 +14,9 @@ from automate_cli.output import attributes
 from automate_cli.settings import meant
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.plugins import PluginRecord, Plugins
-from automate_kernel.plugins.description import describe
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import installed_manifest
+from automate_testing.authoring.description import describe
 
 app: Commands = Commands("plugins", "Look at connectors, providers and other plugins; make one.")
 

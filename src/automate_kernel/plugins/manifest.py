@@ -1,8 +1,8 @@
 """
 The manifest of a package: its plugins as ``automate.json`` describes them, read without an import.
 
-The file lies beside the package's ``__init__.py``. `automate_kernel.plugins.description` makes it
-from the code, and finds where the two differ.
+The file lies beside the package's ``__init__.py``. `automate_testing.authoring.description` makes
+it from the code, and finds where the two differ.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Manifest:
     A description of the plugins of one package.
 
     *pydantic* is the version that wrote the schemas, as ``2.12``. Each of *plugins* is a JSON
-    object; see `automate_kernel.plugins.description.describe`. Of a manifest that was read, the
+    object; see `automate_testing.authoring.description.describe`. Of a manifest that was read, the
     long parts of each are parsed at their first use.
     """
 

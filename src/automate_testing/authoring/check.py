@@ -14,10 +14,10 @@ from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.schemas.checks import compile_schema
 from automate_kernel.operations.schemas.example import example_of
 from automate_kernel.operations.schemas.fields import field_description
-from automate_kernel.plugins.description import describe
 from automate_kernel.plugins.kinds import KINDS
 from automate_kernel.plugins.targets import describe_failure, load_target, remedy_for
 from automate_testing.authoring.contracts import ContractRun, quietly
+from automate_testing.authoring.description import describe
 from automate_testing.authoring.example import has_own_operations
 from automate_testing.authoring.levels import REQUIREMENTS, PluginLevel, reached
 from automate_testing.authoring.packaging import PACKAGING

@@ -11,10 +11,10 @@ from typing import Any
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.operations.schemas.fields import field_description
 from automate_kernel.plugins.compatibility import normal_name, requirement_on_kernel
-from automate_kernel.plugins.description import drift
 from automate_kernel.plugins.manifest import Manifest, manifest_of, package_folders
 from automate_kernel.plugins.targets import load_target
 from automate_testing.authoring.dependencies import distributions_brought_by, imports_of
+from automate_testing.authoring.description import drift
 from automate_testing.authoring.example import ExampleFile, has_own_operations
 from automate_testing.authoring.project import PluginProject
 

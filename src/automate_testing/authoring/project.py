@@ -14,11 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, did_you_mean
 from automate_kernel.plugins.compatibility import normal_name
-from automate_kernel.plugins.description import describe, pydantic_version
 from automate_kernel.plugins.discovery import Found, scan
 from automate_kernel.plugins.kinds import GROUPS, KINDS
 from automate_kernel.plugins.manifest import MANIFEST_FILE, Manifest, package_folders, top_level
 from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
+from automate_testing.authoring.description import describe, pydantic_version
 
 if sys.version_info >= (3, 11):
     import tomllib

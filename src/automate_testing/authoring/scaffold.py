@@ -11,11 +11,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from automate_kernel.base.errors import ConfigError
-from automate_kernel.plugins.description import describe, pydantic_version
 from automate_kernel.plugins.kinds import KINDS
 from automate_kernel.plugins.manifest import MANIFEST_FILE, Manifest, top_level
 from automate_kernel.plugins.targets import load_target
 from automate_kernel.templates.filters import FilterRegistry
+from automate_testing.authoring.description import describe, pydantic_version
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MOST_LETTERS = 24

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.plugins.description import describe, drift
 from automate_kernel.plugins.discovery import Found
 from automate_kernel.plugins.kinds import KINDS
 from automate_kernel.plugins.manifest import manifest_of, top_level
 from automate_kernel.plugins.targets import load_target, target_of
+from automate_testing.authoring.description import describe, drift
 from automate_testing.authoring.project import announced_in
 
 

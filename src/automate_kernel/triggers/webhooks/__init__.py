@@ -7,17 +7,22 @@ secrets to verify with. The same scheme signs, for tests and for webhooks of one
 
 from __future__ import annotations
 
-from automate_kernel.triggers.webhooks.ledger import ReplayLedger, WebhookReceipt
-from automate_kernel.triggers.webhooks.request import HeadersLike, Ignored, WebhookHeaders
-from automate_kernel.triggers.webhooks.signatures import (
-    GitHubSignature,
-    HmacSignature,
-    SecretNames,
-    SignatureScheme,
-    SlackSignature,
-    StandardWebhooksSignature,
-    StripeSignature,
-)
+from typing import TYPE_CHECKING
+
+from automate_kernel.base.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from automate_kernel.triggers.webhooks.ledger import ReplayLedger, WebhookReceipt
+    from automate_kernel.triggers.webhooks.request import HeadersLike, Ignored, WebhookHeaders
+    from automate_kernel.triggers.webhooks.signatures import (
+        GitHubSignature,
+        HmacSignature,
+        SecretNames,
+        SignatureScheme,
+        SlackSignature,
+        StandardWebhooksSignature,
+        StripeSignature,
+    )
 
 __all__ = [
     "GitHubSignature",
@@ -33,3 +38,16 @@ __all__ = [
     "WebhookHeaders",
     "WebhookReceipt",
 ]
+
+if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "ledger": ("ReplayLedger", "WebhookReceipt"),
+            "request": ("HeadersLike", "Ignored", "WebhookHeaders"),
+            "signatures": (
+                "GitHubSignature", "HmacSignature", "SecretNames", "SignatureScheme",
+                "SlackSignature", "StandardWebhooksSignature", "StripeSignature",
+            ),
+        },
+    )  # fmt: skip
