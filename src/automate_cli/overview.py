@@ -39,7 +39,7 @@ def top(
     reaches the database. Without a terminal it prints a line for each look, and with --json a
     document.
     """
-    # One that goes on looking sees what others will store: in the file, which it makes.
+    # Without --once it sees what others will store: in the file, which it makes.
     kernel, out = context.session.plain if once else context.session.storing, context.out
     look, where = observing(kernel), kernel.storage.describe()
     if once:
@@ -56,7 +56,7 @@ def top(
         tables = _tables(found, out.console.width)
         return Group(title, *(boxed(columns, rows, live=True) for columns, rows, _ in tables))
 
-    Watch(out, look, draw, in_a_line, as_data, screen=True).run(every)
+    Watch(out, look, draw, in_a_line, as_data).run(every)
 
 
 class Snapshot(NamedTuple):
@@ -262,8 +262,8 @@ class Watch(Generic[T]):
     """
     Shows the result of *look*, every few seconds until Ctrl-C.
 
-    A terminal shows *picture* in place. Elsewhere each look prints the text of *line*, or with JSON
-    the document of *data*. While the database is away it says so and waits.
+    A terminal shows *picture* in place, on a screen of its own. Elsewhere each look prints the text
+    of *line*, or with JSON the document of *data*. While the database is away it says so and waits.
     """
 
     out: Output
@@ -271,7 +271,6 @@ class Watch(Generic[T]):
     picture: Callable[[T], RenderableType]
     line: Callable[[T], str]
     data: Callable[[T], Any]
-    screen: bool = False
 
     def run(self, every: float, *, sleep: Callable[[float], Any] = time.sleep) -> None:
         """Look every *every* seconds until Ctrl-C; the first look may raise."""
@@ -295,9 +294,7 @@ class Watch(Generic[T]):
 
         found = self.look()
         # Not refreshed on a thread of its own: only a new result is worth drawing.
-        live = Live(
-            self.picture(found), console=self.out.console, screen=self.screen, auto_refresh=False
-        )
+        live = Live(self.picture(found), console=self.out.console, screen=True, auto_refresh=False)
 
         def warn(text: str) -> None:
             live.update(Group(self.picture(found), Text(text, style="red")), refresh=True)

@@ -180,19 +180,6 @@ def test_a_database_that_is_away_is_waited_for(capsys: pytest.CaptureFixture[str
         watch(Looks(StorageError("connection refused")))
 
 
-def test_stats_can_be_watched(project: Project) -> None:
-    """A real process, until Ctrl-C."""
-    project.kernel.outbox.enqueue("mail.send")
-    with project.running(
-        "outbox", "ls", "--by-kind", "--watch", "--every", "0.1", "--json"
-    ) as process:
-        first, second = (json.loads(process.stdout.readline()) for _ in range(2))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(DEADLINE) == 0
-    assert first["counts"] == second["counts"] == {"mail.send": {"PENDING": 1}}
-    assert "how often" in run("outbox", "ls", "--by-kind", "--every", "5", code=2)
-
-
 def in_terminal(arguments: list[str], until_shown: str, project: Project, columns: int) -> str:
     """What a terminal of so many columns gets, until it shows a text; then Ctrl-C."""
     pid, terminal = pty.fork()
@@ -225,15 +212,6 @@ def test_top_in_a_terminal(project: Project) -> None:
     assert "\x1b[?1049h" in shown and "\x1b[?1049l" in shown
     assert "mail.send" in shown and "RUN P95" in shown
     assert "RETRY/MIN" not in shown
-
-
-def test_watched_stats_in_a_terminal(project: Project) -> None:
-    """Drawn in place."""
-    project.work("mail.send")
-    shown = in_terminal(
-        ["outbox", "ls", "--by-kind", "--watch", "--every", "0.2"], "oldest due item", project, 90
-    )
-    assert "mail.send" in shown
 
 
 # -- top ---------------------------------------------------------------------------------------------

@@ -153,7 +153,6 @@ SHARED: dict[str, list[Case]] = {
         Case("--by-error --kind {kind} --limit 5", "{kind}"),
         Case("--by-error --tenant nobody"),
         Case("--by-kind", "{kind}"),
-        Case("--by-kind --watch --every 0.1", "{kind}", endless=True),
     ],
     "outbox show": [Case("{failed}", "{failed}")],
     "outbox requeue": [

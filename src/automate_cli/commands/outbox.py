@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from automate_cli import inputs, overview, records
+from automate_cli import inputs, records
 from automate_cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_cli.command_input import duration_input
 from automate_cli.inputs import LABEL, LIMIT, TENANT, argument, flag, option
-from automate_cli.output import Columns, as_json, attributes, boxed, counted, seconds
+from automate_cli.output import Columns, as_json, attributes, counted, seconds
 from automate_kernel.base.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from automate_kernel.outbox import OutboxItem, OutboxStats
+    from automate_kernel.outbox import OutboxItem
 
 app: Commands = Commands(
     "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, purge."
@@ -34,51 +31,16 @@ _ONE_KIND = argument("The kind of item: mail.send.")
 # -- statistics -----------------------------------------------------------------------------------
 
 
-def _by_kind(context: Context, watch: bool, every: float) -> None:
-    """Count the items of each kind by state, and show the delay of the oldest due one."""
-    out = context.out
-    if watch:
-        look = context.session.storing.outbox.stats
-        overview.Watch(out, look, _picture, _line, _data).run(every)
-        return
-    found = context.session.plain.outbox.stats()
-    out.data(_data(found))
-    out.table(("KIND", *_STATES), _rows(found), empty="the outbox is empty")
-    for text, style in _below(found):
-        out.line(text, style)
-
-
-def _data(found: OutboxStats) -> dict[str, Any]:
-    return attributes(found, "counts", "oldest_due_seconds", "paused")
-
-
-def _rows(found: OutboxStats) -> list[tuple[Any, ...]]:
-    return [(kind, *(of.get(each, 0) for each in _STATES)) for kind, of in found.counts.items()]
-
-
-def _below(found: OutboxStats) -> list[tuple[str, str | None]]:
+def _by_kind(context: Context) -> None:
+    """Count the items of each kind by state, and show the delay of the oldest due item."""
+    out, found = context.out, context.session.plain.outbox.stats()
+    out.data(attributes(found, "counts", "oldest_due_seconds", "paused"))
+    rows = [(kind, *(of.get(each, 0) for each in _STATES)) for kind, of in found.counts.items()]
+    out.table(("KIND", *_STATES), rows, empty="the outbox is empty")
     late = found.oldest_due_seconds
-    lines: list[tuple[str, str | None]] = [
-        (f"oldest due item: {'none' if late is None else seconds(late) + ' late'}", None)
-    ]
+    out.line(f"oldest due item: {'none' if late is None else seconds(late) + ' late'}")
     if found.paused:
-        lines.append((f"paused: {', '.join(found.paused)}", "yellow"))
-    return lines
-
-
-def _line(found: OutboxStats) -> str:
-    counts = "  ".join(f"{state.lower()} {found.total(state)}" for state in _STATES)
-    return f"{datetime.now():%H:%M:%S}  {counts}  {_below(found)[0][0]}"  # noqa: DTZ005  (to read)
-
-
-def _picture(found: OutboxStats) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    return Group(
-        boxed(("KIND", *_STATES), [tuple(map(str, row)) for row in _rows(found)], live=True),
-        *(Text(text, style=style or "") for text, style in _below(found)),
-    )
+        out.line(f"paused: {', '.join(found.paused)}", "yellow")
 
 
 # -- items ----------------------------------------------------------------------------------------
@@ -91,7 +53,6 @@ def _picture(found: OutboxStats) -> RenderableType:
     "automate outbox ls --label order=4711",
     "automate outbox ls --by-error --kind mail.send",
     "automate outbox ls --by-kind",
-    "automate outbox ls --by-kind --watch --every 10 --json   # a document a line",
 )
 def ls(
     context: Context,
@@ -104,11 +65,7 @@ def ls(
         "--by-error", "Group the failed ones by kind and by where their error came from."
     ),
     by_kind: bool = flag(
-        "--by-kind", "Count them by kind and state, and show the delay of the oldest due one."
-    ),
-    watch: bool = flag("--watch", "With --by-kind: look again and again."),
-    every: float | None = option(
-        None, "With --watch: seconds between two looks; 2 by default.", min=0.1
+        "--by-kind", "Count them by kind and state, and show the delay of the oldest due item."
     ),
 ) -> None:
     """
@@ -116,10 +73,6 @@ def ls(
 
     automate outbox requeue --failed --error GROUP requeues a group of --by-error.
     """
-    if every is not None and not watch:
-        raise ConfigError("how often to look is for --watch", hint="add --by-kind --watch")
-    if watch and not by_kind:
-        raise ConfigError("--watch is for --by-kind", hint="add it: --by-kind --watch")
     if by_error:
         inputs.alone("--by-error", status=status, label=label, by_kind=by_kind)
         outbox = context.session.plain.outbox
@@ -128,7 +81,7 @@ def ls(
         return
     if by_kind:
         inputs.alone("--by-kind", status=status, kind=kind, tenant=tenant, label=label)
-        _by_kind(context, watch, every or 2.0)
+        _by_kind(context)
         return
     outbox = context.session.plain.outbox
     given: dict[str, Any] = {"status": _status(status), "kind": kind, "tenant_id": tenant}
