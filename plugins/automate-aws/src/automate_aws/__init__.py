@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from automate_aws.access import AwsAccess
     from automate_aws.output_store import S3OutputStore
-    from automate_aws.parameter_store import ParameterStoreBackend
     from automate_aws.s3_connector import S3Connector
-    from automate_aws.secrets_manager import SecretsManagerBackend
+    from automate_aws.secrets_backends import ParameterStoreBackend, SecretsManagerBackend
     from automate_aws.sqs_connector import SqsConnector
 
 __all__ = [
@@ -24,10 +23,10 @@ __all__ = [
 
 _PLACES = {
     "AwsAccess": "access",
-    "ParameterStoreBackend": "parameter_store",
+    "ParameterStoreBackend": "secrets_backends",
     "S3Connector": "s3_connector",
     "S3OutputStore": "output_store",
-    "SecretsManagerBackend": "secrets_manager",
+    "SecretsManagerBackend": "secrets_backends",
     "SqsConnector": "sqs_connector",
 }
 
