@@ -21,6 +21,7 @@ from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.triggers.webhooks import HmacSignature
+from defined import define
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -117,19 +118,15 @@ def test_its_filter_and_its_secret_are_used_in_a_workflow(installed: None) -> No
     """A workflow calls it, with a filter in its templates."""
     config = {"frozen": {"token": "$secret:DRAWER"}}
     with Kernel(secrets=["frozen-drawer"], config=config) as kernel:
-        kernel.add_workflow(
+        define(
+            kernel,
             {
-                "name": "shouting",
-                "trigger": {"type": "manual"},
-                "steps": [
-                    {
-                        "id": "post",
-                        "action": "frozen.post_message",
-                        "input": {"channel": "C1", "text": "{{ event.payload | frozen_shout }}"},
-                    }
-                ],
-                "output": "{{ steps.post.output.channel }}",
-            }
+                "id": "post",
+                "action": "frozen.post_message",
+                "input": {"channel": "C1", "text": "{{ event.payload | frozen_shout }}"},
+            },
+            name="shouting",
+            output="{{ steps.post.output.channel }}",
         )
         assert kernel.run("shouting", "hello").output == "C1"
         assert kernel.connector("frozen").sent == ["HELLO!"]

@@ -22,6 +22,7 @@ from automate_kernel.base.errors import AutomateError
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import WAIT
 from automate_testing.clock import FakeClock
+from defined import define
 
 KEY = "a-key-of-thirty-two-characters-at-least"
 LINK_SECONDS = 30 * 86_400
@@ -94,10 +95,7 @@ class Approvals(RuleBasedStateMachine):
         if timeout is not None:
             asked |= {"timeout": f"{timeout}s", "on_timeout": on_timeout}
         name = f"w-{on_reject}-{on_timeout}-{timeout}"
-        self.kernel.add_workflow(
-            {"name": name, "trigger": {"type": "manual"},
-             "steps": [{"id": "ok", "approval": asked}]}
-        )  # fmt: skip
+        define(self.kernel, {"id": "ok", "approval": asked}, name=name)
         execution_id = self.kernel.start(name)
         self.model[execution_id] = Asked(on_reject, on_timeout, timeout, asked_at=self.now)
         self.run()

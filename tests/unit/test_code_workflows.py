@@ -40,6 +40,7 @@ from automate_kernel.workflows.decide.program import step_input
 from automate_kernel.workflows.decide.record import CallPlace
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from pydantic import BaseModel
+from defined import define
 
 FAST = RetryPolicy(attempts=3, backoff="fixed", delay=0.01, jitter=False)
 
@@ -356,12 +357,9 @@ def test_options_that_mean_nothing_are_refused_before_the_call(kernel: Kernel) -
 
 def test_a_failed_step_fails_the_workflow_as_in_a_file(kernel: Kernel) -> None:
     kernel.action("refuse")(refuse)
-    kernel.add_workflow(
-        {
-            "name": "in-file", "trigger": {"type": "manual"},
-            "steps": [{"id": "refuse", "action": "refuse", "input": "{{ event.payload }}"}],
-        }
-    )  # fmt: skip
+    define(
+        kernel, {"id": "refuse", "action": "refuse", "input": "{{ event.payload }}"}, name="in-file"
+    )
 
     @kernel.workflow(name="in-code")
     async def in_code(ctx: WorkflowContext, order: Order) -> str:
@@ -639,12 +637,7 @@ def test_a_file_can_not_name_code(kernel: Kernel) -> None:
     with pytest.raises(WorkflowError, match="code"):
         kernel.add_workflow({"name": "x", "trigger": {"type": "manual"}, "code": "os:system"})
     with pytest.raises(WorkflowError, match="code"):
-        kernel.add_workflow(
-            {
-                "name": "x", "trigger": {"type": "manual"}, "code": "os:system",
-                "steps": [{"id": "a", "action": "b"}],
-            }
-        )  # fmt: skip
+        define(kernel, {"id": "a", "action": "b"}, name="x", code="os:system")
 
 
 @pytest.mark.parametrize(
@@ -1088,9 +1081,7 @@ def test_an_automation_collects_workflows_of_any_form(kernel: Kernel, tmp_path: 
         name="model", trigger=ManualTrigger(), steps=[Step(id="a", action="shop.seven")],
         output="{{ steps.a.output }}",
     ))  # fmt: skip
-    automation.add_workflow(
-        {"name": "mapped", "steps": [{"id": "a", "action": "shop.seven"}], **calls}
-    )
+    define(automation, {"id": "a", "action": "shop.seven"}, name="mapped", **calls)
     automation.action("shop.seven")(lambda: 7)
     kernel.include(automation)
     assert [kernel.run(name).output for name in ("filed", "model", "mapped")] == [None, 7, 7]
@@ -1219,9 +1210,7 @@ def test_a_retry_policy_of_a_definition_stands_with_its_other_problems() -> None
         RetryPolicy(attempts=0)
     steps = [{"id": "a", "action": "x.y", "retry": {"attempts": 0, "delay": "soon"}}]
     with pytest.raises(WorkflowError) as caught:
-        Kernel(discover=False).add_workflow(
-            {"name": "x", "trigger": {"type": "manual"}, "steps": steps}
-        )
+        define(Kernel(discover=False), *steps, name="x")
     assert "steps.a.retry.attempts" in str(caught.value)
     assert "steps.a.retry.delay" in str(caught.value)
 

@@ -18,6 +18,7 @@ from automate_kernel.storage.tables import TABLES
 from automate_kernel.workflows.decide.dry_run import DryOutcome, DryOutput
 from automate_kernel.workflows.decide.program import step_input
 from automate_kernel.workflows.store.events import triggering_event
+from defined import define
 
 
 class Price(BaseModel):
@@ -177,18 +178,14 @@ def test_an_event_that_starts_nothing(kernel: Kernel) -> None:
 
 def test_what_would_fail_is_told(kernel: Kernel) -> None:
     """A field that the action lacks, a value that isn't there, an action that isn't."""
-    kernel.add_workflow(
-        {
-            "name": "wrong",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {"id": "a", "action": "shop.say", "input": {"txt": "x"}},
-                {"id": "b", "action": "shop.say", "input": {"text": "{{ event.payload.nope }}"}},
-                {"id": "c", "action": "shop.sya", "input": {"text": "x"}},
-                {"id": "d", "action": "shop.say", "for_each": "{{ event.payload.n }}"},
-            ],
-            "output": "{{ event.payload.nope }}",
-        }
+    define(
+        kernel,
+        {"id": "a", "action": "shop.say", "input": {"txt": "x"}},
+        {"id": "b", "action": "shop.say", "input": {"text": "{{ event.payload.nope }}"}},
+        {"id": "c", "action": "shop.sya", "input": {"text": "x"}},
+        {"id": "d", "action": "shop.say", "for_each": "{{ event.payload.n }}"},
+        name="wrong",
+        output="{{ event.payload.nope }}",
     )
     dry = kernel.dry_run("wrong", {"n": 5})
     assert [step.outcome for step in dry.steps] == [DryOutcome.FAILS] * 4
@@ -245,25 +242,21 @@ def test_secrets_that_are_known_are_not_shown(kernel: Kernel) -> None:
 
 def test_whole_inputs_and_keys_that_depend_on_outputs(kernel: Kernel) -> None:
     """A mark stands for them."""
-    kernel.add_workflow(
+    define(
+        kernel,
+        {"id": "a", "action": "shop.stock", "input": {"sku": "x"}},
+        {"id": "b", "action": "shop.say", "input": "{{ steps.a.output }}"},
+        {"id": "c", "action": "shop.say", "input": {"{{ steps.a.output.k }}": "x"}},
+        {"id": "d", "action": "shop.say", "input": {"text": "{{ steps.a.status }}"}},
         {
-            "name": "whole",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {"id": "a", "action": "shop.stock", "input": {"sku": "x"}},
-                {"id": "b", "action": "shop.say", "input": "{{ steps.a.output }}"},
-                {"id": "c", "action": "shop.say", "input": {"{{ steps.a.output.k }}": "x"}},
-                {"id": "d", "action": "shop.say", "input": {"text": "{{ steps.a.status }}"}},
-                {
-                    "id": "e",
-                    "action": "shop.say",
-                    "needs": ["b"],
-                    "if": "steps.a.output.x",
-                    "input": {"text": "x"},
-                },
-                {"id": "f", "action": "shop.say", "needs": ["e"], "input": {"text": "x"}},
-            ],
-        }
+            "id": "e",
+            "action": "shop.say",
+            "needs": ["b"],
+            "if": "steps.a.output.x",
+            "input": {"text": "x"},
+        },
+        {"id": "f", "action": "shop.say", "needs": ["e"], "input": {"text": "x"}},
+        name="whole",
     )
     dry = kernel.dry_run("whole")
     mark = "[depends on steps.a.output]"

@@ -14,6 +14,7 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.monitoring.prometheus import Exporter
 from automate_cli.observing import ExecutionObserver
+from defined import define
 
 pytestmark = pytest.mark.usefixtures("always_counted")
 
@@ -190,16 +191,12 @@ def histogram(page: str, name: str, **labels: str) -> tuple[float, float]:
 
 def test_prometheus_counts_attempts_by_action_and_waits_by_reason(kernel: Kernel) -> None:
     """Attempts with their own durations, whichever workflow calls the action."""
-    kernel.add_workflow(
-        {
-            "name": "waiting",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {"id": "call", "action": "shop.first"},
-                {"id": "pause", "sleep": "10ms"},
-                {"id": "ask", "wait_for": {"signal": "go"}},
-            ],
-        }
+    define(
+        kernel,
+        {"id": "call", "action": "shop.first"},
+        {"id": "pause", "sleep": "10ms"},
+        {"id": "ask", "wait_for": {"signal": "go"}},
+        name="waiting",
     )
     exporter = Exporter(kernel)
     exporter.render()

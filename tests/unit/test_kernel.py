@@ -36,6 +36,7 @@ from automate_kernel.workflows.execution import Event, ExecutionStatus, StepStat
 from automate_kernel.workflows.decide.waits import EVENT
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
+from defined import define
 
 EVENT_ID = "01890000-0000-7000-8000-00000000000e"
 ORDER = {
@@ -234,10 +235,7 @@ def test_run_until_idle_waits_for_what_is_due_soon() -> None:
         return "done"
 
     retry = {"attempts": 2, "delay": 0.02, "jitter": False}
-    kernel.add_workflow(
-        {"name": "w", "trigger": {"type": "manual"},
-         "steps": [{"id": "a", "action": "flaky.do", "retry": retry}]}
-    )  # fmt: skip
+    define(kernel, {"id": "a", "action": "flaky.do", "retry": retry})
     execution = kernel.run("w", patience=10)
     assert execution.status is ExecutionStatus.COMPLETED
     assert execution.steps[0].attempts == 2
@@ -369,10 +367,7 @@ def test_a_call_knows_what_it_is_part_of(kernel: Kernel) -> None:
             raise AutomateError(ErrorCodes.UNAVAILABLE)
 
     retry = {"attempts": 2, "delay": 0, "jitter": False}
-    kernel.add_workflow(
-        {"name": "w", "trigger": {"type": "manual"},
-         "steps": [{"id": "a", "action": "seen.do", "retry": retry}]}
-    )  # fmt: skip
+    define(kernel, {"id": "a", "action": "seen.do", "retry": retry})
     execution = kernel.run("w")
     first, second = calls
     assert (first.execution_id, first.step_id, first.operation) == (execution.id, "a", "seen.do")
@@ -601,10 +596,7 @@ def test_a_secret_is_nowhere_to_be_found(tmp_path: Path, caplog: pytest.LogCaptu
     steps = leaking_steps()
     undo = {"id": "undo", "action": "leaky.exit", "input": {"token": "x $secret:TOKEN y"}}
     last = {"id": "last", "action": "leaky.fail", "input": {"token": "$secret:TOKEN"}}
-    kernel.add_workflow(
-        {"name": "w", "trigger": {"type": "manual"}, "steps": [*steps, last], "on_failure": [undo],
-         "output": "{{ steps.echo.output }}"}
-    )  # fmt: skip
+    define(kernel, *steps, last, on_failure=[undo], output="{{ steps.echo.output }}")
     errors = []
     for signal in signals.ALL_SIGNALS:
         signal.connect(note, sender=kernel)
@@ -658,10 +650,7 @@ def test_no_error_keeps_a_secret_alive_by_its_traceback(kernel: Kernel) -> None:
 
 def test_a_missing_secret_names_its_key(kernel: Kernel) -> None:
     """The error says which secret is missing, and the step has failed."""
-    kernel.add_workflow(
-        {"name": "w", "trigger": {"type": "manual"},
-         "steps": [{"id": "a", "action": "chat.post", "input": {"text": "$secret:GONE"}}]}
-    )  # fmt: skip
+    define(kernel, {"id": "a", "action": "chat.post", "input": {"text": "$secret:GONE"}})
     execution = kernel.run("w")
     assert execution.status is ExecutionStatus.FAILED
     assert "GONE" in (execution.error or "")
@@ -731,12 +720,10 @@ def test_the_if_of_a_manual_trigger() -> None:
     """It refuses a start by name, and not the start for an event of another type."""
     with Kernel(discover=False, secrets={}) as kernel:
         kernel.action("do.it")(lambda: 7)
-        kernel.add_workflow(
-            {
-                "name": "w",
-                "trigger": {"type": "manual", "if": "{{ event.payload.n > 1 }}"},
-                "steps": [{"id": "a", "action": "do.it"}],
-            }
+        define(
+            kernel,
+            {"id": "a", "action": "do.it"},
+            trigger={"type": "manual", "if": "{{ event.payload.n > 1 }}"},
         )
         assert kernel.run("w", {"n": 2}).status is ExecutionStatus.COMPLETED
         for begin in (kernel.run, kernel.start):

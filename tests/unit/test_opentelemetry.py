@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from defined import define
 
 WORKFLOW = {
     "name": "greet",
@@ -524,12 +525,7 @@ def test_starts_retries_cancellations_and_waiting_steps_are_measured(traced: Tra
             raise ConnectionError
 
     again = {"id": "a", "action": "test.flaky", "retry": {"attempts": 3, "delay": 0}}
-    kernel.add_workflow(
-        {
-            "name": "flaky", "trigger": {"type": "manual"},
-            "steps": [again, {"id": "ask", "wait_for": {"signal": "go"}}],
-        }
-    )  # fmt: skip
+    define(kernel, again, {"id": "ask", "wait_for": {"signal": "go"}}, name="flaky")
     one = kernel.start("flaky")
     kernel.run_until_idle(patience=5)
     (started,) = traced.points("automate.executions.started")

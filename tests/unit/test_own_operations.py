@@ -24,6 +24,7 @@ from automate_kernel.http.operations import ExposedOperations
 from automate_kernel.monitoring.diagnosis import workflow_problems
 from automate_kernel.operations.spec import OperationSpec, operation_from_function
 from automate_testing.contracts.providers import ProviderContract
+from defined import define
 
 NUMBER = {
     "type": "object",
@@ -136,13 +137,7 @@ def test_a_service_that_is_away_is_worth_another_attempt(kernel):
 
 def test_their_specs_are_asked_for_only_by_who_needs_them(kernel):
     """A kernel, a worker and a check of workflows start nobody's server."""
-    kernel.add_workflow(
-        {
-            "name": "w",
-            "trigger": {"type": "manual"},
-            "steps": [{"id": "a", "action": "listed.first"}],
-        }
-    )
+    define(kernel, {"id": "a", "action": "listed.first"})
     assert workflow_problems(kernel, kernel.workflows["w"]) == []
     assert kernel.operations.absence("listed.first") is None
     assert kernel.operations.is_async("listed.first")
@@ -178,13 +173,10 @@ def test_one_that_cant_list_them_is_left_out_of_a_list_of_all(kernel, caplog):
 
 def test_a_workflow_calls_one(kernel):
     """Its step is asynchronous, and has the checked output."""
-    kernel.add_workflow(
-        {
-            "name": "w",
-            "trigger": {"type": "manual"},
-            "steps": [{"id": "a", "action": "listed.first", "input": {"value": 7}}],
-            "output": "{{ steps.a.output }}",
-        }
+    define(
+        kernel,
+        {"id": "a", "action": "listed.first", "input": {"value": 7}},
+        output="{{ steps.a.output }}",
     )
     assert kernel.run("w").output == {"first": 7}
 

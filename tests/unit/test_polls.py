@@ -29,6 +29,7 @@ from example_counts import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from defined import define
 
 Open = Callable[..., Kernel]
 
@@ -786,9 +787,7 @@ def test_a_broken_connector_keeps_no_other_from_being_polled(sheet: Sheet) -> No
     kernel = kernel_on(MemoryStorage(FakeClock()), sheet)
     kernel.plugins.register("nowhere:Broken", "connector", key="broken")
     step = {"id": "a", "action": "do.it", "input": {"row": 1}}
-    kernel.add_workflow(
-        {"name": "b", "trigger": {"type": "event", "event": "broken.row"}, "steps": [step]}
-    )
+    define(kernel, step, name="b", trigger={"type": "event", "event": "broken.row"})
     sheet.rows = ["a"]
     assert started(kernel) == ["a"]
     kernel.close()
@@ -848,9 +847,7 @@ def test_a_poll_is_called_by_the_name_that_it_has_in_the_class(clock: FakeClock)
 
     with Kernel(MemoryStorage(clock), plugins=[Wrapped], discover=False) as kernel:
         trigger = {"type": "event", "event": "wrapped.rows"}
-        kernel.add_workflow(
-            {"name": "w", "trigger": trigger, "steps": [{"id": "a", "sleep": "1s"}]}
-        )
+        define(kernel, {"id": "a", "sleep": "1s"}, trigger=trigger)
         kernel.run_until_idle()
         assert kernel.polls.find()[0].error is None
 
@@ -1076,9 +1073,7 @@ def test_the_doctor_knows_of_an_event_that_never_comes(event: str, remedy: str |
 
     with Kernel(MemoryStorage(), plugins=[Hub], discover=False) as kernel:
         trigger = {"type": "event", "event": event}
-        kernel.add_workflow(
-            {"name": "w", "trigger": trigger, "steps": [{"id": "a", "sleep": "1s"}]}
-        )
+        define(kernel, {"id": "a", "sleep": "1s"}, trigger=trigger)
         (found,) = poll_findings(kernel, command="automate polls", idle_seconds=60)
     assert (found.state, found.remedy) == ("ok" if remedy is None else "warn", remedy)
 

@@ -12,6 +12,7 @@ from automate_kernel.base.documents import shown_document
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.operations.outputs import answered_output
 from automate_kernel.http.operations import ExposedOperations, answer_list
+from defined import define
 
 REFUSED = {
     "set": {1},
@@ -65,19 +66,14 @@ def raised(call: Any, *given: Any, **options: Any) -> AutomateError:
 def test_one_code_in_a_workflow_and_over_http(
     kernel: Kernel, operation: str, what: str, code: ErrorCodes
 ) -> None:
-    kernel.add_workflow(
+    define(
+        kernel,
         {
-            "name": "w",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {
-                    "id": "s",
-                    "action": operation,
-                    "input": {"what": what},
-                    "retry": {"attempts": 3, "backoff": "fixed", "delay": 0},
-                }
-            ],
-        }
+            "id": "s",
+            "action": operation,
+            "input": {"what": what},
+            "retry": {"attempts": 3, "backoff": "fixed", "delay": 0},
+        },
     )
     done = kernel.run("w")
     assert (done.status, done.error_code) == ("FAILED", code)

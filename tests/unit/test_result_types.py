@@ -45,6 +45,7 @@ from pydantic import (
     field_serializer,
 )
 from typing_extensions import TypedDict
+from defined import define
 
 T = TypeVar("T")
 
@@ -526,20 +527,16 @@ def test_bytes_go_from_action_to_action() -> None:
         def digest(content: bytes) -> list[int]:
             return list(content)
 
-        kernel.add_workflow(
+        define(
+            kernel,
+            {"id": "read", "action": "file.read"},
             {
-                "name": "digest",
-                "trigger": {"type": "manual"},
-                "steps": [
-                    {"id": "read", "action": "file.read"},
-                    {
-                        "id": "digest",
-                        "action": "file.digest",
-                        "input": {"content": "{{ steps.read.output }}"},
-                    },
-                ],
-                "output": "{{ steps.digest.output }}",
-            }
+                "id": "digest",
+                "action": "file.digest",
+                "input": {"content": "{{ steps.read.output }}"},
+            },
+            name="digest",
+            output="{{ steps.digest.output }}",
         )
         execution = kernel.run("digest")
         assert execution.error is None and execution.output == [255, 0, 32, 254]

@@ -18,6 +18,7 @@ from automate_kernel.monitoring.logs import (
     configure_logging,
     context_fields,
 )
+from defined import define
 
 log = logging.getLogger("shop")
 
@@ -101,15 +102,10 @@ def test_what_a_step_logs_tells_its_execution(kernel: Kernel, stream: io.StringI
             raise ConnectionError("try again")
 
     retry = {"attempts": 2, "delay": "1ms"}
-    kernel.add_workflow(
-        {
-            "name": "w",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {"id": "left", "action": "shop.look", "needs": [], "retry": retry},
-                {"id": "right", "action": "shop.look", "needs": []},
-            ],
-        }
+    define(
+        kernel,
+        {"id": "left", "action": "shop.look", "needs": [], "retry": retry},
+        {"id": "right", "action": "shop.look", "needs": []},
     )
     configure_logging(kernel, stream=stream)
     execution = kernel.run("w")

@@ -14,6 +14,7 @@ from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.definition.template_names import NAMES, names_read
 from automate_kernel.workflows.decide.program import TemplateView
 from automate_kernel.workflows.execution import Event, Execution
+from defined import define
 
 HEAD = "name: w\ntrigger: {type: manual}\n"
 
@@ -28,12 +29,8 @@ def problems(text: str) -> list[str]:
 def step(template: str, **more: Any) -> list[str]:
     """The problems of one step with *template* as its input."""
     with pytest.raises(WorkflowError) as caught:
-        Kernel(discover=False).add_workflow(
-            {
-                "name": "w",
-                "trigger": {"type": "manual"},
-                "steps": [{"id": "one", "action": "x.y", "input": {"v": template}, **more}],
-            }
+        define(
+            Kernel(discover=False), {"id": "one", "action": "x.y", "input": {"v": template}, **more}
         )
     return [line.strip() for line in caught.value.message.splitlines()[1:]]
 
@@ -197,13 +194,7 @@ def test_its_own_output_has_another_name(field: str, remedy: str) -> None:
 def test_what_works_is_not_refused(template: str) -> None:
     """Local names, questions and defaults, methods, and the payload's own fields."""
     kernel = Kernel(discover=False)
-    kernel.add_workflow(
-        {
-            "name": "w",
-            "trigger": {"type": "manual"},
-            "steps": [{"id": "one", "action": "x.y", "input": {"v": template}}],
-        }
-    )
+    define(kernel, {"id": "one", "action": "x.y", "input": {"v": template}})
 
 
 def test_workflows_in_python_are_checked() -> None:

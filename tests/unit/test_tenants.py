@@ -7,6 +7,7 @@ from automate_kernel import Call, Kernel
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox import SkipLockedClaimOutboxStore
 from automate_kernel.storage import MemoryStorage
+from defined import define
 
 
 def test_an_idempotency_key_belongs_to_its_tenant():
@@ -66,12 +67,8 @@ def test_an_event_waits_for_a_process_that_knows_workflows():
     assert Kernel(storage, discover=False).run_until_idle().total == 0
     knowing = Kernel(storage, discover=False)
     knowing.action("noop")(lambda: None)
-    knowing.add_workflow(
-        {
-            "name": "w",
-            "trigger": {"type": "event", "event": "order.created"},
-            "steps": [{"id": "a", "action": "noop"}],
-        }
+    define(
+        knowing, {"id": "a", "action": "noop"}, trigger={"type": "event", "event": "order.created"}
     )
     knowing.run_until_idle()
     assert [execution.status.value for execution in knowing.executions.find()] == ["COMPLETED"]
@@ -112,9 +109,7 @@ def test_another_tenants_execution_is_not_there():
         {"id": "wait", "wait_for": {"signal": "go"}},
     ]
     cleaning = [{"id": "last", "wait_for": {"signal": "never"}}]
-    kernel.add_workflow(
-        {"name": "w", "trigger": {"type": "manual"}, "steps": steps, "finally": cleaning}
-    )
+    define(kernel, *steps, **{"finally": cleaning})
     execution_id = kernel.start("w", tenant_id="acme")
     kernel.run_until_idle()
     executions = kernel.executions

@@ -16,6 +16,7 @@ from automate_kernel.monitoring.prometheus import Exporter
 from automate_kernel.operations import timed_calls
 from automate_kernel.operations.timed_calls import TimedCalls
 from automate_kernel.workflows.execution import ExecutionStatus
+from defined import define
 
 
 @pytest.fixture
@@ -124,20 +125,16 @@ def test_attempts_of_a_step_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> N
             running[0] -= 1
         return mine
 
-    kernel.add_workflow(
+    define(
+        kernel,
         {
-            "name": "retried",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {
-                    "id": "only",
-                    "action": "slow.once",
-                    "timeout": 0.2,
-                    "retry": {"attempts": 100, "delay": "1ms", "jitter": False},
-                }
-            ],
-            "output": "{{ steps.only.output }}",
-        }
+            "id": "only",
+            "action": "slow.once",
+            "timeout": 0.2,
+            "retry": {"attempts": 100, "delay": "1ms", "jitter": False},
+        },
+        name="retried",
+        output="{{ steps.only.output }}",
     )
     execution = kernel.run("retried")
     assert execution.status is ExecutionStatus.COMPLETED, execution.error

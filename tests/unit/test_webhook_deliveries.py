@@ -23,6 +23,7 @@ from automate_kernel.triggers.webhooks import (
     StripeSignature,
     WebhookHeaders,
 )
+from defined import define
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = b'{"type": "invoice.paid", "total": 7}'
@@ -384,23 +385,20 @@ def test_workflows_see_the_headers_that_a_trigger_keeps() -> None:
     def note(event: str) -> None:
         seen.append(event)
 
-    kernel.add_workflow(
+    define(
+        kernel,
         {
-            "name": "on-push",
-            "trigger": {
-                "type": "webhook",
-                "connector": "hub",
-                "trigger": "push",
-                "if": "{{ event.headers['x-github-event'] == 'push' }}",
-            },
-            "steps": [
-                {
-                    "id": "a",
-                    "action": "note.it",
-                    "input": {"event": "{{ event.headers['x-github-event'] }}"},
-                }
-            ],
-        }
+            "id": "a",
+            "action": "note.it",
+            "input": {"event": "{{ event.headers['x-github-event'] }}"},
+        },
+        name="on-push",
+        trigger={
+            "type": "webhook",
+            "connector": "hub",
+            "trigger": "push",
+            "if": "{{ event.headers['x-github-event'] == 'push' }}",
+        },
     )
     for event in ("push", "issues"):
         send(kernel, github(event, **{"X-GitHub-Delivery": event}))
