@@ -183,14 +183,6 @@ def test_a_cursor_of_brackets_is_no_page(kernel: Kernel) -> None:
     assert kernel.outbox.find(status=ItemStatus.PENDING)
 
 
-@pytest.mark.parametrize("name", [None, 5, print])
-def test_an_operation_is_called_by_its_name(kernel: Kernel, name: Any) -> None:
-    """It ended with AttributeError, which says nothing of the remedy."""
-    with pytest.raises(AutomateError, match="called by its name") as caught:
-        kernel.invoke(name)
-    assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
-
-
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [

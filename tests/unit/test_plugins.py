@@ -133,30 +133,6 @@ def test_nothing_is_imported_until_it_is_asked_for(install: Install) -> None:
     assert plugins.connectors.create("ping").call_action("ping", {}) == {"from": "lazy_ping"}
 
 
-def test_the_specifications_groups_are_read(install: Install) -> None:
-    """Entry points in the groups that the specification names count like the kernel's own."""
-    install(
-        "old-style",
-        {
-            "django_automate.providers": {"my_provider": "old_style:MyProvider"},
-            "django_automate.connectors": {"ping": "old_style:Pinger"},
-        },
-        {
-            "old_style": connector("ping")
-            + """
-    from automate_kernel.plugins.providers import BaseProvider
-
-    class MyProvider(BaseProvider):
-        key = "my_provider"
-        display_name = "Mine"
-"""
-        },
-    )
-    plugins = Plugins()
-    assert plugins.get("provider", "my_provider").display_name == "Mine"
-    assert plugins.get("connector", "ping").key == "ping"
-
-
 def test_a_target_under_two_groups_is_one_plugin(install: Install) -> None:
     """A distribution that announces itself to old and new hosts is no conflict with itself."""
     target = {"ping": "twice:Pinger"}
@@ -857,20 +833,6 @@ def test_a_failing_receiver_of_a_notice_stops_no_other(caplog: pytest.LogCapture
     assert [str(error) for error in errors] == ["not today"]
     assert (first.seen, last.seen) == ([7], [7])
     assert "'failing'" in caplog.text
-
-
-def test_a_hook_may_refuse_a_call() -> None:
-    """What a receiver of before_call raises reaches whoever makes the call."""
-
-    class Veto:
-        @hookimpl
-        def automate_before_call(self) -> None:
-            raise AutomateError(ErrorCodes.PERMISSION_DENIED, "not on Sundays")
-
-    plugins = Plugins(discover=False)
-    plugins.register(Veto(), kind="hook", key="veto")
-    with pytest.raises(AutomateError, match="not on Sundays"):
-        plugins.hook.automate_before_call(call=None, input={})
 
 
 def test_a_registry_of_ones_own_kind_needs_no_facade() -> None:

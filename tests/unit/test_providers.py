@@ -66,19 +66,6 @@ def greeter() -> Greeter:
     return Greeter({}, ctx=ProviderContext(key="greeter"))
 
 
-def test_the_specifications_sample_works() -> None:
-    """It defines no capabilities, so there are none; its config is checked and completed."""
-    registry = ProviderRegistry(discover=False)
-    registry.register(MyProvider)
-    provider = registry.create("my_provider", {"token": "t"}, ProviderContext(key="my_provider"))
-    assert provider.config == {"token": "t", "url": "https://example.org"}
-    assert provider.capabilities() == []
-    with pytest.raises(AutomateError) as caught:
-        provider.execute_capability("anything", {})
-    assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
-    assert registry.names == {"my_provider": "My Custom Provider"}
-
-
 def test_marked_methods_are_capabilities(greeter: Greeter) -> None:
     """Their names, descriptions and schemas come from the methods."""
     specs = {spec.name: spec for spec in greeter.capabilities()}

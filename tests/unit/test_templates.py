@@ -60,26 +60,6 @@ def problem(value, context=CONTEXT, path="steps.notify.input") -> str:
     return str(caught.value)
 
 
-@pytest.fixture
-def format_currency():
-    @register_filter("format_currency")
-    def format_currency(value, currency="USD"):
-        return f"{currency} {value:,.2f}"
-
-    yield format_currency
-    del default_filters._own["format_currency"]
-
-
-@pytest.mark.usefixtures("format_currency")
-def test_the_specifications_sample():
-    """Its step input, with its custom filter."""
-    template = {
-        "channel": "{{ event.payload.channel_id }}",
-        "message": "Order total: {{ steps.calculate.output.total | format_currency('EUR') }}",
-    }
-    assert render(template) == {"channel": "C42", "message": "Order total: EUR 1,234.50"}
-
-
 def test_importing_the_package_does_not_import_jinja():
     """Nor does compiling text that is no template."""
     code = (
