@@ -35,7 +35,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.operations.field_options",
             "automate_kernel.operations.field_choices",
             "automate_kernel.operations.schemas.fields",
-            "automate_kernel.operations.config_places",
+            "automate_kernel.operations.plugin_config",
             "automate_kernel.operations.replacement",
         ),
     ),

@@ -15,7 +15,7 @@ from automate_cli.interruption import be_interruptible
 from automate_cli.output import redact_logs
 from automate_cli.settings import Settings, Value, default_values, load_settings
 from automate_kernel.base.errors import AutomateError, ConfigError, PluginError, type_name
-from automate_kernel.operations.config_places import ConfigPlaces
+from automate_kernel.operations.plugin_config import ConfigPlaces
 from automate_kernel.plugins.targets import describe_failure, load_target
 from automate_kernel.secrets.masking import strength_of
 from automate_kernel.storage import MemoryStorage, Storage

@@ -13,7 +13,7 @@ from automate_django import conf
 from automate_django.storage import DjangoStorage
 from automate_kernel.base.errors import ConfigError
 from automate_kernel.base.forks import new_rlock
-from automate_kernel.operations.config_places import ConfigPlaces
+from automate_kernel.operations.plugin_config import ConfigPlaces
 from automate_kernel.workflows.automation import Automation
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_kernel.base.errors import StorageError
-from automate_kernel.monitoring.capacity import capacity_findings
+from automate_kernel.monitoring.diagnosis import capacity_findings
 from automate_kernel.monitoring.health import database_problems
 from automate_kernel.outbox import NewItem, RowsOutboxStore
 from automate_kernel.storage import shortage as shortages

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from automate_kernel import AutomateError, Connector, Kernel
-from automate_kernel.monitoring.connections import connection_findings
+from automate_kernel.monitoring.diagnosis import connection_findings
 
 
 class Answers(Connector):

@@ -10,7 +10,7 @@ from automate_kernel.monitoring.diagnosis import Finding, worker_findings, workf
 from automate_kernel.outbox import NewItem, RowsOutboxStore, WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.monitoring.start_failures import StartFailures, reporting_start_failures
+from automate_kernel.http.worker_ports import StartFailures, reporting_start_failures
 from automate_testing.clock import FakeClock
 
 
@@ -151,7 +151,7 @@ def test_an_outbox_that_cant_be_told(
         raise StorageError("the database is down")
 
     monkeypatch.setattr(outbox, "report", down)
-    monkeypatch.setattr("automate_kernel.monitoring.start_failures._LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("automate_kernel.http.worker_ports._LOOK_SECONDS", 0.001)
     looked = threading.Event()
 
     def failing() -> list[str]:

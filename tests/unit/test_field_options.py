@@ -146,10 +146,11 @@ def test_an_answer_is_kept_for_a_moment_by_what_was_asked(kernel: Kernel) -> Non
     assert Chat.asked == 5
 
 
-def test_the_cache_forgets() -> None:
+def test_the_cache_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list is kept for its time, and of many lists the newest."""
     now = [0.0]
-    cache = OptionsCache(30.0, 2, clock=lambda: now[0])
+    cache = OptionsCache(lambda: now[0])
+    monkeypatch.setattr("automate_kernel.operations.field_choices._MOST_KEPT", 2)
     cache.keep("a", [FieldOption("1")])
     now[0] = 29.9
     assert cache.find("a") == [FieldOption("1")]

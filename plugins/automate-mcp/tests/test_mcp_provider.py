@@ -23,7 +23,7 @@ from mcp.types import Tool
 from mcp_support import SECRET, until
 from waiting import within
 
-from automate_kernel.monitoring.connections import connection_findings
+from automate_kernel.monitoring.diagnosis import connection_findings
 from automate_kernel import AutomateError, Kernel, ProviderContext
 from automate_kernel.base.errors import ConfigError, ErrorCodes
 from automate_testing.contracts.providers import ProviderContract

@@ -189,7 +189,7 @@ def _check_manifests(context: Context, folder: Path, what: str) -> None:
 
 def _checked_of_application(context: Context, key: str, test_connection: bool) -> bool:
     """Test the connection of a plugin whose *key* the application alone gives it, if it has one."""
-    from automate_kernel.monitoring.connections import connection_answer
+    from automate_kernel.monitoring.diagnosis import connection_answer
 
     kernel = context.session.in_memory(workflows=False)
     kinds = [kind for kind in ("connector", "provider") if key in kernel.plugins.keys(kind)]

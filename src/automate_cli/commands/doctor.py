@@ -20,11 +20,11 @@ from automate_cli.inputs import flag, option
 from automate_cli.output import Columns, attributes, rows_of
 from automate_cli.version import version_line
 from automate_kernel.base.errors import AutomateError, ConfigError
-from automate_kernel.monitoring.capacity import capacity_findings
-from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel.monitoring.diagnosis import (
     Finding,
+    capacity_findings,
     clock_finding,
+    connection_findings,
     execution_findings,
     findings_of,
     plugin_findings,

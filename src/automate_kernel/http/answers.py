@@ -14,11 +14,12 @@ from automate_kernel.base.errors import (
     PayloadError,
     StorageError,
     WebhookRejectedError,
+    did_you_mean,
     is_setup_fault,
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.triggers.webhooks.ledger import WebhookReceipt
-from automate_kernel.triggers.webhooks.request import HeadersLike
+from automate_kernel.triggers.webhooks.request import BodyError, HeadersLike, parse_json
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -108,3 +109,28 @@ def failure_answer(error: Exception, what: str) -> HttpAnswer:
         return HttpAnswer(503, {"error": "try again later"}, {"Retry-After": "5"})
     logger.error("%s failed", what, exc_info=error)
     return HttpAnswer(500, {"error": "it failed; the log says why"})
+
+
+_WORDS = {dict: "an object", str: "text", int: "a whole number", float: "a number"}
+
+
+def read_fields(body: bytes, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """
+    Return the object in a *body*; an empty body is an empty object.
+
+    Raises `HttpError` for other *fields* than these, and for values of other types.
+    """
+    try:
+        given = parse_json(body) if body.strip() else {}
+    except BodyError as error:
+        raise HttpError(400, f"the body is refused: {error}") from None
+    if not isinstance(given, dict):
+        raise HttpError(400, f"the body must be an object with {', '.join(fields)}")
+    for name, value in given.items():
+        types = fields.get(name)
+        if types is None:
+            meant = did_you_mean(name, fields, also=f"there are {', '.join(fields)}")
+            raise HttpError(400, f"unknown field {name[:40]!r}; {meant}")
+        if not isinstance(value, types) or (isinstance(value, bool) and object not in types):
+            raise HttpError(400, f"{name} must be {_WORDS[types[-1]]}")
+    return given

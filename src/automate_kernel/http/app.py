@@ -45,6 +45,7 @@ from automate_kernel.http.answers import (
     HttpError,
     answer_webhook,
     failure_answer,
+    read_fields,
 )
 from automate_kernel.http.approvals import answer_decision, answer_show
 from automate_kernel.http.operations import (
@@ -59,7 +60,6 @@ from automate_kernel.http.pages import HttpPage, PageThread, health_pages, metri
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.health import Probe, database_problems
 from automate_kernel.triggers.webhooks import WebhookHeaders
-from automate_kernel.triggers.webhooks.request import BodyError, parse_json
 
 __all__ = ["HttpApp", "Request", "metrics_app", "webhook_app"]
 
@@ -403,18 +403,7 @@ def _idempotency_key(request: Request) -> str | None:
 
 
 def _event_in(body: bytes) -> dict[str, Any]:
-    try:
-        event = parse_json(body)
-    except BodyError as error:
-        raise HttpError(400, f"the body is refused: {error}") from None
-    if not isinstance(event, dict) or not isinstance(event.get("name"), str) or not event["name"]:
+    event = read_fields(body, _EVENT_FIELDS)
+    if not event.get("name"):
         raise HttpError(400, 'the body must be an object with a "name"')
-    for field, value in event.items():
-        types = _EVENT_FIELDS.get(field)
-        if types is None:
-            known = ", ".join(_EVENT_FIELDS)
-            raise HttpError(400, f"unknown field {field[:40]!r}; there are {known}")
-        if not isinstance(value, types) or (isinstance(value, bool) and object not in types):
-            wanted = "text" if str in types else "an object" if dict in types else "a number"
-            raise HttpError(400, f"{field} must be {wanted}")
     return event

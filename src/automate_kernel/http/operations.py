@@ -17,9 +17,8 @@ from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
-    did_you_mean,
 )
-from automate_kernel.http.answers import HttpAnswer, HttpError
+from automate_kernel.http.answers import HttpAnswer, HttpError, read_fields
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.exposure import (
     allowed_operations,
@@ -34,7 +33,6 @@ from automate_kernel.operations.schemas.fields import input_fields
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import bounded_seconds, check_text
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.triggers.webhooks.request import BodyError, parse_json
 
 __all__ = ["ExposedOperations", "OperationProblem"]
 
@@ -317,7 +315,6 @@ _CHOICES_FIELDS: dict[str, tuple[type, ...]] = {
     "limit": (int,),
     "tenant_id": (str,),
 }
-_WORDS = {dict: "an object", str: "text", int: "a whole number"}
 
 
 def answer_list(exposed: ExposedOperations) -> HttpAnswer:
@@ -336,7 +333,7 @@ def answer_call(
     """Answer ``POST /operations/<name>``; *key* is the header ``Idempotency-Key``."""
 
     def call() -> dict[str, Any]:
-        given = _read(body, _CALL_FIELDS)
+        given = read_fields(body, _CALL_FIELDS)
         if key is not None:
             given.setdefault("idempotency_key", key)
         return {"output": exposed.call(name, given.pop("input", None), **given)}
@@ -348,7 +345,7 @@ def answer_choices(exposed: ExposedOperations, name: str, field: str, body: byte
     """Answer ``POST /operations/<name>/choices/<field>``."""
 
     def look() -> dict[str, Any]:
-        return {"choices": exposed.choices(name, field, **_read(body, _CHOICES_FIELDS))}
+        return {"choices": exposed.choices(name, field, **read_fields(body, _CHOICES_FIELDS))}
 
     return _answered(name, look)
 
@@ -361,24 +358,6 @@ def _answered(what: str, make: Callable[[], Mapping[str, Any]]) -> HttpAnswer:
         return OperationProblem(status, "INVALID_ARGUMENT", text).answer()
     except Exception as error:
         return OperationProblem.of(error, f"the operation {what[:80]}").answer()
-
-
-def _read(body: bytes, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    """Return the body's fields; raises `HttpError` for others, and for wrong types."""
-    try:
-        given = parse_json(body) if body.strip() else {}
-    except BodyError as error:
-        raise HttpError(400, f"the body is refused: {error}") from None
-    if not isinstance(given, dict):
-        raise HttpError(400, f"the body must be an object with {', '.join(fields)}")
-    for name, value in given.items():
-        types = fields.get(name)
-        if types is None:
-            meant = did_you_mean(name, fields, also=f"there are {', '.join(fields)}")
-            raise HttpError(400, f"unknown field {name[:40]!r}; {meant}")
-        if not isinstance(value, types) or isinstance(value, bool):
-            raise HttpError(400, f"{name} must be {_WORDS[types[0]]}")
-    return given
 
 
 def _checked(allowed: Iterable[str]) -> tuple[str, ...]:

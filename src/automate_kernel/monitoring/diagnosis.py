@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import time
@@ -12,12 +13,15 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel.base.errors import AutomateError, ConfigError, did_you_mean
+from automate_kernel.operations.plugin import Plugin
 from automate_kernel.outbox.handover import CHANGED_CODE, Handover
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import installed_manifest
 from automate_kernel.secrets.handles import masked
 from automate_kernel.secrets.redaction import redact_text
 from automate_kernel.secrets.tracebacks import raised_at
+from automate_kernel.storage.connections import read_connections
+from automate_kernel.storage.errors import ROOM
 from automate_kernel.storage.output_store import LateOutputStore
 from automate_kernel.templates.context import TemplateContext
 from automate_kernel.templates.engine import is_template
@@ -289,6 +293,33 @@ def schema_findings(storage: Storage) -> list[Finding]:
     return found or [Finding("database", "ok", text)]
 
 
+def capacity_findings(
+    storage: Storage, outbox: OutboxStore, *, processes: int, slots: int
+) -> list[Finding]:
+    """
+    Return whether the server takes all connections of the workers; nothing where it has no limit.
+
+    They are those that report, or as many *processes* as the settings name, each with *slots*.
+    """
+    most_connections = getattr(storage, "most_connections", None)
+    if most_connections is None:
+        return []
+    with storage.begin(atomic=False) as rows:
+        found = read_connections(rows)
+    if found is None:
+        return []
+    workers = max(processes, sum(each.alive for each in outbox.workers()))
+    each = most_connections(slots)
+    text = f"{found.used} of {found.room} connections are open ({found.setting}"
+    text += f" {found.limit}, {found.reserved} of them reserved)" if found.reserved else ")"
+    text += f"; {workers} worker{'s' if workers > 1 else ''} may open {each} each"
+    if workers * each > found.room:
+        return [Finding("database", "warn", f"{text}: more than there are", ROOM)]
+    if found.scarce:
+        return [Finding("database", "warn", f"{text}: nearly none is left", ROOM)]
+    return [Finding("database", "ok", text)]
+
+
 def plugin_findings(kernel: Kernel) -> list[Finding]:
     """
     Return the plugins that don't load, unreadable manifests, and config that is wrong.
@@ -329,6 +360,40 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
     less = ", ".join(f"{each.key} of {each.distribution}[{each.missing_extra}]" for each in spare)
     text = f"{len(records) - len(spare)} load" + (f"; not installed: {less}" if less else "")
     return found or [Finding("plugins", "ok", text)]
+
+
+def connection_answer(kernel: Kernel, kind: str, key: str) -> str:
+    """Return what the connection test of a plugin says; raises `AutomateError` if it fails."""
+    try:
+        answer = kernel.operations.instance(kind, key).check()
+        if inspect.isawaitable(answer):  # on the loop where the plugin is closed, too
+            answer = kernel.operations.portal.run(answer)
+    except Exception as error:
+        raise kernel.operations.clean_error(error, f"{kind} {key!r}") from None
+    return "it has no connection test" if answer is None else kernel.redactor.redact(str(answer))
+
+
+def connection_findings(kernel: Kernel) -> list[Finding]:
+    """Return what the connection tests of the plugins with config say. They ask their services."""
+    found = list(_connections(kernel))
+    return found or [Finding("connections", "ok", "no plugin with config has a connection test")]
+
+
+def _connections(kernel: Kernel) -> Iterator[Finding]:
+    for kind in ("connector", "provider"):
+        for key in kernel.plugins.keys(kind):
+            if key not in kernel.operations.config:
+                continue
+            try:
+                if type(kernel.operations.instance(kind, key)).check is Plugin.check:
+                    continue
+                said = connection_answer(kernel, kind, key)
+            except AutomateError as error:
+                text = f"{kind} {key}: {error.code}: {error.message}"
+                remedy = error.hint or f"correct [config.{key}], or its secrets"
+                yield Finding("connections", "fail", text, remedy)
+            else:
+                yield Finding("connections", "ok", f"{kind} {key}: {said}")
 
 
 def places_of_links(kernel: Kernel, workflow: Workflow) -> list[str]:

@@ -149,14 +149,12 @@ class ProcessesProbe:
         self.writer.close()
 
 
-def keep_reporting(
-    writer: Connection, probe: Probe, ended: threading.Event, *, every: float = _REPORT_SECONDS
-) -> None:
+def keep_reporting(writer: Connection, probe: Probe, ended: threading.Event) -> None:
     """
     Report to a `ProcessesProbe` how *probe* finds this process, until *ended* is set.
 
-    It does so *every* so many seconds, and more often while the process isn't ready: nobody
-    should wait longer for its beginning than it takes.
+    It does so every few seconds, and more often while the process isn't ready: nobody should wait
+    longer for its beginning than it takes.
     """
     while True:
         report = {"pid": os.getpid(), "live": probe.live(), "ready": probe.ready()}
@@ -164,5 +162,5 @@ def keep_reporting(
             writer.send_bytes(json.dumps(report).encode())
         except OSError:
             return  # nobody listens any more
-        if ended.wait(min(every, _UNREADY_SECONDS) if report["ready"] else every):
+        if ended.wait(_UNREADY_SECONDS if report["ready"] else _REPORT_SECONDS):
             return

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, TextIO
@@ -163,12 +162,11 @@ def configure_logging(
     level: str | int = "info",
     format: str = "json",
     stream: TextIO | None = None,
-    filters: Sequence[logging.Filter] = (),
 ) -> logging.Handler:
     """
     Log everything of *level* and above to *stream*, standard error by default, and nowhere else.
 
-    *format* is ``json`` or ``text``. The secrets of *kernels* are taken out, after *filters* ran.
+    *format* is ``json`` or ``text``. The secrets of *kernels* are taken out.
     Returns the new handler of the root logger.
     """
     if format not in ("json", "text"):
@@ -176,7 +174,7 @@ def configure_logging(
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(_TEXT))
     redacting = [RedactingFilter(kernel.redactor) for kernel in kernels]
-    for each in (ContextFilter(), *filters, *redacting):
+    for each in (ContextFilter(), *redacting):
         handler.addFilter(each)
     root = logging.getLogger()
     root.handlers[:] = [handler]

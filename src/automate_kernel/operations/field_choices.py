@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ChoiceOptions", "FieldChoices", "OptionsCache"]
 
+_KEPT_SECONDS = 30.0
+_MOST_KEPT = 256
+
 
 class ChoiceOptions(TypedDict, total=False):
     """
@@ -59,21 +62,12 @@ class ChoiceOptions(TypedDict, total=False):
 
 class OptionsCache:
     """
-    The choices that were looked up in the last *seconds*, at most *most* lists of them.
+    The choices that were looked up in the last 30 seconds, at most 256 lists of them.
 
     A form asks for the same again with each letter and each reload.
     """
 
-    def __init__(
-        self,
-        seconds: float = 30.0,
-        most: int = 256,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.seconds: float = seconds
-        """The time for which a list is kept."""
-        self._most = most
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kept: OrderedDict[str, tuple[float, list[FieldOption]]] = OrderedDict()
         self._lock = new_lock()
@@ -82,7 +76,7 @@ class OptionsCache:
         """Return the list that is kept under *key*, or None."""
         with self._lock:
             at, found = self._kept.get(key, (0.0, None))
-            if found is None or self._clock() - at >= self.seconds:
+            if found is None or self._clock() - at >= _KEPT_SECONDS:
                 self._kept.pop(key, None)
                 return None
             return list(found)
@@ -92,28 +86,13 @@ class OptionsCache:
         with self._lock:
             self._kept[key] = (self._clock(), list(found))
             self._kept.move_to_end(key)
-            while len(self._kept) > self._most:
+            while len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
 
     def clear(self) -> None:
         """Forget all lists."""
         with self._lock:
             self._kept.clear()
-
-
-def options_key(
-    operation: str,
-    field: str,
-    values: Mapping[str, Any],
-    search: str,
-    limit: int,
-    tenant_id: str | None,
-) -> str:
-    """Return the key under which `OptionsCache` keeps the answer to a question."""
-    # A digest: the values of fields may be long, or secret.
-    asked = [operation, field, sorted(values.items()), search, limit, tenant_id]
-    text = json.dumps(asked, default=str, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class FieldChoices:
@@ -254,7 +233,10 @@ class OptionsQuestion:
         self.timeout = timeout
         self.call = Call(operation, tenant_id)
         self.about = f"options of {operation!r}"
-        self.key = options_key(operation, method.field, values, search, limit, tenant_id)
+        asked = [operation, method.field, sorted(values.items()), search, limit, tenant_id]
+        text = json.dumps(asked, default=str, sort_keys=True)
+        # A digest: the values of fields may be long, or secret.
+        self.key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         self._plugin: Plugin | None = None
 
     @property

@@ -29,11 +29,11 @@ from automate_kernel.base.errors import (
 from automate_kernel.base.forks import new_rlock, renew_in_children
 from automate_kernel.operations.budgets import Budgets
 from automate_kernel.operations.call_rates import CallRates
-from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
 from automate_kernel.operations.interruption import is_interruption, on_thread
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
+from automate_kernel.operations.plugin_config import ConfigPlaces
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.replacement import Replacement, Replacements
 from automate_kernel.operations.reports import CallReport, while_heard

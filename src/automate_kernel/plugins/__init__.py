@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from automate_kernel.plugins.kinds import KINDS, Kind
     from automate_kernel.plugins.plugins import Plugins
     from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source
-    from automate_kernel.plugins.registries import ConnectorRegistry, ProviderRegistry
-    from automate_kernel.plugins.registry import Registry
+    from automate_kernel.plugins.registry import ConnectorRegistry, ProviderRegistry, Registry
 __all__ = [
     "KINDS",
     "ConnectorRegistry",
@@ -41,7 +40,6 @@ if not TYPE_CHECKING:  # it would give every name, misspelt ones too
             "kinds": ("KINDS", "Kind"),
             "plugins": ("Plugins",),
             "records": ("PluginRecord", "PluginState", "Policy", "Source"),
-            "registries": ("ConnectorRegistry", "ProviderRegistry"),
-            "registry": ("Registry",),
+            "registry": ("ConnectorRegistry", "ProviderRegistry", "Registry"),
         },
     )

@@ -12,8 +12,7 @@ from automate_kernel.plugins.compatibility import normal_name
 from automate_kernel.plugins.hooks import Hooks, require_known_hooks
 from automate_kernel.plugins.kinds import KINDS, kind_named, kind_of_class
 from automate_kernel.plugins.records import PluginRecord, Policy
-from automate_kernel.plugins.registries import ConnectorRegistry, ProviderRegistry
-from automate_kernel.plugins.registry import Registry
+from automate_kernel.plugins.registry import ConnectorRegistry, ProviderRegistry, Registry
 from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
 
 Listed = Iterable[str] | Mapping[str, str]

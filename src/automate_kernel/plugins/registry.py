@@ -1,17 +1,22 @@
-"""The registry of one kind of plugin, by key."""
+"""The registries of plugins: one for each kind, by key."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 from automate_kernel.base.errors import ErrorCodes, PluginError, did_you_mean
 from automate_kernel.base.forks import new_rlock
+from automate_kernel.operations.context import PluginContext
+from automate_kernel.operations.plugin import Plugin, create
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.plugins.candidates import Candidate, resolve_conflict
 from automate_kernel.plugins.compatibility import IncompatibleError
+from automate_kernel.plugins.connectors import Connector
 from automate_kernel.plugins.discovery import scan
-from automate_kernel.plugins.kinds import Kind, kind_named
+from automate_kernel.plugins.kinds import CONNECTOR, PROVIDER, Kind, kind_named
+from automate_kernel.plugins.providers import BaseProvider
 from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source
 from automate_kernel.plugins.targets import (
     StillImportingError,
@@ -27,6 +32,7 @@ from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
+P = TypeVar("P", bound=Plugin)
 
 _UNUSABLE = (PluginState.BROKEN, PluginState.CONFLICT, PluginState.INCOMPATIBLE)
 _MOST_SHOWN = 100
@@ -309,3 +315,46 @@ class Registry(Generic[T]):
         return PluginError(
             f"there is no {self.kind} {shown!r}", code=ErrorCodes.NOT_FOUND, hint="; ".join(hints)
         )
+
+
+class OperationRegistry(Registry[type[P]], Generic[P]):
+    """The common part of `ConnectorRegistry` and `ProviderRegistry`."""
+
+    plugin_kind: ClassVar[Kind]
+
+    def __init__(
+        self,
+        settings: Iterable[str] | Mapping[str, str] = (),
+        *,
+        discover: bool = True,
+        policy: Policy | None = None,
+    ) -> None:
+        super().__init__(self.plugin_kind, settings, discover=discover, policy=policy)
+
+    def create(
+        self, key: str, config: Mapping[str, Any] | None = None, ctx: PluginContext | None = None
+    ) -> P:
+        """Return an instance of the plugin *key*, with its config checked."""
+        cls = self.get(key)
+        return create(cls, config, ctx or cls.context_class(key=key))
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The display names, by key. Loads every plugin; broken ones are left out."""
+        return {key: cls.display_name or key for key, cls in self.load_all().items()}
+
+    def specs(self) -> dict[str, Sequence[OperationSpec]]:
+        """Return all operations, by key. Loads every plugin; broken ones are left out."""
+        return {key: cls.operation_specs() for key, cls in self.load_all().items()}
+
+
+class ConnectorRegistry(OperationRegistry[Connector]):
+    """The connectors: registered, listed in the settings, installed, or built in."""
+
+    plugin_kind: ClassVar[Kind] = CONNECTOR
+
+
+class ProviderRegistry(OperationRegistry[BaseProvider]):
+    """The providers: registered, listed in the settings, installed, or built in."""
+
+    plugin_kind: ClassVar[Kind] = PROVIDER

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.base.errors import AutomateError, ConfigError
-from automate_kernel.monitoring.connections import connection_answer
+from automate_kernel.monitoring.diagnosis import connection_answer
 from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.schemas.checks import compile_schema
 from automate_kernel.operations.schemas.example import example_of

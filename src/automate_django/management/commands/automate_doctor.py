@@ -18,9 +18,7 @@ from automate_django.kernel import get_kernel
 from automate_django.management.base import KernelCommand, as_json
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring import diagnosis
-from automate_kernel.monitoring.capacity import capacity_findings
-from automate_kernel.monitoring.connections import connection_findings
-from automate_kernel.monitoring.diagnosis import Finding
+from automate_kernel.monitoring.diagnosis import Finding, capacity_findings, connection_findings
 
 _PACKAGES = ("automate-kernel", "Django", "djangorestframework", "django-tasks", "psycopg")
 

@@ -80,8 +80,8 @@ class SignatureScheme(ABC):
         No request makes it raise, however odd. It raises `SecretError` if a secret that might have
         matched can't be read: that is the receiver's fault, not the sender's.
         """
-        signed = self._read(WebhookHeaders(headers), _as_bytes(raw_body))
-        if signed is None or not 0 < len(signed.signatures) <= MAX_SIGNATURES:
+        signed = self._claim(WebhookHeaders(headers), raw_body)
+        if signed is None:
             return False
         off = 0 if signed.timestamp is None else abs(now() - signed.timestamp)
         return off <= self.tolerance_seconds and self._is_proved(signed, secrets)
@@ -104,8 +104,8 @@ class SignatureScheme(ABC):
             if name not in found:
                 times = len(found.get_all(name))
                 return f"the header {name} is there {times} times" if times else f"no header {name}"
-        signed = self._read(found, _as_bytes(raw_body))
-        if signed is None or not 0 < len(signed.signatures) <= MAX_SIGNATURES:
+        signed = self._claim(found, raw_body)
+        if signed is None:
             return f"{type(self).__name__} can't read {', '.join(self._headers) or 'its headers'}"
         off = 0.0 if signed.timestamp is None else now() - signed.timestamp
         if abs(off) > self.tolerance_seconds:
@@ -119,6 +119,12 @@ class SignatureScheme(ABC):
             f"not signed with {' or '.join(self.keys)}: the service has another secret, or signs"
             " in another way, or the body was changed on its way"
         )
+
+    def _claim(self, headers: WebhookHeaders, raw_body: bytes) -> SignedRequest | None:
+        """Read a request's claim; None if it can't be read, or has no or too many signatures."""
+        signed = self._read(headers, _as_bytes(raw_body))
+        fits = signed is not None and 0 < len(signed.signatures) <= MAX_SIGNATURES
+        return signed if fits else None
 
     @property
     def _headers(self) -> tuple[str, ...]:
