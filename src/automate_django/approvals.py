@@ -7,7 +7,8 @@ The page behind the link of an approval, with or without Django REST framework.
 
 takes ``api/automate/approvals/<token>``; ``AUTOMATE_APPROVALS["PUBLIC_URL"]`` says how people reach
 ``api/automate``. The link proves who decides, so the view requires no login and no CSRF token. A
-project gives the page its own look with a template ``automate_django/approval.html``.
+project gives the page its own look with a template ``automate_django/approval.html``, which gets
+the `LinkPage` as ``page``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.template import TemplateDoesNotExist
+from django.template.loader import get_template
 from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -23,7 +25,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
-from automate_kernel.http.approvals import LinkPage, decide, page_headers, show
+from automate_kernel.http.approvals import STYLE, LinkPage, decide, page_headers, page_html, show
 
 
 # In a transaction of its own: what fails is rolled back, and answered.
@@ -44,8 +46,14 @@ class ApprovalView(View):
 
     def answer(self, request: HttpRequest, page: LinkPage) -> HttpResponse:
         """Return *page* as HTML that nobody keeps, frames or passes on."""
-        response = render(request, self.template_name, {"page": page}, status=page.status)
-        for name, value in page_headers().items():
+        try:
+            own = get_template(self.template_name)
+        except TemplateDoesNotExist:
+            html, style = page_html(page), STYLE
+        else:
+            html, style = own.render({"page": page}, request), ""
+        response = HttpResponse(html, status=page.status)
+        for name, value in page_headers(style).items():
             response.headers.setdefault(name, value)
         return response
 

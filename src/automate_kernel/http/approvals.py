@@ -26,6 +26,7 @@ from automate_kernel.workflows.steer.approvals import MOST_COMMENT, ApprovalLink
 
 if TYPE_CHECKING:
     import jinja2
+    from markupsafe import Markup
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -79,12 +80,16 @@ class LinkPage:
     problem: str | None = None
     approved: bool | None = None
     gone: str | None = None
-    longest_comment: str = str(MOST_COMMENT)
 
     @property
     def status(self) -> int:
         """The HTTP status."""
         return 410 if self.gone else 422 if self.problem else 200
+
+    @property
+    def form_fields(self) -> Markup:
+        """The HTML of the form's fields and comment."""
+        return fields_html(self.fields, self.comment)
 
     @property
     def heading(self) -> str:
@@ -225,33 +230,8 @@ input[type=checkbox] { width: auto; }
 .problem { color: #b00020; }
 button { font: inherit; margin: 1.5rem .5rem 0 0; padding: .6rem 1.4rem; cursor: pointer; }
 """
-_TEMPLATE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex, nofollow">
-<title>{{ page.heading }}</title>
-<style>{{ style }}</style>
-</head>
-<body>
-<main>
-<h1>{{ page.heading }}</h1>
-{% if page.gone %}
-<p>{{ page.gone }}</p>
-{% elif page.approved is not none %}
-<p class="text">{{ page.link.approval.title }}</p>
-<p>Your decision is recorded. You can close this page.</p>
-{% else %}
-{% set asked = page.link.approval %}
-{% if asked.description %}<p class="text">{{ asked.description }}</p>{% endif %}
-<p class="about">{{ asked.workflow }}, asked on {{ moment(asked.created_at) }}
-{%- if asked.expires_at %}; answer by {{ moment(asked.expires_at) }}{% endif %}.
-You decide as {{ page.link.by }}.</p>
-{% if page.problem %}<p class="problem" role="alert">{{ page.problem }}</p>{% endif %}
-<form method="post" accept-charset="utf-8">
-{% for each in page.fields %}
+_FIELDS = """\
+{% for each in fields %}
 {% set field = each.field %}
 <label for="{{ each.name }}">{{ field.title }}{% if field.required %} (required){% endif %}</label>
 {% set about %}id="{{ each.name }}" name="{{ each.name }}"
@@ -290,8 +270,36 @@ value="{{ each.value }}"
 {% endif %}
 {% endfor %}
 <label for="comment">Comment</label>
-<textarea id="comment" name="comment" rows="3" maxlength="{{ page.longest_comment }}">
-{{ page.comment }}</textarea>
+<textarea id="comment" name="comment" rows="3" maxlength="{{ longest }}">
+{{ comment }}</textarea>
+"""
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex, nofollow">
+<title>{{ page.heading }}</title>
+<style>{{ style }}</style>
+</head>
+<body>
+<main>
+<h1>{{ page.heading }}</h1>
+{% if page.gone %}
+<p>{{ page.gone }}</p>
+{% elif page.approved is not none %}
+<p class="text">{{ page.link.approval.title }}</p>
+<p>Your decision is recorded. You can close this page.</p>
+{% else %}
+{% set asked = page.link.approval %}
+{% if asked.description %}<p class="text">{{ asked.description }}</p>{% endif %}
+<p class="about">{{ asked.workflow }}, asked on {{ moment(asked.created_at) }}
+{%- if asked.expires_at %}; answer by {{ moment(asked.expires_at) }}{% endif %}.
+You decide as {{ page.link.by }}.</p>
+{% if page.problem %}<p class="problem" role="alert">{{ page.problem }}</p>{% endif %}
+<form method="post" accept-charset="utf-8">
+{{ page.form_fields }}
 {% if page.link.decision != "reject" %}
 <button name="decision" value="approve">Approve</button>
 {% endif %}
@@ -310,15 +318,28 @@ def _moment(moment: Any) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
-@lru_cache(1)
-def _template() -> jinja2.Template:
-    import jinja2  # a host that has pages of its own needs none
+@lru_cache(2)
+def _template(source: str) -> jinja2.Template:
+    import jinja2  # most processes show no page
 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.globals["moment"] = _moment
-    return environment.from_string(_TEMPLATE)
+    return environment.from_string(source)
+
+
+def fields_html(fields: Sequence[ShownField], comment: str = "") -> Markup:
+    """Return the *fields* of an approval's form and its comment, as HTML."""
+    from markupsafe import Markup
+
+    found = _template(_FIELDS).render(fields=fields, comment=comment, longest=str(MOST_COMMENT))
+    return Markup(found)  # noqa: S704  (the template has escaped it)
+
+
+def page_html(page: LinkPage) -> str:
+    """Return the whole of *page* as HTML, whose style `page_headers` allows."""
+    return _template(_PAGE).render(page=page, style=STYLE)
 
 
 def page_headers(style: str = "") -> dict[str, str]:
@@ -340,10 +361,9 @@ def page_headers(style: str = "") -> dict[str, str]:
 
 
 def as_html(page: LinkPage) -> HttpAnswer:
-    """Return *page* as the answer of a server without templates of its own."""
-    html = _template().render(page=page, style=STYLE)
+    """Return *page* as an answer."""
     headers = {"Content-Type": "text/html; charset=utf-8", **page_headers(STYLE)}
-    return HttpAnswer(page.status, html, headers)
+    return HttpAnswer(page.status, page_html(page), headers)
 
 
 def answer_show(approvals: Approvals, token: str) -> HttpAnswer:

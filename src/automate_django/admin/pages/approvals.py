@@ -17,8 +17,8 @@ from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowExecution, WorkflowWait
 from automate_django.tenants import person_of
 from automate_kernel.base.errors import AutomateError, ErrorCodes
-from automate_kernel.http.approvals import SentAnswer, problems_in, shown_fields
-from automate_kernel.workflows.steer.approvals import MOST_COMMENT, ApprovalPage, PendingApproval
+from automate_kernel.http.approvals import SentAnswer, fields_html, problems_in, shown_fields
+from automate_kernel.workflows.steer.approvals import ApprovalPage, PendingApproval
 
 _LIST = "automate_django_workflowwait_changelist"
 _CHANGE = "automate_django_workflowwait_change"
@@ -134,9 +134,9 @@ class WorkflowWaitAdmin(PageAdmin):
             shown_text(waiting.title, 200).text,
             waiting=waiting,
             about=shown_text(waiting.description),
-            fields=shown_fields(waiting.form, answer, problems),
-            comment=answer.comment if answer else "",
-            most_comment=str(MOST_COMMENT),
+            form_fields=fields_html(
+                shown_fields(waiting.form, answer, problems), answer.comment if answer else ""
+            ),
             problem=problem,
             may_decide=may and waiting.may_decide(person.name, person.roles),
             decide_url=self.url("automate_approval_decide", row.pk),

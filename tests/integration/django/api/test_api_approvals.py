@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from approvals_asked import ask
 from automate_django import get_kernel
+from automate_kernel.http.approvals import answer_show
 from automate_kernel.outbox.ids import new_id
 from django.contrib.auth.models import Group, Permission, User
 from django.test import Client, override_settings
@@ -158,7 +159,8 @@ def test_a_link_is_answered_without_an_account(markup_of: Any) -> None:
     assert "default-src 'none'" in shown.headers["Content-Security-Policy"]
     assert "<script" not in shown.content.decode()
     assert "&lt;b&gt;" in shown.content.decode()
-    assert markup_of(shown.content.decode()).wrong == []
+    # The policy allows that style by its hash.
+    assert markup_of(shown.content.decode()).wrong == ["inline <style>"]
     assert decisions() == []
     wrong = client.post(path, {"decision": "approve", "form.amount": "many"})
     assert wrong.status_code == 422
@@ -190,3 +192,41 @@ def test_keys_of_the_project_s_own_take_the_place_of_secret_key() -> None:
         path = link()
         with override_settings(SECRET_KEY="another"):
             assert Client().get(path).status_code == 200
+
+
+@override_settings(AUTOMATE_APPROVALS={"PUBLIC_URL": URL})
+def test_the_page_is_that_of_every_host() -> None:
+    """Its style is in it, and is all that the browser may use."""
+    path = link(form=FORM)
+    shown, kernel = Client().get(path), get_kernel()
+    expected = answer_show(kernel.approvals, path.rpartition("/")[2])
+    assert shown.content.decode() == expected.body
+    policy = shown.headers["Content-Security-Policy"]
+    assert policy == expected.headers["Content-Security-Policy"] and "'sha256-" in policy
+
+
+OWN_PAGE = "<h1>{{ page.heading }}</h1><form method=post>{{ page.form_fields }}</form>"
+
+
+@override_settings(
+    AUTOMATE_APPROVALS={"PUBLIC_URL": URL},
+    TEMPLATES=[
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "OPTIONS": {
+                "loaders": [
+                    (
+                        "django.template.loaders.locmem.Loader",
+                        {"automate_django/approval.html": OWN_PAGE},
+                    )
+                ]
+            },
+        }
+    ],
+)
+def test_a_project_gives_the_page_its_own_look() -> None:
+    """By a template, which gets the fields as HTML and brings its own style."""
+    shown = Client().get(link(form=FORM, title="<Order>"))
+    text = shown.content.decode()
+    assert text.startswith("<h1>&lt;Order&gt;</h1>") and 'name="form.amount"' in text
+    assert "style-src 'self'" in shown.headers["Content-Security-Policy"]
