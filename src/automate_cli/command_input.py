@@ -28,18 +28,13 @@ def json_input(source: str, option: str | None = None) -> Any:
         raise ConfigError(f"{where} is not JSON: {error}") from None
 
 
-def payload_input(given: str | None, payload: Any = None, file: str | None = None) -> Any:
-    """Return what one of ``PAYLOAD``, ``--payload`` and ``--file`` says; None without any."""
-    if sum(each is not None for each in (given, payload, file)) > 1:
-        raise ConfigError("give the payload once: as PAYLOAD, with --payload or with --file")
-    if given is not None and (given == "-" or given.startswith("@")):
+def payload_input(given: str | None) -> Any:
+    """Return the value of ``PAYLOAD``: JSON, ``@`` and a file, or ``-``; None without it."""
+    if given is None:
+        return None
+    if given == "-" or given.startswith("@"):
         return json_input(given.removeprefix("@"))
-    if file is not None:
-        return json_input(file)
-    if given is not None:
-        return json_input(given, "PAYLOAD")
-    # Django's `call_command` may give any value.
-    return json_input(payload, "--payload") if isinstance(payload, str) else payload
+    return json_input(given, "PAYLOAD")
 
 
 def label_input(given: Iterable[str]) -> dict[str, str]:

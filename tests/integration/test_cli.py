@@ -244,7 +244,7 @@ def test_run_tells_when_the_event_would_not_start_the_workflow(project) -> None:
 
 def test_an_emitted_event_waits_until_a_worker_runs_it(project) -> None:
     """The id that emit prints is the item's, and the same key is the same event."""
-    first = project.run("emit", "order.created", "--payload", EVENT, "--idempotency-key", "7")
+    first = project.run("emit", "order.created", EVENT, "--idempotency-key", "7")
     again = project.run("emit", "order.created", "-", "--idempotency-key", "7", input=EVENT)
     assert first.stdout == again.stdout
     [item] = project.data("outbox", "ls")
@@ -346,7 +346,7 @@ def test_kinds_are_limited(project) -> None:
 
 def test_an_executions_own_item_is_left_to_the_executions_commands(project) -> None:
     """Cancelling it would leave the execution waiting for ever."""
-    project.run("emit", "order.created", "--payload", EVENT)
+    project.run("emit", "order.created", EVENT)
     project.run("worker", "--until-idle")
     [item] = project.data("outbox", "ls", "--kind", "automate.advance")
     result = project.run("outbox", "requeue", item["id"], code=2)
@@ -973,10 +973,9 @@ def test_wrong_settings_are_told_by_every_command(project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("emit", "x", "--payload", "{"), "--payload is not JSON: line 1"),
-        (("emit", "x", "--payload", "NaN"), "NaN is no JSON number"),
-        (("emit", "x", "--file", "nope.json"), "there is no file 'nope.json'"),
-        (("emit", "x", "-", "--payload", "1"), "give the payload once"),
+        (("emit", "x", "{"), "PAYLOAD is not JSON: line 1"),
+        (("emit", "x", "NaN"), "NaN is no JSON number"),
+        (("emit", "x", "@nope.json"), "there is no file 'nope.json'"),
         (("outbox", "limit", "k", "--rate", "5/0s"), "per_seconds must be"),
         (("run", "nope.yaml"), "there is no file 'nope.yaml'"),
         (("executions", "ls", "--status", "done"), "--status: there is no 'done'"),

@@ -78,11 +78,10 @@ _CHOSEN = "--kind '{kind}' --older-than 0s --newer-than 1h --limit 1 --yes"
 SHARED: dict[str, list[Case]] = {
     "emit": [
         Case(
-            """go --payload '{{"a": 1}}' --delay 1h --priority 3 --idempotency-key k
+            """go '{{"a": 1}}' --delay 1h --priority 3 --idempotency-key k
             --tenant acme --source test --label order=4711"""
         ),
-        Case("go --file payload.json"),
-        Case("""go '{{"a": 1}}'"""),
+        Case("go @payload.json"),
     ],
     "executions ls": [
         Case("--status COMPLETED --workflow {workflow} --limit 5", "{execution}"),

@@ -370,11 +370,9 @@ class Progress:
 def emit(
     context: Context,
     name: str = argument("The event's name: order.created."),
-    given: str | None = argument(
+    payload: str | None = argument(
         "The payload as JSON; @FILE for a file with it, - for stdin.", None, metavar="[PAYLOAD]"
     ),
-    payload: str | None = option(None, "The payload as JSON."),
-    file: str | None = option(None, "A file with it as JSON; - for stdin."),
     delay: str = option("0", "The time before it counts: 90, 5m, 2h.", metavar="DURATION"),
     priority: int = option(0, "A point is worth an hour of waiting."),
     idempotency_key: str | None = option(
@@ -389,7 +387,7 @@ def emit(
 
     Prints the event's id.
     """
-    content = payload_input(given, payload, file)
+    content = payload_input(payload)
     kernel = context.session.storing
     require_shared(kernel)
     event_id = kernel.emit(

@@ -106,7 +106,7 @@ def test_options_from_code(failed: list[str]) -> None:
     given = ("--all", "--kind", "shop.order", "--limit", 1, "--yes")
     call_command("automate", "outbox", "requeue", *given, stdout=out)
     assert out.getvalue() == "1 item requeued\n"
-    call_command("automate_emit", "order.created", payload=ORDER, delay=3600, stdout=out)
+    call_command("automate_emit", "order.created", json.dumps(ORDER), delay=3600, stdout=out)
     item = Item.get(kind="automate.event")
     assert item.payload["payload"] == ORDER and item.payload["source"] == "manage.py"
     assert item.next_attempt_at > timezone.now() + timedelta(minutes=50)

@@ -38,7 +38,7 @@ DJANGOS = {
 }  # fmt: skip
 COMMON = {"--config", "--database", "--debug", "--json"}
 # The command runs in the tests' folder, where no file is.
-WITHOUT_FILES = [case for case in SHARED["emit"] if "--file" not in case.arguments]
+WITHOUT_FILES = [case for case in SHARED["emit"] if "@" not in case.arguments]
 CASES: dict[str, list[Case]] = {
     **{f"automate {name}": given for name, given in SHARED.items() if name != "emit"},
     **{
@@ -65,7 +65,7 @@ CASES: dict[str, list[Case]] = {
     "automate polls pause": [Case("sheet.new_row --tenant a", codes=(1,))],
     "automate polls resume": [Case("sheet.new_row --tenant a --start-over --yes", codes=(1,))],
     "automate schedules ls": [Case("")],
-    "automate_emit": [*WITHOUT_FILES, Case("go --file {file}")],
+    "automate_emit": [*WITHOUT_FILES, Case("go @{file}")],
     "automate_reap": [Case("--stale-seconds 600")],
     "automate_doctor": [Case("--idle-after 5m --test-connections", "database", codes=(0, 1))],
     "automate db migrate": [

@@ -19,10 +19,8 @@ class Command(KernelCommand):
         """Add the options of ``automate emit``."""
         add = parser.add_argument
         add("NAME", help="the event's name: order.created")
-        payload = "the payload as JSON"
-        add("PAYLOAD", nargs="?", help=f"{payload}; @FILE for a file with it, - for stdin")
-        add("--payload", metavar="JSON", help=payload)
-        add("--file", help="a file with the payload as JSON; - for stdin")
+        payload = "the payload as JSON; @FILE for a file with it, - for stdin"
+        add("PAYLOAD", nargs="?", help=payload)
         delay = "the time before it counts: 90, 5m, 2h (default: %(default)s)"
         add("--delay", default="0", metavar="DURATION", help=delay)
         priority = "a point is worth an hour of waiting (default: %(default)s)"
@@ -40,7 +38,7 @@ class Command(KernelCommand):
         name = options["NAME"]
         event_id = get_kernel().emit(
             name,
-            payload_input(options["PAYLOAD"], options["payload"], options["file"]),
+            payload_input(options["PAYLOAD"]),
             source=options["source"],
             delay=duration_input(options["delay"], "--delay"),
             priority=options["priority"],
