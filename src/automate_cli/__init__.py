@@ -55,11 +55,11 @@ def app_for(
     """
     Return the commands for operators on a kernel of your own, as a function of their arguments.
 
-    They are ``call``, ``outbox``, ``executions``, ``approvals``, ``schedules``, ``polls``,
-    ``find``, ``top``, ``db`` and ``workflow``, and those of the kernel's plugins, whose settings
-    are in *commands* by name. The function prints to standard output and returns
-    an exit code; a command that fails raises an `AutomateError`. *name* is how users call it.
-    Raises `ConfigError` where the extra ``cli`` isn't installed.
+    They are ``call``, ``outbox``, ``executions``, ``approvals``, ``schedules``, ``polls``, ``top``,
+    ``db`` and ``workflow``, and the commands of the kernel's plugins. *commands* has the settings
+    of the latter by name. The function prints to standard output and returns an exit code; a
+    command that fails raises an `AutomateError`. *name* is how users call it. Raises `ConfigError`
+    where the extra ``cli`` isn't installed.
     """
     with _libraries():
         from automate_cli.app import hosted

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Making = Literal["tables", "file", "stand-in", "nothing"]
 """
-The thing to make of a SQLite file that is missing: the file with its tables, or without them; in
-its stead an empty database in memory that has them; or one that hasn't.
+The thing to make where a SQLite file is missing: the file with its tables, the file without them,
+an empty database in memory with the tables, or an empty database in memory.
 """
 _STAND_IN = "automate_stand_in"
 _DRIVERS = {

@@ -144,7 +144,7 @@ class Demonstration:
 
         self._scene(
             "2. Webhooks come in, over HTTP, signed as GitHub and Stripe sign",
-            "Forged ones are refused, and one that is sent again starts nothing a second time.",
+            "A forged webhook is refused. A webhook that is sent again starts nothing.",
         )
         payloads = self.folder / "payloads"
         push = (payloads / "github-push.json").read_bytes()

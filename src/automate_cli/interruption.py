@@ -16,7 +16,7 @@ def end_imports_at_once() -> None:
     Let Ctrl-C end the process while something is imported, until `be_interruptible`.
 
     A KeyboardInterrupt would be lost in the import system's own callbacks, and the command would go
-    on; out of a class that is being made it comes as another error. Nothing has begun yet that
+    on. Raised while a class is made, it comes out as another error. Nothing has begun yet that
     would have to be cleaned up.
     """
     if threading.current_thread() is threading.main_thread() and (

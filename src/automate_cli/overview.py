@@ -140,8 +140,8 @@ def _rate(value: float) -> str:
 
 _Fields = tuple[tuple["str | None", str, Callable[[Any], str], bool], ...]
 _WIDE = 120
-# A column's title, if it has one, the name of its values in JSON, how they are written, and whether
-# a terminal that is narrower than _WIDE shows it.
+# Of a column: its title or None, the name of its values in JSON, and the function that writes them.
+# The last says if a terminal that is narrower than _WIDE shows it.
 _STANDING: _Fields = (
     ("RUNNING", "running", str, True),
     ("WAITING", "waiting", str, True),

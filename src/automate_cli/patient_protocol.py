@@ -17,10 +17,10 @@ class PatientProtocol(H11Protocol):
     """
     uvicorn's protocol on h11, with a deadline for whatever a client has to do.
 
-    uvicorn itself waits for ever for a head that doesn't end, for the rest of a body that nobody
-    reads any more, and for a client that doesn't read its answers: a few such clients would use up
-    the process's sockets. h11 is used even where httptools is installed, so the same requests are
-    let in everywhere.
+    uvicorn itself waits for ever in three cases: for a head that doesn't end, for the rest of a
+    body that nobody reads any more, and for a client that doesn't read its answers. A few such
+    clients would use up the process's sockets. h11 is used even where httptools is installed, so
+    the same requests are let in everywhere.
     """
 
     head_seconds: ClassVar[float] = 10.0
@@ -51,7 +51,7 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Run the clock again if half of the next request, or of this one, is still to come."""
+        """Run the clock again if part of the next request, or of this request, is still to come."""
         super().on_response_complete()
         self._watch()
 
@@ -68,7 +68,7 @@ class PatientProtocol(H11Protocol):
         super().resume_writing()
 
     def _watch(self) -> None:
-        """Run the clock for what is to come: the head of a request, or the rest of one."""
+        """Run the clock for what is to come: the head of a request, or the rest of its body."""
         seconds = 0.0
         if self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE:
             seconds = self.rest_seconds

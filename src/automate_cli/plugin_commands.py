@@ -23,7 +23,7 @@ class RootCommands(TyperGroup):
     The program's own commands, and those in the entry-point group ``automate.commands``.
 
     The name of an entry point is that of the command, its target a ``typer.Typer``. A plugin can't
-    take the name of a command that is there. One that the settings disable is not there.
+    take the name of a command that is there. A disabled plugin has no command.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:

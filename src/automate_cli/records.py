@@ -71,7 +71,7 @@ def attempt_data(attempt: FailedAttempt) -> dict[str, Any]:
 
 
 def step_attempt_data(attempt: StepAttempt) -> dict[str, Any]:
-    """Return an attempt of a step, ready for JSON; its trace is with the failed ones."""
+    """Return an attempt of a step, ready for JSON; its trace is with the failed attempts."""
     data = {**asdict(attempt), "duration_seconds": attempt.duration_seconds}
     data.pop("trace")
     return data

@@ -63,7 +63,7 @@ class Session:
 
     @cached_property
     def app(self) -> Any:
-        """The object that the setting ``app`` names, imported now; None without one."""
+        """The object that the setting ``app`` names, imported now; None if it is not set."""
         folder = str(self.settings.folder / self.settings["app_dir"])
         if folder not in sys.path:
             sys.path.insert(0, folder)
@@ -104,7 +104,7 @@ class Session:
         """
         Return a kernel with everything, on *storage* if it is given.
 
-        Where ``app`` is a kernel, return that one, with its own storage, plugins and secrets.
+        Where ``app`` is a kernel, return that kernel, with its own storage, plugins and secrets.
         """
         kernel = self._built(storage, workflows=workflows)
         be_interruptible()  # from here on something may begin
@@ -323,7 +323,7 @@ class HostSession(Session):
         return Settings({**default_values(), "commands": Value(self._commands)}, Path.cwd())
 
     def build(self, storage: Storage | None = None, *, workflows: bool = True) -> Kernel:
-        """Return the host's kernel: `kernel`, `signing` and the others are that one, too."""
+        """Return the host's kernel; `kernel`, `signing` and the others are the same."""
         return self.plain
 
     @property
@@ -341,7 +341,7 @@ class HostSession(Session):
 
 
 def load_app(target: str) -> Any:
-    """Import the module, or the object in one, that the setting ``app`` names."""
+    """Import the module, or the object in a module, that the setting ``app`` names."""
     try:
         return load_target(target)
     except (KeyboardInterrupt, ConfigError):
@@ -362,7 +362,7 @@ def load_app(target: str) -> Any:
 
 
 def host_of(app: Any) -> Kernel | None:
-    """Return the kernel that *app* is, has as its ``kernel``, or returns; None without one."""
+    """Return the kernel that *app* is, has as its ``kernel``, or returns; None if there is none."""
     from automate_kernel.kernel import Kernel
 
     if isinstance(app, ModuleType):
@@ -387,9 +387,9 @@ def set_up(kernel: Kernel, app: Any) -> None:
     """
     Register the functions of *app* with *kernel*.
 
-    A function is called with the kernel, and so is a module's ``automate_configure``. In a module
-    without one, each public function of its own becomes an action; one that collects its actions
-    and workflows in an `Automation` has that added instead.
+    A function is called with the kernel, and so is a module's ``automate_configure``. Else an
+    `Automation` in the module is added. Without that too, each public function of the module
+    becomes an action.
     """
     if isinstance(app, ModuleType):
         collected = [each for each in vars(app).values() if isinstance(each, Automation)]

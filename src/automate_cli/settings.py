@@ -1,4 +1,4 @@
-"""The settings, read from a file, from the environment and from flags; the later ones win."""
+"""The settings: from a file, from the environment over that, and from flags over both."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Setting:
 
     @property
     def variable(self) -> str | None:
-        """The environment variable that sets it, if one can."""
+        """The environment variable that sets it; None if no variable can."""
         if self.kind == "table" or not self.texts:
             return None
         return "AUTOMATE_" + self.name.replace(".", "_").upper()
@@ -69,10 +69,10 @@ def _port(name: str, default: int | None, text: str) -> Setting:
 _APP = """\
 Your own code: module:kernel, module:function (called with the kernel), or a module whose functions
 become actions called module.function."""
-_PLUGINS = "Classes as dotted paths, beside the installed ones; key=path gives a class its key."
+_PLUGINS = "Classes as dotted paths, beside installed plugins; key=path gives a class its key."
 _BACKENDS = """\
-Backends in order: "env", {backend = "file", directory = "/run/secrets"}, "writable_file" likewise
-for tokens that are renewed, or the key or dotted path of your own, whose options
+Backends in order: "env", {backend = "file", directory = "/run/secrets"}, or "writable_file"
+likewise for tokens that are renewed. Your own is named by its key or dotted path. Its options
 stand beside backend."""
 _VERSION = "The version of your code; workers of the latest decide what events start."
 _KINDS = "The kinds of items that workers work on, mail.* too; by default all."
@@ -84,9 +84,9 @@ _OPERATIONS = (
 )
 _CALLS = "Clients that send it may call these; without it nobody may. Better as $secret:KEY."
 _OUTPUTS = """\
-Where outputs go that are too large for a row: a folder that all processes share, or a table with
-store = the key of a plugin, or the dotted path of your own, and its options beside it; better as
-$secret:KEY what is secret."""
+Where outputs go that are too large for a row: a folder that all processes share, or a table. In
+the table, store is the key of a plugin or the dotted path of your own, and its options stand beside
+it; write secrets as $secret:KEY."""
 _SIGNING = (
     "Keys of 32 characters that sign links of approvals; better as $secret:KEY. The first signs."
 )

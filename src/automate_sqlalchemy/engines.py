@@ -131,7 +131,7 @@ def _is_mine(engine: Engine, held: dict[Any, int]) -> bool:
 
 def notice_moved_file(engine: Engine) -> None:
     """
-    Have a SQLite file that was replaced be opened anew, and refuse to go on without it.
+    Reopen a SQLite file that was replaced, and refuse to go on without it.
 
     A connection writes on to the file that it has opened, under whatever name or none.
     """
@@ -174,7 +174,7 @@ def _close_idle(engine: Engine, held: dict[Any, int]) -> bool:
     if not _is_copied(engine):
         if any(record.in_use for record in held.copy()):
             return False
-        # Of those that were taken before it was ours.
+        # Some may have been taken before it was ours.
         if getattr(engine.pool, "checkedout", int)():
             return False
         engine.dispose()
@@ -227,7 +227,7 @@ def shown(url: URL) -> str:
         for name, value in url.query.items()
     }
     text = url.set(query=query).render_as_string(hide_password=True)
-    # Of a password with an @ that isn't escaped, the rest would stand where the host does.
+    # After an @ that isn't escaped, the rest of a password would stand where the host does.
     start, mark, rest = text.partition("://")
     user, colon, _ = rest.partition(":")
     end = rest.rfind("@")

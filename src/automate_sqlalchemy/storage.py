@@ -126,7 +126,7 @@ class SqlAlchemyRows(Rows):
                 raise refused from None
             if not self.native.invalidated:
                 raise
-            # A statement before this one has found that out, the host's own perhaps.
+            # An earlier statement has found that out, the host's own perhaps.
             raise StorageError(f"{place}: the connection was lost", retryable=True) from error
         except InvalidRequestError as error:
             if self.native.in_transaction():
@@ -275,12 +275,13 @@ class SqlAlchemyStorage:
 
     For a URL an engine is made, which `close` disposes of; it keeps a SQLite file in WAL mode. A
     given engine stays the application's.
-    *transaction*, wherever the kernel takes one, is a ``Session``, ``scoped_session`` or
-    ``Connection``; with ``aemit`` an ``AsyncSession``, ``async_scoped_session`` or
-    ``AsyncConnection``. On PostgreSQL
-    each worker holds a connection of its own to hear of new items, and each process that sends some
-    holds another for a minute. Without *listen* nobody is notified and workers poll: behind a
-    pooler in transaction mode, say.
+
+    A *transaction* of the kernel's methods is a ``Session``, ``scoped_session`` or ``Connection``;
+    with ``aemit`` an ``AsyncSession``, ``async_scoped_session`` or ``AsyncConnection``.
+
+    On PostgreSQL each worker holds a connection of its own to hear of new items. Each process that
+    sends items holds a connection for a minute. Without *listen* nobody is notified and workers
+    poll: behind a pooler in transaction mode, say.
     """
 
     def __init__(
@@ -388,7 +389,7 @@ class SqlAlchemyStorage:
 
     async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:
         """Run *work* in an ``AsyncSession`` or ``AsyncConnection``, or in a thread of its own."""
-        # The session of this thread or task: in a thread of ours it would be another one, which
+        # The session of this thread or task: in a thread of ours it would be another session, which
         # nobody commits.
         registry = getattr(transaction, "registry", None)
         if callable(registry) and hasattr(transaction, "remove"):
@@ -408,8 +409,8 @@ class SqlAlchemyStorage:
         return self.shortage is not None and self.shortage.lasts
 
     def _own_connection(self) -> Any:
-        # Of another pool that is like the engine's: it takes nobody's place there, doesn't wait for
-        # one, and leaves no setting of ours on a connection that goes back.
+        # From another pool that is like the engine's: it takes nobody's place there, doesn't wait
+        # for a place, and leaves no setting of ours on a connection that goes back.
         try:
             connection = self.engine.pool.recreate().connect()
         except self.engine.dialect.loaded_dbapi.Error as error:
@@ -435,8 +436,8 @@ class SqlAlchemyStorage:
         Add what this release needs to the tables, and return the statements.
 
         It is one transaction. MariaDB and MySQL commit each statement by itself; there it goes on
-        where it was interrupted. Rows stay. Of two processes that migrate at once, one finds
-        nothing to do. Raises `AutomateError` where Django migrates these tables, or, without
+        where it was interrupted. Rows stay. If two processes migrate at once, the second
+        finds nothing to do. Raises `AutomateError` where Django migrates these tables, or, without
         *force*, Alembic; its hint is the command to run instead.
         """
         with self._changing() as rows:

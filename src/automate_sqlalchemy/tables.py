@@ -20,8 +20,8 @@ JSON is text in SQLite, MariaDB and MySQL, also in a query through these tables.
 # Whatever characters the database has by default: error texts and payloads hold any.
 _LONGTEXT = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
 _LONG_TEXT = sa.Text().with_variant(_LONGTEXT, "mysql", "mariadb")
-# SQLite would make numbers of its own of what its JSON columns hold (1.0 becomes 1), and MariaDB's
-# refuse what is nested deeper than 32 levels: text keeps JSON as it is.
+# Text keeps JSON as it is. SQLite's JSON columns would change numbers (1.0 becomes 1). MariaDB's
+# refuse what is nested deeper than 32 levels.
 _JSON = (
     sa.JSON()
     .with_variant(postgresql.JSONB(), "postgresql")

@@ -188,7 +188,7 @@ def _check_manifests(context: Context, folder: Path, what: str) -> None:
 
 
 def _checked_of_application(context: Context, key: str, test_connection: bool) -> bool:
-    """Test the connection of a plugin whose *key* the application alone gives it, if it has one."""
+    """Test the connection of a plugin whose *key* is the application's own, if there is such."""
     from automate_kernel.monitoring.diagnosis import connection_answer
 
     kernel = context.session.in_memory(workflows=False)

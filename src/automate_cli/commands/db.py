@@ -89,7 +89,7 @@ def migrate(
 @hosted.called("automate db migrate --check", "automate db migrate", name="migrate")
 def mend(context: Context, sql: bool = _SQL, check: bool = _CHECK) -> None:
     """
-    Make wrong indexes anew; rows stay.
+    Rebuild indexes that are wrong; rows stay.
 
     Missing tables and columns are for manage.py migrate. Making an index holds up writers on a
     large table: take the SQL of --sql then, and add CONCURRENTLY on PostgreSQL.

@@ -76,10 +76,12 @@ def doctor(
     Check the database, plugins, secrets, workflows, schedules, executions, workers and clocks.
 
     Each finding comes with its remedy. Exits with 1 if something is broken: work that is due and
-    that nobody works on, for example. With --secrets values are read and dropped, never shown; it
-    exits with 1 if any can't be read. Of --settings, the file automate.toml (or the table
-    tool.automate in pyproject.toml) is read first, then the environment, then flags; the later ones
-    win.
+    that nobody works on, for example.
+
+    With --secrets, values are read and dropped, never shown; it exits with 1 if any can't be read.
+
+    A setting comes from automate.toml (or the table tool.automate in pyproject.toml), from the
+    environment, or from a flag. A flag wins over the environment, and that over the file.
     """
     if secrets or settings:
         both = {"secrets": secrets and settings, "test_connections": test_connections}
@@ -175,7 +177,7 @@ def _database(context: Context) -> list[Finding]:
         remedy = "give the kernel a storage, or workers in other processes see nothing"
         return [Finding("database", "warn", "app keeps everything in memory", remedy)]
     if is_stand_in(storage):
-        remedy = "name the right one, or begin: the first event, worker or db migrate makes it"
+        remedy = "name the right file, or begin: the first event, worker or db migrate makes it"
         return [Finding("database", "warn", f"{storage.describe()}: there is no file", remedy)]
     found = schema_findings(storage)
     if any(each.state == "fail" for each in found):

@@ -49,7 +49,7 @@ def _how(
         "--detach", "Only begin an execution, whatever the triggers; a worker runs it."
     ),
     idempotency_key: str | None = option(
-        None, "With --detach: a second start with the same key is the first one."
+        None, "With --detach: a second start with the same key changes nothing."
     ),
     priority: int = option(0, "With --detach: a point is worth an hour of waiting."),
     delay: str = option(
@@ -211,7 +211,7 @@ def is_path(workflow: str) -> bool:
 
 
 def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
-    """Return the workflow in a file, or with that name; raises `AutomateError` without one."""
+    """Return the workflow in a file, or with that name; raises `AutomateError` if there is none."""
     if not is_path(workflow):
         return kernel.workflows[workflow]
     found = kernel.add_workflow(workflow)
@@ -375,9 +375,7 @@ def emit(
     ),
     delay: str = option("0", "The time before it counts: 90, 5m, 2h.", metavar="DURATION"),
     priority: int = option(0, "A point is worth an hour of waiting."),
-    idempotency_key: str | None = option(
-        None, "A second event with the same key is the first one."
-    ),
+    idempotency_key: str | None = option(None, "A second event with the same key changes nothing."),
     tenant: str | None = option(None, "The tenant that it belongs to."),
     source: str | None = option(None, "The sender of the event."),
     label: list[str] | None = _LABELS,

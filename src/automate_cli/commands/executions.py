@@ -29,8 +29,8 @@ _DEFINITION = option(
     None, "Go on with this definition: current, or a workflow's file.", metavar="current|FILE"
 )
 _ABLE = {
-    "resume": "PAUSED and failed ones", "unpause": "PAUSED ones",
-    "pause": "ones that go on and are not paused",
+    "resume": "PAUSED and FAILED executions", "unpause": "PAUSED executions",
+    "pause": "executions that go on and are not paused",
 }  # fmt: skip
 _STATS = (
     "WORKFLOW", "PENDING", "RUNNING", "PAUSED", "CANCELLING", "FAILED", "COMPLETED",
@@ -58,11 +58,11 @@ def ls(
     label: list[str] | None = option(None, f"{LABEL.help} Again for one more: all must hold."),
     limit: int = LIMIT,
     by_error: bool = flag(
-        "--by-error", "Group the failed ones by workflow and by where their error came from."
+        "--by-error", "Group failed executions by workflow and by where their error came from."
     ),
     by_workflow: bool = flag(
         "--by-workflow",
-        "Count by workflow: running, waiting and FAILED ones, and those that ended lately.",
+        "Count by workflow: running, waiting and FAILED executions, and those that ended lately.",
     ),
     within: str | None = option(
         None, "Lately for --by-workflow; 1h by default, a week at most.", metavar="DURATION"
@@ -297,7 +297,8 @@ def cancel(
     """
     Cancel executions: nothing new begins, and an async step that runs is cancelled.
 
-    One whose workflow cleans up (compensate, on_cancel, finally) is CANCELLING until that is done.
+    If its workflow cleans up (compensate, on_cancel, finally), the execution is CANCELLING until
+    that is done.
     A second cancel ends it at once.
     """
     _each(context, execution_ids, "cancel", "cancelled", tenant_id=tenant, force=force)
@@ -358,11 +359,11 @@ def resume(
     execution_ids: list[str] | None = argument("The executions' ids.", None, metavar="[ID]…"),
     step: str | None = option(None, "Run this step and all that follow, whatever the end was."),
     retry: str | None = option(
-        None, "Run this one step again that failed or waits for its retry.", metavar="STEP"
+        None, "Run this step alone again: it failed, or waits for its retry.", metavar="STEP"
     ),
     position: int = option(-1, "With --retry: the element of the for_each, from 0.", min=-1),
     definition: str | None = _DEFINITION,
-    failed: bool = flag("--failed", "All FAILED ones that match."),
+    failed: bool = flag("--failed", "All FAILED executions that match."),
     workflow: str | None = option(None, "Only of this workflow."),
     tenant: str | None = TENANT,
     error_code: str | None = option(None, "Only those that failed with this error."),
@@ -373,10 +374,10 @@ def resume(
     yes: bool = inputs.YES,
 ) -> None:
     """
-    Let PAUSED executions go on, and run failed ones again, from the steps that failed.
+    Let PAUSED executions go on, and run FAILED executions again from the steps that failed.
 
-    A worker does it. Steps that were undone run again too. Without ids --failed means every FAILED
-    one that the other options match, the oldest first.
+    A worker does it. Steps that were undone run again too. Without ids, --failed means every FAILED
+    execution that the other options match, the oldest first.
 
     With --retry an execution may go on: one step that has failed runs again, with all that follows
     from it, and a step that waits for its retry is due now. A compensation is called
@@ -388,7 +389,7 @@ def resume(
         raise ConfigError(
             "name the executions, or say --failed",
             hint=(
-                "--failed takes every FAILED one that --workflow and the others match;"
+                "--failed takes every FAILED execution that --workflow and the others match;"
                 " --step, --retry and --definition are for ids"
             ),
         )
@@ -442,7 +443,7 @@ def _retry(
     if not retried:
         raise WorkFailedError(
             message=f"step {step!r} is not retried",
-            hint="only one that has failed, or that waits for its retry, can be",
+            hint="only a step that has failed, or that waits for its retry, can be",
         )
     out.line(f"{found.id} runs {step} again")
 
@@ -459,5 +460,5 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str, **op
             out.note(f"{execution.id} is {execution.status.value}: not {done}")
     out.data({key: done if changed else "unchanged" for key, changed in results.items()})
     if not all(results.values()):
-        only = _ABLE.get(what, "ones that have not ended")
+        only = _ABLE.get(what, "executions that have not ended")
         raise WorkFailedError(message=f"not all were {done}", hint=f"only {only} can be")

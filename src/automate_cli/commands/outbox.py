@@ -62,7 +62,7 @@ def ls(
     label: str | None = LABEL,
     limit: int = LIMIT,
     by_error: bool = flag(
-        "--by-error", "Group the failed ones by kind and by where their error came from."
+        "--by-error", "Group failed items by kind and by where their error came from."
     ),
     by_kind: bool = flag(
         "--by-kind", "Count them by kind and state, and show the delay of the oldest due item."
@@ -181,8 +181,8 @@ def requeue(context: Context) -> None:
     """
     Make failed or cancelled items wait again, with all their attempts.
 
-    Without ids every FAILED one that the options match, or with --status CANCELLED those. An
-    execution is resumed by automate executions resume instead.
+    Without ids it takes every FAILED item that the options match, or with --status CANCELLED every
+    cancelled item. For an execution there is automate executions resume.
 
     With --delay, items that wait are due at another time. With --stale, items of dead workers are
     recovered, which workers do by themselves if any is running.
@@ -210,10 +210,10 @@ def requeue(context: Context) -> None:
 )
 def cancel(context: Context) -> None:
     """
-    Cancel waiting items, and ask running ones to stop.
+    Cancel waiting items, and ask running items to stop.
 
-    With --all, every PENDING and RETRY one, or with --status RUNNING the running ones. An execution
-    is cancelled by automate executions cancel instead.
+    With --all it takes every PENDING and RETRY item, or with --status RUNNING every running item.
+    For an execution there is automate executions cancel.
     """
     outbox = context.session.plain.outbox
     change = _Change(
@@ -426,8 +426,8 @@ def purge(context: Context) -> None:
     """
     Delete items and executions that ended long ago, with everything that belongs to them.
 
-    With ids or --all it deletes items alone: with --all every FAILED and CANCELLED one that the
-    options match, or with --status COMPLETED the completed ones.
+    With ids or --all it deletes items alone. --all takes every FAILED and CANCELLED item that the
+    options match, or with --status COMPLETED every completed item.
     """
     given, outbox = context.given, context.session.plain.outbox
     if given["item_ids"] or given["every"]:

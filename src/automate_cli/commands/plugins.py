@@ -18,7 +18,9 @@ from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import installed_manifest
 from automate_testing.authoring.description import describe
 
-app: Commands = Commands("plugins", "Look at connectors, providers and other plugins; make one.")
+app: Commands = Commands(
+    "plugins", "Look at connectors, providers and other plugins; make and check your own."
+)
 
 
 @app.called(
@@ -39,8 +41,8 @@ def ls(
     """
     List plugins, where each comes from, and its state.
 
-    With --load it exits with 1 if one is broken, or can't be made with its config. With --search
-    nothing is imported: a plugin without a manifest is found by its key alone.
+    With --load it exits with 1 if a plugin is broken, or can't be made with its config. With
+    --search nothing is imported: a plugin without a manifest is found by its key alone.
     """
     if search is not None:
         inputs.alone("--search", load=load)

@@ -39,7 +39,9 @@ hosted: Commands = Commands("workflow", "List workflows, pause and resume them."
 )
 def validate(
     context: Context,
-    paths: list[str] | None = argument("Files and folders; by default the configured ones.", None),
+    paths: list[str] | None = argument(
+        "Files and folders; by default those of the settings.", None
+    ),
     syntax: bool = flag("--syntax", "Only what stands in the files themselves."),
 ) -> None:
     """

@@ -153,7 +153,7 @@ class PluginCheck:
         configs = {
             found.target: self.config_of(found, plugin)
             for found, plugin in self.callable_plugins
-            # One that is made up names a server or a document that isn't there.
+            # A config that is made up names a server or a document that isn't there.
             if found.key in self.config or not has_own_operations(plugin)
         }
         return ContractRun.of(self.project, configs, self.show)

@@ -53,9 +53,9 @@ def quietly(text: str) -> None:
 class ContractRun:
     """
     The outcomes of a run of tests by target; the ids of failed tests, each with its reason.
-    *called* has the operations that a contract calls with an example, by target; *skipped* the
-    number of skipped tests by reason, and *seconds* the time that each took.
 
+    *called* has the operations that a contract calls with an example, by target. *skipped* has the
+    number of skipped tests by reason, and *seconds* the time that each test took.
     *remedy* is that of a *problem* with the run itself, *advice* that of tests that failed.
     """
 
@@ -82,7 +82,7 @@ class ContractRun:
         Run the tests in a project's folder; for an installed one, suites made for its plugins.
 
         *configs* are the configs with which the latter are made, by target; there is no suite for a
-        plugin without one. *show* is called with the test that runs now, a few times a second.
+        plugin without a config. *show* is called with the test that runs now, a few times a second.
         """
         run = cls(project, show=show)
         if project.folder is None:
@@ -107,7 +107,7 @@ class ContractRun:
                 continue
             outcomes = self.targets.get(target_of(load_target(found.target)), {})
             bad = {name: count for name, count in outcomes.items() if name != "passed"}
-            # A store says which of its features there are; a skipped test is one that it lacks.
+            # A store says which features it has; a skipped test is a feature that it lacks.
             bad.pop("skipped" if found.kind == "outbox_store" else "", None)
             if not outcomes:
                 yield (
@@ -122,7 +122,7 @@ class ContractRun:
         """Yield the parts of contracts that nothing tried; *operations* are those by target."""
         for found in () if self.problem is not None else self.project.found:
             if self.project.folder is None and found.kind in _TESTED - {*_CONTRACTS}:
-                text = f"the contract of {found.kind} {found.key}: only its own tests can make one"
+                text = f"the contract of {found.kind} {found.key}: only its own tests can make it"
                 yield text, self.project.folder_hint
             elif found in self.unconfigured:
                 name, place = f"{found.kind} {found.key}", self.project.folder_hint

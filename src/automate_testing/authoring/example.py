@@ -90,7 +90,7 @@ def _payload(kernel: Kernel, workflow: Workflow) -> Any:
 
 
 def _payload_schema(kernel: Kernel, trigger: Any) -> Any:
-    """Return the schema of the events of *trigger*: those of a webhook or a poll have one."""
+    """Return the schema of the events of *trigger*: only webhooks and polls have a schema."""
     connectors = kernel.plugins.connectors
     if isinstance(trigger, WebhookTrigger):
         return connectors.get(trigger.connector).find_trigger(trigger.trigger).payload_schema

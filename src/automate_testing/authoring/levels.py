@@ -11,7 +11,7 @@ class PluginLevel(IntEnum):
     """
     A level that a plugin can reach.
 
-    It has reached one if it meets all requirements of this level and the lower ones.
+    It has reached a level if it meets all requirements of this level and of the lower levels.
     """
 
     BROKEN = 0

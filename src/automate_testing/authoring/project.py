@@ -49,7 +49,7 @@ class PluginProject:
             declared = tomllib.loads(file.read_text("utf-8"))
         except FileNotFoundError:
             raise ConfigError(
-                f"there is no {file}", hint="name the folder of a plugin, or the key of one"
+                f"there is no {file}", hint="name a plugin by its folder or its key"
             ) from None
         except (OSError, ValueError) as error:
             raise ConfigError(f"{file} can't be read: {error}") from None
@@ -90,7 +90,7 @@ class PluginProject:
         folder = Path(place)
         if "/" in place and not folder.is_dir():
             raise ConfigError(
-                f"there is no folder {place!r}", hint="name the one that has its pyproject.toml"
+                f"there is no folder {place!r}", hint="name the folder that has its pyproject.toml"
             )
         if folder.is_dir() and (place in (".", "..") or "/" in place or not _is_key(place)):
             return cls.at(folder)
@@ -146,7 +146,7 @@ class PluginProject:
         for found in self.found:
             package = top_level(found.target)
             folders = list(package_folders(package))
-            # One that is nowhere is told by who imports it.
+            # A package that is nowhere is reported by whoever imports it.
             if folders and not any(self._holds(each) for each in folders):
                 return f"{package} is not imported from {self.folder}, but from another place"
         return None
@@ -174,7 +174,7 @@ class PluginProject:
         """
         Return the manifest of each package as its code says it, by the path of its file.
 
-        It imports the plugins. Raises `ConfigError` for one that can't be described.
+        It imports the plugins. Raises `ConfigError` for a plugin that can't be described.
         """
         made = {}
         for package in self.packages():
@@ -197,7 +197,7 @@ class PluginProject:
 
 def announced_in(package: str) -> list[Found]:
     """
-    Return the plugins in a top-level *package*: the installed ones, or else those of its project.
+    Return the plugins in a top-level *package*: those installed, or else those of its project.
 
     The tests of a new plugin run before it is installed.
     """

@@ -60,7 +60,7 @@ def template_folder() -> Path:
 @dataclass(frozen=True, slots=True)
 class Scaffold:
     """
-    The names of a new plugin, made of one: ``acme_mail``, ``Acme Mail``, ``automate-acme-mail``.
+    The names of a new plugin: ``acme_mail``, ``Acme Mail``, ``automate-acme-mail``.
 
     *kinds* are keys of `SCAFFOLD_KINDS`.
     """

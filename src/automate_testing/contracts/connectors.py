@@ -50,8 +50,8 @@ class ConnectorContract(PluginContract):
     Subclass it and say *plugin_class*, and *config* where the connector needs some. Or override
     the fixture ``connector``.
 
-    *example_inputs* has an input for each action that may be called in a test (against a double of
-    the service); the specs of the others are checked. Set *supports_webhooks* to False for a
+    *example_inputs* has an input for each action that may be called in a test, against a double of
+    the service. Only the specs of the others are checked. Set *supports_webhooks* to False for a
     connector without triggers.
     """
 

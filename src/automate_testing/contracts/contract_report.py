@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin the report, if one is asked for."""
+    """Begin the report, if the option asks for it."""
     if path := config.getoption("--contract-report"):
         config.pluginmanager.register(_ContractReport(Path(path)))
 
@@ -101,7 +101,7 @@ class _ContractReport:
             return
         name = getattr(item, "originalname", item.name)
         inherited = [base for base in cls.__mro__ if name in vars(base)]
-        # A contract's test that the author wrote anew proves what the author says.
+        # If the author replaces a contract's test, it proves only what the author says.
         if len(inherited) > 1 and not inherited[0].__module__.startswith(_HOME):
             outcome = "replaced by the author's own"
         self._outcomes.setdefault(cls, Counter())[outcome] += 1

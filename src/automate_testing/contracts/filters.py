@@ -78,7 +78,7 @@ class FilterContract:
             json.dumps(expected, allow_nan=False)
 
     def test_it_leaves_its_value_as_it_was(self, plugin: Callable[..., Any]) -> None:
-        """Other steps read the same value: a filter gives a new one."""
+        """Other steps read the same value: a filter gives a new value."""
         for value in _ODD:
             given = deepcopy(value)
             with suppress(Exception):  # of which a template makes an error of its own
@@ -90,9 +90,9 @@ class FilterContract:
         assert (plugin.__doc__ or "").strip(), f"the function of {self._name!r} has no docstring"
 
     def test_its_manifest_says_the_same(self, plugin: Callable[..., Any]) -> None:
-        """The package's ``automate.json``, if there is one, says of it what its code says."""
+        """An ``automate.json`` in the package says of it what its code says."""
         require_no_drift(plugin)
 
     def test_its_example_runs(self, plugin: Callable[..., Any]) -> None:
-        """The workflow in the package's ``example.yaml``, if there is one, runs to its end."""
+        """An ``example.yaml`` in the package runs to its end."""
         require_example(plugin)

@@ -123,16 +123,16 @@ class HostileAnswersContract:
     """
     Calls one operation of a plugin through a kernel, while its service misbehaves in each way.
 
-    A subclass names *plugin*, *operation* and an *example_input*, and has *answer*, the JSON that
-    the service gives when it is well; or bytes, as they are, with their *content_type*. `config`
-    returns the plugin's config for a service at *url*: with the time limit `timeout_seconds`, and
-    with 127.0.0.1 as the only private address that it may reach. Every secret that the plugin
-    looks up, or has as ``$secret:KEY`` in its config, is *secret*.
+    A subclass names *plugin*, *operation* and an *example_input*. *answer* is the JSON that the
+    service gives when it is well, or bytes as they are, with their *content_type*. `config` returns
+    the plugin's config for a service at *url*: with the time limit `timeout_seconds`, and with
+    127.0.0.1 as the only private address that it may reach. Every secret that the plugin looks up,
+    or has as ``$secret:KEY`` in its config, is *secret*.
 
-    It asserts the error's code, whether it is to be tried again and when, that time and memory stay
-    within *most_seconds* and *most_bytes*, and that neither the error, its traceback, the log, the
-    output nor the plugin's repr shows the secret. Set *reads_json* to False for an operation that
-    returns answers as they are: then one that can't be read may be an output.
+    It asserts the error's code, and if and when the call is to be tried again. Time and memory stay
+    within *most_seconds* and *most_bytes*. Nothing shows the secret: no error, traceback, log,
+    output or repr. Set *reads_json* to False for an operation that returns answers as they are:
+    then an answer that can't be read may be an output.
     """
 
     plugin: ClassVar[type[Plugin]]
@@ -270,7 +270,7 @@ class HostileAnswersContract:
 
     def _failed(self, outcome: _Outcome, expected: _Expected) -> AutomateError:
         error = outcome.error
-        assert error is not None, f"it took the answer for a right one: {str(outcome.output)[:200]}"
+        assert error is not None, f"it took the answer for right: {str(outcome.output)[:200]}"
         if expected.codes is not None:
             assert error.code in expected.codes, f"{error.code} is not the code of: {error}"
         else:

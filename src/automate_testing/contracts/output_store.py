@@ -37,7 +37,7 @@ class OutputStoreContract:
         assert store.get(key) == data
 
     def test_what_was_never_put_is_not_found(self, store: OutputStore, key: str) -> None:
-        """The error has the code ``NOT_FOUND``, and can't be taken for one that may pass."""
+        """The error has the code ``NOT_FOUND``, and isn't retryable."""
         with pytest.raises(AutomateError) as raised:
             store.get(key)
         assert raised.value.code is ErrorCodes.NOT_FOUND

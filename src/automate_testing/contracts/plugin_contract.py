@@ -254,16 +254,16 @@ class PluginContract:
         assert isinstance(plugin.normalize_error(error), Exception)
 
     def test_it_leaves_automate_errors_their_code(self, plugin: Plugin) -> None:
-        """An error that has a code already keeps it, or becomes another that has one."""
+        """An error with a code keeps it, or becomes another error with a code."""
         normal = plugin.normalize_error(AutomateError("NOT_FOUND", "gone"))
         assert isinstance(normal, AutomateError)
 
     def test_its_manifest_says_the_same(self, plugin: Plugin) -> None:
-        """The package's ``automate.json``, if there is one, says of it what its code says."""
+        """An ``automate.json`` in the package says of it what its code says."""
         require_no_drift(type(plugin))
 
     def test_its_example_runs(self, plugin: Plugin) -> None:
-        """The workflow in the package's ``example.yaml``, if there is one, runs to its end."""
+        """An ``example.yaml`` in the package runs to its end."""
         require_example(type(plugin))
 
     def test_it_can_be_closed_twice(self, plugin: Plugin) -> None:

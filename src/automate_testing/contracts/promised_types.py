@@ -48,7 +48,7 @@ def broken_promise(spec: OperationSpec, output: Any) -> str | None:
 
 
 def _annotation(spec: OperationSpec) -> Any:
-    """Return the annotation of what the operation's function returns; `Any` without one."""
+    """Return the annotation of what the operation's function returns, else `Any`."""
     if spec.binding is None:
         return Any
     return type_hints(spec.binding.function).get("return", Any)

@@ -26,9 +26,9 @@ class ProviderContract(PluginContract):
     Subclass it and say *plugin_class*, and *config* where the provider needs some. Or override
     the fixture ``provider``.
 
-    *example_inputs* has an input for each capability that may be called in a test (against a
-    double of the service); the specs of the others are checked. Set *supports_capabilities* to
-    False for a provider that defines none.
+    *example_inputs* has an input for each capability that may be called in a test, against a double
+    of the service. Only the specs of the others are checked. Set *supports_capabilities* to False
+    for a provider without capabilities.
     """
 
     kind = PROVIDER

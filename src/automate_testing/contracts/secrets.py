@@ -59,8 +59,8 @@ class SecretsBackendContract:
     """
     Subclass it and give it a fixture ``backend``.
 
-    That no failure is taken for a missing key is tested on the backends of `broken`; and, for a
-    backend that asks a service over HTTP, with `backend_at` and `answer_to`.
+    No failure may be taken for a missing key. That is tested on the backends of `broken`. For a
+    backend that asks a service over HTTP it is tested with `backend_at` and `answer_to` too.
     """
 
     @pytest.fixture
@@ -102,7 +102,7 @@ class SecretsBackendContract:
         assert isinstance(backend, SecretsBackend)
 
     def test_its_manifest_says_the_same(self, backend: SecretsBackend) -> None:
-        """The package's ``automate.json``, if there is one, says of it what its code says."""
+        """An ``automate.json`` in the package says of it what its code says."""
         require_no_drift(type(backend))
 
     def test_known_key_gives_its_value(self, backend: SecretsBackend, its: _Secret) -> None:
@@ -325,7 +325,7 @@ class WritableSecretsBackendContract(SecretsBackendContract):
             writable.get_secret("gone")
 
     def test_a_lock_has_one_holder(self, writable: WritableSecretsBackend) -> None:
-        """Of threads that read, decide and write, none undoes what another did."""
+        """Several threads read, decide and write, and none undoes what another did."""
         writable.set_secret("count", "n0")
 
         def count() -> None:

@@ -107,7 +107,7 @@ def each_case(cases: Mapping[str, Any] | Iterable[Any], check: Callable[[Any], N
     """
     Call *check* with each of the *cases*, and fail with the names of all that it fails for.
 
-    A test for each of them would set up a store anew for what only looks at an argument.
+    A test for each of them would set up a store each time, only to look at an argument.
     """
     named = cases.items() if isinstance(cases, Mapping) else ((repr(each), each) for each in cases)
     failed: list[str] = []
@@ -166,7 +166,7 @@ def _values() -> Any:
     integers = st.integers() | st.integers(-(2**1100), 2**1100)
     floats = st.floats() | st.floats(min_value=1e15, allow_infinity=False)
     sound = st.none() | st.booleans() | integers | floats | text
-    # Of these, most samples have none: hypothesis would else spend its time on refusals.
+    # Most samples have none of these: hypothesis would else spend its time on refusals.
     strange = st.sampled_from(
         ["\0", "\ud83d", Colour.RED, Point(1, 2), frozenset({1}), b"", 1j, {1: 1}, {None: 0}]
     )

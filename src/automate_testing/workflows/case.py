@@ -55,7 +55,7 @@ class Answer(DefinitionModel):
     output: JsonTree = None
     error: FakeError | None = None
     times: int | None = Field(default=None, ge=1)
-    """It is given so many times, and then the next one that fits; without it, always."""
+    """It is given so many times, and then the next answer that fits; without it, always."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Answer:

@@ -216,7 +216,7 @@ def _fields_beside(path: FieldPath) -> Iterable[str]:
 
 
 def _problem(error: Any) -> DefinitionProblem:
-    # Of a union pydantic names the branch too, which is no key.
+    # For a union pydantic names the branch too, which is no key.
     path: FieldPath = tuple(
         part for part in error["loc"] if not (isinstance(part, str) and "[" in part)
     )

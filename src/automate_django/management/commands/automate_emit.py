@@ -25,7 +25,7 @@ class Command(KernelCommand):
         add("--delay", default="0", metavar="DURATION", help=delay)
         priority = "a point is worth an hour of waiting (default: %(default)s)"
         add("--priority", type=int, default=0, help=priority)
-        once = "a second event with the same key is the first one"
+        once = "a second event with the same key changes nothing"
         add("--idempotency-key", metavar="KEY", help=once)
         add("--tenant", help="the tenant that it belongs to")
         add("--source", default="manage.py", help="the sender (default: %(default)s)")

@@ -88,7 +88,7 @@ class ClaimContract(StoreHooks):
         assert self.claim_ids(store) == [later]
 
     def test_due_time_before_id(self, store: OutboxStore, time: FakeClock) -> None:
-        """Of two items the one that was due first goes first, though it was enqueued later."""
+        """The item that was due first goes first, though it was enqueued later."""
         late, early = (store.enqueue("k", delay=delay) for delay in (20, 10))
         time.advance(30)
         assert self.claim_ids(store) == [early, late]
@@ -123,7 +123,7 @@ class OrderingContract(StoreHooks):
         return store.enqueue_many(NewItem("k", ordering_key="key") for _ in range(count))
 
     def test_one_at_a_time(self, store: OutboxStore) -> None:
-        """While an item of a key runs, no other one does; then the next runs."""
+        """While an item of a key runs, no other item of it does; then the next runs."""
         ids = self.in_line(store, 4)
         for turn, item_id in enumerate(ids):
             worker = f"worker-{turn % 2}"
@@ -165,7 +165,7 @@ class OrderingContract(StoreHooks):
 
     def test_a_late_outcome_beside_the_right_one(self, store: OutboxStore, time: FakeClock) -> None:
         """
-        Of two outcomes at once, the lost claim's changes nothing; the other lets the next run.
+        The outcome of a lost claim changes nothing; the other lets the next run.
 
         A worker that was cut off for long may lose an item, get it again, and then report both.
         """
@@ -199,7 +199,7 @@ class OrderingContract(StoreHooks):
         self.take_turns(store, first, second)
 
     def test_delayed_item_keeps_its_place(self, store: OutboxStore, time: FakeClock) -> None:
-        """An item that is not due yet is not overtaken by later ones of its key."""
+        """An item that is not due yet is not overtaken by later items of its key."""
         first = store.enqueue("k", ordering_key="key", delay=60)
         second = store.enqueue("k", ordering_key="key")
         assert self.claim_ids(store) == []
@@ -233,7 +233,7 @@ class OrderingContract(StoreHooks):
         self.take_turns(store, second, fourth)
 
     def test_dead_worker_frees_the_key(self, store: OutboxStore, time: FakeClock) -> None:
-        """After a crash the same item is tried again first; once it has failed, the next one."""
+        """After a crash the same item is tried again first; after its failure the next runs."""
         first = store.enqueue("k", ordering_key="key", max_attempts=2)
         second = store.enqueue("k", ordering_key="key")
         for item_id in (first, first, second):

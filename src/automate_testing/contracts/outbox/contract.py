@@ -53,5 +53,5 @@ class OutboxStoreContract(
     """
 
     def test_its_manifest_says_the_same(self, store: OutboxStore) -> None:
-        """The package's ``automate.json``, if there is one, says of it what its code says."""
+        """An ``automate.json`` in the package says of it what its code says."""
         require_no_drift(type(store))

@@ -181,7 +181,7 @@ class EnqueueContract(StoreHooks):
         assert {item.id for item in store.find()} == {first, other}
 
     def test_idempotency_key_within_one_batch(self, store: OutboxStore) -> None:
-        """Of items with one key in one batch the first is added."""
+        """If a batch has several items with one key, the first is added."""
         new = [NewItem("k", n, idempotency_key=key) for n, key in enumerate(["a", None, "a", "b"])]
         first, plain, again, other = store.enqueue_many(new)
         assert (again, len({first, plain, other})) == (first, 3)

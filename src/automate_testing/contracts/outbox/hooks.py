@@ -107,7 +107,7 @@ class StoreHooks:
                 pytest.skip(f"{type(self).__name__} doesn't support {feature}")
 
     def claimed(self, store: OutboxStore, worker_id: str = "worker", **options: Any) -> OutboxItem:
-        """Enqueue an item, and claim it as the one that is due."""
+        """Enqueue an item, and claim it: no other is due."""
         store.enqueue("k", **options)
         return self.claim_one(store, worker_id)
 
@@ -128,7 +128,7 @@ class StoreHooks:
         return ids
 
     def take_turns(self, store: OutboxStore, *item_ids: str) -> None:
-        """Claim and finish the items, each of which is the only one that is due in its turn."""
+        """Claim and finish the items one by one: in its turn, no other is due."""
         for item_id in item_ids:
             assert self.claim_all(store) == [item_id]
             store.mark_success(item_id, "worker")

@@ -153,7 +153,7 @@ class LeaseContract(StoreHooks):
         assert item.last_error == "down"
 
     def test_release_keeps_the_place(self, store: OutboxStore) -> None:
-        """An item that was handed back goes before later ones."""
+        """An item that was handed back goes before later items."""
         first, second = store.enqueue("k"), store.enqueue("k")
         assert self.claim_ids(store, limit=1) == [first]
         third = store.enqueue("k")
@@ -275,7 +275,7 @@ class LeaseContract(StoreHooks):
         assert self.statuses(store, [done, failed]) == ["COMPLETED", "FAILED"]
 
     def test_finished_items_stay_as_they_are(self, store: OutboxStore) -> None:
-        """A different outcome after the first one is lost, even with the right token."""
+        """A second, different outcome is lost, even with the right token."""
         done, failed = store.enqueue("k"), store.enqueue("k")
         tokens = {item.id: item.lease_token for item in store.claim_batch("worker")}
         store.mark_success(done, "worker", token=tokens[done])
@@ -289,7 +289,7 @@ class LeaseContract(StoreHooks):
         assert store.claim_batch("worker") == []
 
     def test_a_lost_item_holds_up_no_other(self, store: OutboxStore, time: FakeClock) -> None:
-        """Of a group the lost items are reported, and the others are finished."""
+        """The lost items of a group are reported, and the others are finished."""
         lost, kept = store.enqueue("k"), store.enqueue("k")
         store.claim_batch("worker", 2)
         time.advance(store.lease_seconds / 2)
@@ -393,7 +393,7 @@ class LeaseContract(StoreHooks):
         waiting, begun = (store.enqueue("k", max_attempts=5) for _ in range(2))
         for attempt in (1, 2, 3):
             claimed = store.claim_ahead("worker", 2)
-            # One that has just become due may be found by the next claim only.
+            # An item that has just become due may be found by the next claim only.
             claimed += store.claim_ahead("worker", 2)
             assert {item.id for item in claimed} == {waiting, begun}
             assert store.begin([begun], "worker") == set()
@@ -583,7 +583,7 @@ class LeaseContract(StoreHooks):
                     claimed.extend(self.insist(self.claim_ids, mine, worker_id, 2))
 
             self.race(store, run)
-            # Who found the limit locked by another left it to that one.
+            # A worker that found the limit locked left the item to another worker.
             claimed += self.claim_ids(store, limit=20)
             assert len(claimed) == len(set(claimed)) == 7
             time.advance(10)

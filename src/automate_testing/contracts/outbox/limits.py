@@ -186,7 +186,7 @@ class LimitsContract(StoreHooks):
         self.take_turns(store, second)
 
     def test_how_long_a_worker_may_sleep(self, store: OutboxStore, time: FakeClock) -> None:
-        """A worker that found no start free learns when there will be one."""
+        """A worker that found no start free learns when the next will be."""
         self.limited(store, rate=1, per_seconds=30)
         assert len(self.claim_all(store)) == 1
         due = store.next_due_seconds()
@@ -285,7 +285,7 @@ class ConcurrencyKeyContract(StoreHooks):
         assert self.claim_ids(store) == other[1:]
 
     def test_a_late_outcome_makes_no_room(self, store: OutboxStore, time: FakeClock) -> None:
-        """Of two outcomes at once, the lost claim's changes nothing, and the other makes room."""
+        """The outcome of a lost claim changes nothing, and the other makes room."""
         (first,) = self.keyed(store, 1, limit=1)
         assert store.acknowledge("worker", self.late_and_right(store, time)) == {first}
         assert self.statuses(store, [first]) == ["COMPLETED"]

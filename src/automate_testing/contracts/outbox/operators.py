@@ -107,7 +107,7 @@ class OperatorContract(StoreHooks):
         assert self.see(store, ids["PENDING"]).completed_at is not None
 
     def test_requeue_failed_and_cancelled_items_only(self, store: OutboxStore) -> None:
-        """A failed or cancelled item starts anew with all its attempts; the others stay."""
+        """A failed or cancelled item starts again with all its attempts; the others stay."""
         ids = self.one_of_each(store)
         store.cancel([ids["PENDING"]])
         assert store.requeue(list(ids.values())) == 3
@@ -126,7 +126,7 @@ class OperatorContract(StoreHooks):
         self.take_turns(store, old.id)
 
     def test_purge(self, store: OutboxStore, time: FakeClock) -> None:
-        """Finished items go once they are old enough; waiting and running ones never do."""
+        """Finished items go once they are old enough; waiting and running items never do."""
         ids = self.one_of_each(store)
         time.advance(100)
         assert store.purge(older_than_seconds=101) == 0
@@ -236,7 +236,7 @@ class ControlContract(StoreHooks):
         assert (item.kind, item.payload, item.headers) == ("k", None, {})
 
     def test_a_page_of_another_list_is_refused(self, store: OutboxStore) -> None:
-        """A place means nothing elsewhere, and nor does what never was one."""
+        """The place of another list, and any other text, mean nothing."""
         store.enqueue_many(NewItem("k") for _ in range(3))
         after = store.page(limit=1).after
         for place in (after, "nowhere", "\u0000", "W10"):
@@ -402,7 +402,7 @@ class ControlContract(StoreHooks):
         assert store.count(waiting_for="time") == 3
 
     def test_cancel_what_matches(self, store: OutboxStore) -> None:
-        """Waiting items are cancelled; running ones only if the status says so."""
+        """Waiting items are cancelled; running items only if the status says so."""
         ids = store.enqueue_many(NewItem("k") for _ in range(3))
         assert self.claim_ids(store, limit=1) == ids[:1]
         other = store.enqueue("other")
@@ -414,7 +414,7 @@ class ControlContract(StoreHooks):
         assert store.stop_requests("worker").keys() == {ids[0]}
 
     def test_cancelling_in_bulk_lets_the_next_of_a_key_go(self, store: OutboxStore) -> None:
-        """Items of other kinds that wait behind cancelled ones run."""
+        """Items of other kinds that wait behind cancelled items run."""
         self.need("ordering_keys")
         store.enqueue_many(NewItem("bad", ordering_key=key) for key in "ab")
         good = store.enqueue_many(NewItem("good", ordering_key=key) for key in "ab")
@@ -423,7 +423,7 @@ class ControlContract(StoreHooks):
         assert sorted(self.claim_ids(store)) == sorted(good)
 
     def test_discard(self, store: OutboxStore) -> None:
-        """Finished items can be deleted; waiting and running ones can't."""
+        """Finished items can be deleted; waiting and running items can't."""
         done, failed, running, waiting = store.enqueue_many(NewItem("k") for _ in range(4))
         store.claim_batch("worker", 3)
         store.mark_success(done, "worker")
@@ -504,7 +504,7 @@ class ControlContract(StoreHooks):
 
     @pytest.mark.parametrize("status", [ItemStatus.COMPLETED, ItemStatus.FAILED])
     def test_an_end_stands(self, store: OutboxStore, status: ItemStatus) -> None:
-        """A handler that finishes first has finished, and one that gives up has FAILED."""
+        """If its handler finishes first, the item COMPLETED; if the handler gives up, it FAILED."""
         item = self.asked(store)
         assert store.acknowledge("worker", [Outcome(item.id, status)]) == set()
         ended = self.see(store, item.id)
@@ -548,7 +548,7 @@ class ControlContract(StoreHooks):
         assert self.claim_ids(store) == [following]
 
     def test_a_cancelled_item_can_be_requeued(self, store: OutboxStore) -> None:
-        """It starts anew, and nobody asks the new run to stop."""
+        """It starts again, and nobody asks the new run to stop."""
         item = self.asked(store)
         store.acknowledge("worker", [Outcome(item.id, ItemStatus.CANCELLED)])
         assert store.requeue([item.id]) == 1

@@ -70,7 +70,7 @@ class ReportsContract(StoreHooks):
         assert {each.id: each.lost for each in store.workers()} == {"dead": False, "alive": True}
 
     def test_activity(self, store: OutboxStore) -> None:
-        """Outcomes are counted per kind, and lost ones are not."""
+        """Outcomes are counted per kind; lost outcomes are not."""
         store.enqueue_many([NewItem(kind) for kind in "aaaaabb"])
         items = store.claim_batch("worker", 7)
         a, b = ([item for item in items if item.kind == kind] for kind in "ab")
@@ -152,7 +152,7 @@ class FailuresContract(StoreHooks):
     _needs = ("failures",)
 
     def fail(self, store: OutboxStore, error: str = "broke", **options: Any) -> str:
-        """Claim the one item and let its attempt fail; it waits for the next one, if it has one."""
+        """Claim the one item and let its attempt fail; it waits for the next attempt, if any."""
         item = self.claim_one(store)
         known = {"error_code": "ERROR", "token": item.lease_token, "group": _CHARGE, **options}
         outcome = Outcome(item.id, ItemStatus.RETRY, error=error, **known)
@@ -187,7 +187,7 @@ class FailuresContract(StoreHooks):
         assert len(store.failed_attempts(item.id)) == 1
 
     def test_attempts_are_bounded(self, store: OutboxStore) -> None:
-        """Of an item that is tried for ever the first attempt is kept, and the latest."""
+        """If an item is tried for ever, its first attempt is kept, and the latest attempts."""
         item_id = store.enqueue("k", max_attempts=1000)
         for number in range(1, 31):
             self.fail(store, str(number))
@@ -321,7 +321,7 @@ class LabelsContract(StoreHooks):
         store.enqueue_many([NewItem("k", labels={"order": 1})] * 2)
         ids = self.claim_ids(store)
         assert store.acknowledge("worker", [Outcome(each) for each in ids]) == set()
-        # Of what is new with the same label nothing old is left.
+        # A new item with the same label has nothing of the old.
         again = store.enqueue("k", labels={"order": 1})
         assert [item.id for item in store.labelled("order=1", limit=1)] == [again]
 
