@@ -93,10 +93,9 @@ def emit(signal: NamedSignal, sender: Any, **arguments: Any) -> list[Exception]:
     """
     Call every receiver of *signal*, and return the errors of those that failed.
 
-    blinker's own ``send`` stops at the first receiver that raises and refuses async ones. Here a
-    failing receiver is logged and the next one is called, because the announced change has
-    happened already. An async receiver runs to its end, as a task of the running loop if there is
-    one.
+    blinker's own ``send`` stops at the first receiver that raises and refuses async receivers. Here
+    a failing receiver is logged and the next is called, because the change has happened already. An
+    async receiver runs to its end, as a task of the running loop if a loop runs.
     """
     if not signal.receivers:
         return []

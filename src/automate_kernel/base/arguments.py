@@ -65,7 +65,7 @@ def check_timeout(seconds: Any) -> float | None:
     if seconds is None:
         return None
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    # Else the error would be one of the operation, which was never called.
+    # Else the operation would be blamed, which was never called.
     if not number or not seconds > 0 or seconds == math.inf:
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT,
@@ -76,7 +76,7 @@ def check_timeout(seconds: Any) -> float | None:
 
 
 def check_choice(given: Any, choices: type[E], name: str) -> E:
-    """Return the one of *choices* that *given* is, a *name*; raises ``INVALID_ARGUMENT``."""
+    """Return the member of *choices* with the value *given*; raises ``INVALID_ARGUMENT``."""
     try:
         return choices(given)
     except ValueError:
@@ -111,9 +111,9 @@ def check_flag(given: Any, name: str) -> bool:
 
 def check_table(given: Any, name: str, example: str, *, of: type | None = None) -> Any:
     """
-    Return *given*, a mapping from texts, or an empty one for None; raises `ConfigError`.
+    Return *given*, a mapping from texts; an empty mapping for None. Raises `ConfigError`.
 
-    *of* is the type of its values, if they have one.
+    *of* is the type of its values, where it matters.
     """
     if given is None:
         return {}

@@ -76,7 +76,7 @@ _RETRYABLE = {"INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDE
 
 class AutomateError(Exception):
     """
-    A failure with a code for programs, a message for people and, where one is known, a remedy.
+    A failure with a code for programs, a message for people and, if it is known, a remedy.
 
     *retryable* overrides the code. *retry_after* is the delay in seconds that the other side
     asked for; what is no number is None. After a call, `trace` holds files, lines and their source,
@@ -97,8 +97,8 @@ class AutomateError(Exception):
         details: dict[str, Any] | None = None,
     ) -> None:
         self.code: ErrorCodes = _code(code) if code is not None else self.default_code
-        # An error is read where nothing may fail any more, so what plugins pass by mistake, or as a
-        # text that is translated later, is made what it should be here.
+        # Errors are read where nothing may fail any more. So wrong types that plugins pass, or
+        # texts that are translated later, are converted here.
         text = message if isinstance(message, str) else printed(message)
         self.message: str = text or self._default_message()
         self.hint: str | None = hint if hint is None or isinstance(hint, str) else printed(hint)
@@ -209,8 +209,8 @@ class OutputError(PayloadError):
     """
     A returned value that can't be passed on: the work is done, and another attempt would repeat it.
 
-    One that is *too_large* for what is to take it has the code ``RESOURCE_EXHAUSTED``, and is not
-    tried again. *operation* is the one that returned it, where the kernel knows it.
+    An output that is *too_large* for its receiver has the code ``RESOURCE_EXHAUSTED``, and is not
+    tried again. *operation* names the operation that returned it, where the kernel knows it.
     """
 
     def __init__(

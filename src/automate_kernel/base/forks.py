@@ -52,13 +52,12 @@ class ForkGate:
     """
     A gate before a library that must not be in use, in any thread, while the process is forked.
 
-    SQLite is such a library. Its locks are copied in the state that they are in, and nobody in the
-    child ever frees those of a thread that is not there. So a fork waits until all are out, for ten
-    seconds, has newcomers wait, and calls *leave*, which closes what the child must not inherit.
-    *leave* returns False while somebody still uses it. *mine* returns True if the thread that forks
-    does so itself: then it is no use to wait. *holders* returns the threads that use it past the
-    gate. *idle* returns True if nothing is done or half done there: then a fork waits for two
-    seconds.
+    SQLite is such a library. A fork copies its locks as they are. In the child nobody ever frees
+    the locks of a thread that is not there. So a fork waits until all are out, for ten seconds, has
+    newcomers wait, and calls *leave*, which closes what the child must not inherit. *leave* returns
+    False while somebody still uses it. *mine* returns True if the thread that forks does so itself:
+    then it is no use to wait. *holders* returns the threads that use it past the gate. *idle*
+    returns True if nothing is done or half done there: then a fork waits for two seconds.
     """
 
     def __init__(

@@ -70,8 +70,8 @@ def answer_webhook(
     """
     Have a webhook received (by `Kernel.receive_webhook`), and return the answer for its sender.
 
-    202 if it was accepted, 200 if it had been before, starts nothing, or its trigger has an answer
-    of its own, and one and the same 401 for every proof that fails.
+    202 if it was accepted. 200 if it came before, starts nothing, or its trigger has an answer of
+    its own. The same 401 for every proof that fails.
     """
     try:
         receipt = receive(connector, trigger, headers, body, **options)

@@ -179,8 +179,8 @@ class HttpApp:
         """
         Answer requests of *method* for a path of these *parts* by *handle*.
 
-        GET stands for HEAD too. A part of ``*`` is any one part, and one of ``**`` one or more of
-        them. Without parts it is every path.
+        GET stands for HEAD too. A part of ``*`` is any part, and ``**`` is any number of parts from
+        1 on. Without parts it is every path.
         """
         self._routes.append((method, parts, handle))
 

@@ -178,8 +178,8 @@ class ExposedOperations:
     The operations of *kernel* that others may call: those that *allowed* names.
 
     An entry is a name, or a pattern: ``slack.*``. A destructive operation needs its full name. A
-    call that takes longer than *seconds* ends with ``DEADLINE_EXCEEDED``; a transactional one has
-    no limit of time. An output of more than *max_output_bytes* is an error.
+    call that takes longer than *seconds* ends with ``DEADLINE_EXCEEDED``; a transactional operation
+    has no limit of time. An output of more than *max_output_bytes* is an error.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class ExposedOperations:
 
     def find(self, name: str, *, tenant_id: str | None = None) -> OperationSpec:
         """
-        Return the spec of an operation; raises one and the same error for any other name.
+        Return the spec of an operation; raises the same error for any other name.
 
         Where a service says which operations there are, and is away, raises that it is.
         """

@@ -24,7 +24,7 @@ class HttpPage:
     """
     A function that makes an answer.
 
-    One that asks the database has the answer *late*, for a database that takes too long.
+    A page that asks the database has the answer *late*, for a database that takes too long.
     """
 
     make: Callable[[], HttpAnswer]
@@ -70,7 +70,7 @@ class PageThread:
         try:
             return future.result(_ANSWER_SECONDS)
         except FutureTimeoutError:
-            future.cancel()  # it waits for one that the database does not answer
+            future.cancel()  # it waits behind a page that the database does not answer
             return page.late
 
     async def aanswer(self, page: HttpPage) -> HttpAnswer:

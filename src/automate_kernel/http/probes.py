@@ -31,9 +31,9 @@ class Probes:
     """
     The pages about *kernel* and *probe*, on the ports that are given; a context manager.
 
-    On *health_port* there are ``/healthz`` and ``/readyz``, on *metrics_port* ``/metrics``; they
-    may be one. 0 takes a free port, None none. On another *host* than this machine's own whoever
-    can reach it can ask.
+    On *health_port* there are ``/healthz`` and ``/readyz``, on *metrics_port* ``/metrics``; both
+    may be the same port. 0 takes a free port, None none. On another *host* than this machine's own
+    whoever can reach it can ask.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ProbeServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
 class _ProbeHandler(http.server.BaseHTTPRequestHandler):
     server: ProbeServer
     timeout = 10.0  # for a client that sends nothing
-    request_seconds = 30.0  # for one that sends a byte now and then, or doesn't read
+    request_seconds = 30.0  # for a client that sends a byte now and then, or doesn't read
     disable_nagle_algorithm = True  # else an answer's body may wait for its head's arrival
 
     def handle(self) -> None:

@@ -1,4 +1,4 @@
-"""Workers with ports for probes and metrics: one in this process, or several under this one."""
+"""Workers with ports for probes and metrics: in this process, or in several processes under it."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _try(work: Callable[[], None]) -> None:
 
 class WorkerProcesses:
     """
-    Worker processes that report their health to this one.
+    Worker processes that report their health to this process.
 
     *target* is given the *options* and a ``board``, the pipe for `run_observed`. Processes that
     end again and again are reported to *outbox*, for everybody who looks at its workers.

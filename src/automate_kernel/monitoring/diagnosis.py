@@ -44,8 +44,8 @@ def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
     """
     Return the problems of a well-formed workflow on this kernel, each in a line.
 
-    They are about unknown actions and webhooks, fields that an action lacks or doesn't have, values
-    of the wrong type, secrets in what is stored, and environment variables that aren't allowed.
+    They are about unknown actions and webhooks, missing and unknown fields, and values of the wrong
+    type; also about secrets in what is stored, and environment variables that aren't allowed.
     """
     return [
         *_trigger_problems(kernel, workflow),
@@ -538,7 +538,7 @@ def execution_findings(kernel: Kernel, *, command: str) -> list[Finding]:
     """
     Return the executions that wait for each other's concurrency places, and so for ever.
 
-    *command* is the one that steers executions, for remedies.
+    *command* is the command that steers executions, for remedies.
     """
     standstills = kernel.executions.standstills()
     found = []
@@ -665,7 +665,7 @@ def _handed_on(outbox: OutboxStore, worker: str) -> Iterator[Finding]:
 
 
 def _following(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
-    """Find workers that leave events to a newer one."""
+    """Find workers that leave events to a newer worker."""
     # Here, so that commands which look at no workers don't import the engine.
     from automate_kernel.workflows.steer.precedence import followers, leader
 

@@ -44,7 +44,7 @@ class Probe(Protocol):
 
 
 def database_problems(kernel: Kernel) -> list[str]:
-    """Return the problem with the database of *kernel*, if there is one, without its details."""
+    """Return the problem with the database of *kernel*, if there is any, without its details."""
     try:
         kernel.outbox.next_due_seconds()
     except TooManyConnectionsError as error:
@@ -85,8 +85,8 @@ class ProcessesProbe:
     The health of workers in other processes, which report it through a pipe.
 
     *pids* gives the processes that there are. Each reports every few seconds, from a thread of
-    its own (`keep_reporting`): one that is silent for a minute is frozen. *troubles* gives the
-    ends of processes that ought to be there, and are not.
+    its own (`keep_reporting`): a process that is silent for a minute is frozen. *troubles* gives
+    the ends of processes that ought to be there, and are not.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class ProcessesProbe:
             self._heard_at.pop(gone, None)
             self._reports.pop(gone, None)
         for pid in pids:
-            # From the first look on, for one that has only just been started.
+            # From the first look on, for a process that has only just been started.
             heard_at = self._heard_at.setdefault(pid, now)
             if now - heard_at > _SILENT_SECONDS:
                 problems.append(f"process {pid} is silent")

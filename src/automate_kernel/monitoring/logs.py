@@ -88,8 +88,8 @@ class ContextFilter(logging.Filter):
     """
     Adds `context_fields` to each record, as if the caller had passed them as ``extra``.
 
-    Add it to a handler, before the one that redacts. With *complete* every record has all `FIELDS`:
-    a formatter of your own can use ``%(item_id)s`` and so on.
+    Add it to a handler, before the filter that redacts. With *complete* every record has all
+    `FIELDS`: a formatter of your own can use ``%(item_id)s`` and so on.
     """
 
     def __init__(self, *, complete: bool = False) -> None:
@@ -97,7 +97,7 @@ class ContextFilter(logging.Filter):
         self._complete = complete
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the fields to *record*. Never drops one, and never raises."""
+        """Add the fields to *record*. Never drops a record, and never raises."""
         try:
             fields = context_fields()
         except Exception:  # a custom store's items may be anything

@@ -45,7 +45,7 @@ def state_in(url: str) -> str:
 
 
 def tenant_account_key(key: str, tenant_id: str) -> str:
-    """Return the key of the secret with the tokens of one tenant's account; no two share one."""
+    """Return the key of the secret with the tokens of one tenant's account; no two share it."""
     if _PLAIN_TENANT.fullmatch(tenant_id):
         return f"{key}.tenant.{tenant_id}"
     return f"{key}.tenant.{sha256(tenant_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
@@ -56,9 +56,9 @@ class AccountStatus:
     """
     The state of an account's connection, without its tokens.
 
-    *expires_at* is the end of the access token. With *renews* a new one is asked for by then, and
-    nobody has to do anything. *error* is the last failure to renew it; it ends with a success.
-    With *ended* the service takes the connection no more: a person has to connect it again.
+    *expires_at* is the end of the access token. With *renews* a new token is asked for by then, and
+    nobody has to do anything. *error* is the last failure to renew it; it ends with a success. With
+    *ended* the service takes the connection no more: a person has to connect it again.
     """
 
     connected: bool
@@ -73,10 +73,11 @@ class AccountStatus:
 @runtime_checkable
 class Account(Protocol):
     """
-    The account of one plugin; `automate_http.OAuth2` is one.
+    The account of one plugin; `automate_http.OAuth2` is an example.
 
-    `Plugin.oauth` returns the application's own. Calls of a tenant take that of `for_tenant`. One
-    whose `finish` reads secrets may have their keys as its ``needs``: they are looked for first.
+    `Plugin.oauth` returns the application's own. Calls of a tenant take that of `for_tenant`. An
+    account whose `finish` reads secrets may have their keys as its ``needs``: they are looked for
+    first.
     """
 
     @property

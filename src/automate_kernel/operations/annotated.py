@@ -59,15 +59,15 @@ class Values:
         return named
 
     def json_schema(self) -> dict[str, Any] | None:
-        """Return the JSON Schema of the values, or None if any JSON is one."""
+        """Return the JSON Schema of the values, or None if any JSON fits."""
         return None if self._adapter is None else self._adapter.json_schema()
 
     def write(self, value: Any) -> Any:
         """
         Return *value* as JSON, in which references to secrets stay as they are.
 
-        It may become one of the annotation's type. Raises `PayloadError` for one that would lose
-        something unseen: a `SecretStr`, keys that are no text.
+        It may be converted to the annotation's type. Raises `PayloadError` for a value that would
+        lose something unseen: a `SecretStr`, keys that are no text.
         """
         if is_plain(value):
             return value
@@ -163,7 +163,7 @@ class Results(Values):
 
     def __init__(self, annotation: Any, what: str) -> None:
         if Iterable in (annotation, get_origin(annotation)):
-            # What pydantic reads as one is empty the second time.
+            # An Iterable that pydantic reads is empty the second time.
             annotation = list[get_args(annotation) or Any]  # type: ignore[misc]
         super().__init__(annotation, what, base64=True)
         if self._shape.problem is not None:
@@ -176,7 +176,7 @@ class Results(Values):
         return self._adapter is None
 
     def write(self, value: Any) -> Any:
-        """Return *value* as JSON; raises `PayloadError` for one that would not come back."""
+        """Return *value* as JSON; raises `PayloadError` if it would not come back."""
         if self._shape.plain and is_plain(value, most=MOST_VALUES):
             if self._adapter is not None and type(value) is not self._annotation:
                 self._check(value)

@@ -96,7 +96,8 @@ class Budgets:
 
         Raises ``RESOURCE_EXHAUSTED`` if one of them could be passed; then nothing is reserved.
         Settle it whatever happens. Who spends must end before its time does. Raises
-        ``INVALID_ARGUMENT`` for an amount below 0, or one that is no int or finite `Decimal`.
+        ``INVALID_ARGUMENT`` for an amount below 0, or of another type than int and finite
+        `Decimal`.
         """
         _check(most)
         for each in budgets:
@@ -111,8 +112,8 @@ class Budgets:
         """
         Replace what was reserved by what was *spent*, also if its time is over.
 
-        The second time it does nothing. Raises as `reserve` does for an amount that is none; what
-        was reserved counts then.
+        The second call does nothing. Raises ``INVALID_ARGUMENT`` for an invalid amount; the
+        reservation stays.
         """
         _check(spent)
         write(self._storage, None, partial(_settled, reservation=reservation, spent=spent))
@@ -226,7 +227,7 @@ def _reserved(
         each for key, claim in claims.items() for each in claim.refusals(found[key], most, now)
     ]
     if refused:
-        # One that no other call's end helps against, if there is one: it decides.
+        # A refusal that no other call's end helps against decides, if there is such.
         raise min(refused, key=lambda each: each.retryable)
     reservation = Reservation(str(uuid4()), tuple(sorted(claims)))
     until = (now + timedelta(seconds=seconds)).isoformat()
@@ -256,7 +257,7 @@ def _locked(rows: Rows, claims: Mapping[str, _Claim]) -> dict[str, Row]:
     """Lock the rows of *claims*, in the order of their ids, and return them."""
     wanted = sorted(claims)
     found: dict[str, Row] = {}
-    # Again if another has deleted one in between.
+    # Again if another transaction has deleted a row in between.
     while len(found) < len(wanted):
         its = [Where("id", "in", wanted)]
         found = {row["id"]: row for row in rows.select(BUDGET, its, order_by=("id",), lock=True)}

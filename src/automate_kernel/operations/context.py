@@ -80,7 +80,7 @@ class Call:
 
     def part(self, operation: str, data: Any = None) -> Call:
         """
-        Return the call of *operation* with the input *data* that is made as a part of this one.
+        Return the call of *operation* with the input *data* that is made as a part of this call.
 
         For code that makes several, by `Kernel.perform`: each needs a key of its own, or a service
         takes the second for a repetition of the first. It has the same key in each attempt that
@@ -173,7 +173,7 @@ def current_item() -> OutboxItem | None:
 
 
 class calling:  # noqa: N801  (it is used as a function)
-    """Makes *call* the current one for the block. The kernel does this around each call."""
+    """Makes *call* the current call for the block. The kernel does this around each call."""
 
     # No generator: this is entered for each call, and a generator takes longer than some calls.
     __slots__ = ("_call", "_token")

@@ -15,7 +15,7 @@ _END = ".part"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The name of a file that is being written, beside the one whose place it takes."""
+    """The name of a file that is being written, beside the file whose place it takes."""
 
     name: str
     left: str | None
@@ -26,7 +26,8 @@ class Draft:
         """
         Return a new name for what becomes the file *target*, for the current call.
 
-        Each attempt has another: one whose worker was only thought dead may still be writing.
+        Each attempt has another: an attempt whose worker was only thought dead may still be
+        writing.
         """
         call, own = current_call(), uuid4().hex
         # Outside a workflow two calls may have one key, and neither deletes the other's.

@@ -35,8 +35,8 @@ _STATUS = {
 _LONGEST_WAIT_SECONDS = 86_400.0
 _SECONDS = re.compile(r"[0-9]{1,17}(\.[0-9]{0,17})?")
 
-# By name: clients such as httpx and requests don't derive their errors from the built-in ones, and
-# before Python 3.11 asyncio's and futures' TimeoutError are classes of their own.
+# By name: clients such as httpx and requests don't derive their errors from the built-in errors.
+# Before Python 3.11 the TimeoutErrors of asyncio and futures are classes of their own.
 _TIMEOUTS = {"TimeoutError", "TimeoutException", "Timeout", "APITimeoutError"}
 # gaierror: the name of the host did not resolve, which passes more often than not.
 _CONNECTIONS = {"ConnectionError", "ConnectError", "NetworkError", "ProtocolError", "gaierror"} | {
@@ -79,7 +79,8 @@ def normalize(
     error: Exception, *, what: str = "", redact: Callable[[str], str] = str
 ) -> AutomateError:
     """
-    Return *error* itself if it is an `AutomateError`, else one with the code that fits.
+    Return *error* itself if it is an `AutomateError`, else an `AutomateError` with the code that
+    fits.
 
     The code comes from the type, or from the HTTP status that the error carries. *what* names the
     failed call; *redact* takes the secrets out of the text.
@@ -98,7 +99,7 @@ def normalize(
     )
 
 
-# Python's own words for a value of a type that an author took for another one.
+# Python's own words for a value whose type an author took for another type.
 _TAKEN_FOR = (
     (("'coroutine'",), "a value is a coroutine: write await before the call that gives it"),
     (("in 'await' expression", "can't be awaited"), "what it waits for is none: leave await out"),

@@ -1,4 +1,4 @@
-"""Operations that others may call: which ones, as what, by whose keys, without their secrets."""
+"""Operations that others may call: the allow-list, the names of tools, keys, hidden secrets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_sent(name: str, spec: OperationSpec, data: Any) -> None:
     Check what a client has sent as the input of the operation *name*.
 
     Raises ``INVALID_ARGUMENT`` that names each wrong field. Numbers that JSON's readers make
-    infinite are wrong for every schema: Python reads ``1e400`` as such a one.
+    infinite are wrong for every schema: Python reads ``1e400`` as infinity.
     """
     try:
         json_document(data, "input")
@@ -97,8 +97,8 @@ def check_tools(operations: Invoker, allowed: Iterable[str]) -> None:
     """
     Raise `ConfigError` if one of *allowed* is the name of an operation that no model can call.
 
-    Names of what is not there yet are passed over with a line in the log, and so are patterns
-    without one.
+    Names that are not there yet, and patterns that fit nothing, are passed over with a line in the
+    log.
     """
     for name in (each for each in allowed if NAME_PATTERN.fullmatch(each)):
         try:
@@ -123,7 +123,7 @@ def tool_name(name: str, taken: Container[str]) -> str:
     """
     Return the name of a tool for *name*, in the letters that all models and clients take.
 
-    One that is *taken*, or too long, ends with a part of the hash of *name*.
+    A name that is *taken*, or too long, ends with a part of the hash of *name*.
     """
     fit = _UNFIT.sub("_", name)
     if len(fit) > _LONGEST_TOOL or fit in taken:
@@ -177,6 +177,6 @@ def hiding_secrets(data: Any, schema: Mapping[str, Any] | None) -> Iterator[Reda
     except AutomateError as error:
         error.message = hidden.redact(error.message)
         error.hint = error.hint and hidden.redact(error.hint)
-        # What is wrong with the input of a call within this one is no fault of the request.
+        # Wrong input of a call within this call is no fault of the request.
         error.details.pop("problems", None)
         raise

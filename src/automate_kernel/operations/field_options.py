@@ -67,9 +67,10 @@ def options(field: str, *, of: str | Iterable[str] = ()) -> Callable[[F], F]:
 
     With *of* it is only for the operations of these names. The method, ``def`` or ``async def``,
     returns texts, numbers, `FieldOption` or pairs of value and label. All its parameters are
-    optional for the caller: ``search`` is the text that a person has typed, ``limit`` the number of
-    choices wanted, and any other one the value of the field of that name. One without a default
-    has to be chosen first. Without ``search`` the kernel itself looks for the text in the labels.
+    optional for the caller: ``search`` is the text that a person has typed, and ``limit`` the
+    number of choices wanted. Any other parameter gets the value of the field of that name. Without
+    a default, the field has to be chosen first. Without ``search`` the kernel itself looks for the
+    text in the labels.
     """
     if not isinstance(field, str) or not field:
         raise TypeError('options() needs the name of a field: @options("channel")')
@@ -197,7 +198,7 @@ def collected(result: Any, limit: int) -> list[Any]:
 
 
 def as_options(found: Iterable[Any]) -> Iterator[FieldOption]:
-    """Yield a `FieldOption` for each of *found*; raises `PluginError` for what can't be one."""
+    """Yield a `FieldOption` for each of *found*; raises `PluginError` for an invalid choice."""
     for each in found:
         value, label = each, ""
         if isinstance(each, FieldOption):

@@ -155,8 +155,8 @@ class Invoker:
         """
         Return an operation's spec. A spec is its own.
 
-        It needs no instance of a plugin, except for one of `Plugin.own_operations`: its service is
-        asked, or its document read, with the account of the tenant if one is named. Raises
+        It needs no instance of a plugin, except for `Plugin.own_operations`: then its service is
+        asked, or its document read, with the account of the tenant if a tenant is named. Raises
         ``NOT_FOUND`` with the names that there are.
         """
         spec, owner = self._at_hand(name)
@@ -170,7 +170,7 @@ class Invoker:
         """
         Return an operation's spec as far as it is known without an instance.
 
-        One of `Plugin.own_operations` comes without schemas, whether or not it exists.
+        An operation of `Plugin.own_operations` comes without schemas, whether or not it exists.
         Raises ``NOT_FOUND`` with the names that there are.
         """
         return self._at_hand(name)[0]
@@ -181,7 +181,7 @@ class Invoker:
         """
         Return the operations that follow from a plugin's config, by their names in it.
 
-        A plugin takes its account from the call, so one is made up for the tenant. Raises
+        A plugin takes its account from the call, so a call is made up for the tenant. Raises
         `AutomateError` if its service can't be asked, or this is the portal's loop.
         """
         plugin: Plugin = self.instance(kind, key)
@@ -200,8 +200,8 @@ class Invoker:
         """
         Return the specs of the operations that *pattern* names: ``shop.refund``, ``files.*``.
 
-        A plugin whose operations follow from its config is asked for them. One that can't be used
-        is left out with a line in the log, as long as the pattern doesn't name it.
+        A plugin whose operations follow from its config is asked for them. A plugin that can't be
+        used is left out with a line in the log, unless the pattern names it.
         """
         found = {name: spec for name, spec in self._functions.items() if fnmatchcase(name, pattern)}
         owners = pattern.partition(".")[0]
@@ -273,7 +273,7 @@ class Invoker:
         """
         Call *fake* in the place of an operation: by its name, or the function that it was made of.
 
-        The function may be one that a workflow in code calls. Raises ``NOT_FOUND`` if there is no
+        The function may be a step of a workflow in code. Raises ``NOT_FOUND`` if there is no
         operation of that name.
         """
         if isinstance(operation, str):
@@ -362,7 +362,7 @@ class Invoker:
         """
         Call an operation and return its output as JSON, secrets taken out.
 
-        It is one that was added, by its *name*, or any other by its spec.
+        Operations that were added are called by *name*, all others by their spec.
 
         Secrets in *data* are handles, revealed for the call alone. Raises `AutomateError` only.
         An async operation runs on the portal's loop; *timeout* leaves a plain function running on
@@ -411,7 +411,7 @@ class Invoker:
             self.hooks.hook.automate_before_call(call=call, input=masked(data))
 
     def _replacement(self, name: str | OperationSpec) -> Replacement | None:
-        """Return what is called in the place of an operation; raises for one that must not be."""
+        """Return what is called in the place of an operation; raises if it must not be called."""
         if self.replacements.real is not None:
             self.spec_at_hand(name)  # a misspelt name is no lack of the test
         return self.replacements.called(name)
@@ -449,7 +449,7 @@ class Invoker:
         return output
 
     async def perform_part(self, name: str, data: Any) -> Any:
-        """Make a call of *name* as a part of the one that goes on; return its output."""
+        """Make a call of *name* as a part of the current call; return its output."""
         call = (current_call() or Call(name)).part(name, data)
         # The progress is that of the whole; and who wrote the whole did not write this.
         return await self.ainvoke(name, data, call=replace(call, reports=None, written=None))
@@ -563,7 +563,7 @@ _PLAIN = frozenset((type(None), bool, int, float, str, list, dict))
 def _kept_class(error: AutomateError) -> type[AutomateError]:
     """Return the class that the clean copy of *error* has: whose fault it is, is in it."""
     if isinstance(error, OutputError) and error.operation is not None:
-        return AutomateError  # of a call within this one, whose own work may not be done
+        return AutomateError  # of a call within this call, whose own work may not be done
     return next((each for each in _KEPT if isinstance(error, each)), AutomateError)
 
 
@@ -594,7 +594,7 @@ def _is_in_transaction() -> bool:
 
 
 def require_name(operation: Any) -> None:
-    """Raise ``INVALID_ARGUMENT`` if *operation* can't be the name of one."""
+    """Raise ``INVALID_ARGUMENT`` if *operation* can't be the name of an operation."""
     if not isinstance(operation, str):
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT,

@@ -8,8 +8,8 @@ from typing import Any
 
 from automate_kernel.secrets.logs import log_loop_errors
 
-# How long generators may take to close once the tasks have used up their time, and how long what
-# a cancelled task leaves behind may run.
+# How long generators may take to close once the tasks have used up their time. So long, too, may
+# run what a cancelled task leaves behind.
 _CLOSE_SECONDS = 1.0
 
 
@@ -55,7 +55,7 @@ async def leave_nothing(seconds: float) -> None:
     Cancel all other tasks of the running loop, and close its asynchronous generators.
 
     So does ``asyncio.run``, which waits for ever. Tasks have *seconds*, generators a second more.
-    A task that one of them begins at its end may give something back: it has a second, and is
+    A task that begins while another ends may give something back: it has a second, and is
     cancelled then.
     """
     loop, own = asyncio.get_running_loop(), asyncio.current_task()
@@ -90,7 +90,7 @@ async def leave_nothing(seconds: float) -> None:
     # Cancelled, so that no thread waits for a result which will not come.
     end = loop.time() + seconds
     await leave(cancelled(), end)
-    # One that was left in the middle still has what its `finally` gives back.
+    # A generator that was left in the middle still holds what its `finally` gives back.
     closing = loop.create_task(loop.shutdown_asyncgens())
     await leave({closing}, max(end, loop.time() + _CLOSE_SECONDS))
     await asyncio.sleep(0)  # what was cancelled last has its turn

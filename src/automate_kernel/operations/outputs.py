@@ -50,8 +50,8 @@ def json_document(value: Any, what: str, *, verb: str = "stored") -> str:
     """
     Return a JSON *value* as a document for others to read; *what* and *verb* name it in errors.
 
-    Raises `PayloadError` for what Python writes and JSON has not, NaN and infinity, for half a
-    character, and for an integer that other readers make infinite.
+    Raises `PayloadError` for values that Python writes and JSON lacks: NaN, infinity, half a
+    character, an integer that other readers make infinite.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -73,7 +73,7 @@ def _held(digits: str) -> int:
 
 def output_error(error: PayloadError, *, hint: str | None = None) -> OutputError:
     """
-    Return *error*, which is about what an operation returned, as one that says that it was done.
+    Return *error*, about an operation's output, as an error that says that the operation was done.
 
     *hint* is the remedy for an output that is too large.
     """
@@ -95,7 +95,8 @@ def stored_output(
     """
     Return *output* as JSON to be stored, of at most *limit* bytes; *what* names it in errors.
 
-    Raises `OutputError` for one that can't be. *hint* is the remedy for one that is too large.
+    Raises `OutputError` if it can't be stored. *hint* is the remedy for an output that is too
+    large.
     """
     try:
         return encode_json(output, what, limit, inside=inside)
@@ -107,7 +108,7 @@ def answered_output(output: Any, what: str, most: int | None = None) -> str:
     """
     Return an output as a document of JSON, as every door answers its caller; *what* names it.
 
-    Raises `OutputError` for what JSON has not, and for one of more than *most* bytes.
+    Raises `OutputError` for values that JSON lacks, and for more than *most* bytes.
     """
     try:
         text = json_document(output, what, verb="written")

@@ -90,8 +90,8 @@ class Plugin:
 
         Override it (``def``, ``async def``) where the class can't know them, since a server or a
         document lists them. They come beside those of `operation_specs`, whose names win.
-        It is called before each call of one, and when somebody asks for their schemas, but never
-        at the start of a kernel: keep what was read. With ``async def`` their calls are
+        It is called before each call of such an operation, and when somebody asks for schemas, but
+        never at the start of a kernel: keep what was read. With ``async def`` their calls are
         asynchronous too.
         """
         return {}
@@ -140,7 +140,7 @@ class Plugin:
 
     @classmethod
     def _remedy_of(cls, name: str) -> str:
-        """Return what the method *name* needs to be an operation, or to be called as one."""
+        """Return what the method *name* needs to be an operation, or to be called by its name."""
         method = inspect.getattr_static(cls, name)
         if found := operation_mark(method):
             return f"; its method {name}() is called {found[1]['name']!r}"
@@ -308,7 +308,7 @@ class Plugin:
         return f"{cls._noun} {cls.key!r}"
 
     def _context(self) -> PluginContext:
-        """Return `ctx`, or one without secrets where a subclass did not set it."""
+        """Return `ctx`, or a context without secrets where a subclass did not set it."""
         ctx = getattr(self, "ctx", None)
         return ctx if isinstance(ctx, PluginContext) else PluginContext(key=self.key)
 
@@ -327,7 +327,7 @@ def complete_config(cls: type[Plugin], config: Mapping[str, Any] | None) -> dict
     Return *config* checked, and completed with the defaults of the plugin *cls*.
 
     An option that its model doesn't know is wrong, unless the model says ``extra="ignore"`` or
-    ``extra="allow"``: pydantic's default would pass over a misspelt one.
+    ``extra="allow"``: pydantic's default would pass over a misspelt option.
     """
     parsed = cls.parse_config(config)
     if problems := [

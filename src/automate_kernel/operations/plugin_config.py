@@ -22,8 +22,8 @@ class PluginConfig(dict[str, Any]):
     """
     A plugin's checked config, or an object inside of it.
 
-    It is a dict, so ``config.url`` is an `AttributeError` with the way to write it, and a missing
-    option a `KeyError` with the names of those that there are. Neither shows a value.
+    It is a dict, so ``config.url`` is an `AttributeError` that says how to write it. A missing
+    option is a `KeyError` with the names of the options that there are. Neither shows a value.
     """
 
     @classmethod

@@ -123,7 +123,7 @@ class Replacement:
 def _arguments(
     spec: OperationSpec, fake: Callable[..., Any], value: Any, call: Call
 ) -> dict[str, Any]:
-    """Return the arguments of *fake*: the fields that it takes, or all of the input as one."""
+    """Return the arguments of *fake*: the fields that it takes, or the whole input."""
     try:
         parameters = inspect.signature(fake, eval_str=True).parameters.values()
     except (NameError, TypeError, ValueError):  # its annotations, or a builtin's

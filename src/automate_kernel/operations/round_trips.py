@@ -23,9 +23,9 @@ def difference(
     """
     Return the error for what of *given* is another value in *back*, as its JSON is read, or None.
 
-    What becomes one of JSON's own types is none: a tuple that is a list, a text of an enum. With
-    *loose* anything may be what is written for it: a date that is text. With *converts* any type
-    may become another, and a value of the same one must be the same.
+    A value that becomes JSON's own type counts as the same: a tuple that is a list, a text of an
+    enum. With *loose* anything may be what is written for it: a date that is text. With *converts*
+    any type may become another; a value of the same type must be equal.
     """
     return _Comparison(loose, converts).of(given, back, ())
 
@@ -83,7 +83,7 @@ class _Comparison:
         if names is not None:
             parts = ((name, getattr(given, name), getattr(back, name)) for name in names)
             return self._first(parts, path)
-        # One that can't be compared may be any.
+        # A value that can't be compared may be any.
         comparable: Any = type(given).__eq__
         if comparable is object.__eq__ or _are_equal(given, back):
             return None

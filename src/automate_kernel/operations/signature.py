@@ -65,11 +65,11 @@ def bind(
     """
     Return the binding of *function* to its input.
 
-    A parameter annotated with a pydantic model takes all of the input, if there is no other one.
-    With an *input_schema* the only parameter takes it. Otherwise each parameter is a field, and
-    needs a type; bytes are base64, as in outputs. With *untyped* one without a type takes any
-    value: only code calls it. A parameter annotated `Call` gets the call. With *method* the first
-    parameter is the instance's.
+    A parameter annotated with a pydantic model takes all of the input, if there is no other
+    parameter. With an *input_schema* the only parameter takes it. Otherwise each parameter is a
+    field, and needs a type; bytes are base64, as in outputs. With *untyped* a parameter without a
+    type takes any value: only code calls it. A parameter annotated `Call` gets the call. With
+    *method* the first parameter is the instance's.
     """
     parameters = _parameters(function)
     hints = type_hints(function)
@@ -113,7 +113,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 def _require_self(
     function: Callable[..., Any], parameters: list[inspect.Parameter], hints: Mapping[str, Any]
 ) -> None:
-    """Raise `PluginError` for a method whose first parameter is plainly one of the input."""
+    """Raise `PluginError` for a method whose first parameter is plainly a field of the input."""
     first = parameters[0].name if parameters else ""
     hint = hints.get(first) if first != "self" else None
     if not first or hint in (str, int, float, bool) or get_origin(hint) or is_model(hint):

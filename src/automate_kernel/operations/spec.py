@@ -182,8 +182,8 @@ class OperationSpec:
         """
         Call the operation's function with *data* as input; an awaitable if it is async.
 
-        Only for an operation that was made from a function. One that was made from a method needs
-        the *instance*.
+        Only for an operation that was made from a function. An operation that was made from a
+        method needs the *instance*.
         """
         if self.binding is None:
             raise AutomateError(
@@ -230,7 +230,7 @@ class OperationSpec:
         """
         Return what writes and reads the function's results, in the type of its annotation.
 
-        Raises `WorkflowError` for one that is not made from JSON.
+        Raises `WorkflowError` for a type that is not made from JSON.
         """
         results = self._results
         if results is None:
@@ -347,7 +347,7 @@ def marked_operations(owner: type, spec: type[S], noun: str) -> list[S]:
     """
     Return the specs of the methods of *owner* that *noun* marked, base classes' first.
 
-    A method that overrides a marked one stays an operation without being marked again; ``None``
+    A method that overrides a marked method stays an operation without being marked again; ``None``
     takes it away. Raises `PluginError` for a method with the decorator of another kind of plugin.
     """
     marks: dict[str, Mapping[str, Any]] = {}

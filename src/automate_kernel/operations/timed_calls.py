@@ -31,8 +31,8 @@ class TimedCalls:
     """
     The calls of plain functions that have a time limit.
 
-    Nothing stops a thread by force: one that takes too long is abandoned, and runs on. Of those
-    there are at most `most_abandoned`; beyond that, calls with a time limit are refused.
+    Nothing stops a thread by force: a thread that takes too long is abandoned, and runs on. Of
+    those there are at most `most_abandoned`; beyond that, calls with a time limit are refused.
     """
 
     def __init__(self, most_abandoned: int = 100) -> None:
@@ -62,9 +62,9 @@ class TimedCalls:
         """
         Return the result of *work*, or raise ``DEADLINE_EXCEEDED`` after *timeout* seconds.
 
-        And as soon as its *report* has been silent for too long. It does not begin before the
-        abandoned calls of the same *key* have ended, and waits for them for *timeout* seconds at
-        most, or for as long as it may be silent if that is less.
+        The error also comes as soon as its *report* has been silent for too long. It does not begin
+        before the abandoned calls of the same *key* have ended. It waits for them for *timeout*
+        seconds at most, or as long as it may be silent if that is less.
         """
         limits = _Limits(timeout, report)
         if wait(self._earlier(key), limits.shortest).not_done:
@@ -131,7 +131,7 @@ class TimedCalls:
         return future
 
     def _abandon(self, future: Future[Any], key: Key | None) -> bool:
-        """Count a call among the abandoned ones until it ends; return False if it has."""
+        """Count a call as abandoned until it ends; return False if it has."""
         with self._lock:
             if future.done():
                 return False

@@ -31,7 +31,7 @@ __all__ = [
     "scan",
 ]
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give every name, misspelt too
     __getattr__, __dir__ = lazy_names(
         __name__,
         {

@@ -223,7 +223,7 @@ class Connector(Plugin):
     Base of all connectors.
 
     A subclass sets `key` and `display_name`, and marks methods with `action`, or overrides
-    `actions` and `execute_action`. One that receives webhooks lists them in `triggers`.
+    `actions` and `execute_action`. A connector that receives webhooks lists them in `triggers`.
     """
 
     context_class: ClassVar[type[ConnectorContext]] = ConnectorContext
@@ -305,16 +305,16 @@ class Connector(Plugin):
 
     def signature_for(self, trigger: str) -> Any | None:
         """
-        Return the signature scheme that proves requests for *trigger*, or None without one.
-
-        By default it is the one in the `TriggerSpec`. Override it where the config says more, such
-        as the keys of the secrets. In all else it is the spec's.
+        Return the signature scheme that proves requests for *trigger*, or None if there is none. By
+        default it is that of the `TriggerSpec`. Override it where the config says more, such as the
+        keys of the secrets. In all else it is the spec's.
         """
         return self.find_trigger(trigger).signature
 
     def route_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> str:
         """
-        Return the trigger whose event an accepted request is: by default the one that it came to.
+        Return the trigger whose event an accepted request is: by default the trigger that it came
+        to.
 
         Override it for a service that sends all of its events to one address. What it returns is
         one of `triggers`, with the same signature scheme: the request isn't proved again.
@@ -331,7 +331,7 @@ class Connector(Plugin):
         such trigger.
         """
         ctx = self._context()
-        self.find_trigger(trigger)  # one that isn't there is nothing to verify against
+        self.find_trigger(trigger)  # a trigger that isn't there is nothing to verify against
         try:
             signature = self.signature_for(trigger)
             if signature is not None:
@@ -380,7 +380,7 @@ class Connector(Plugin):
         wanted = spec.wants(headers, raw_body)
         handshake = getattr(spec.signature, "handshake", None)
         found: Ignored | None = handshake(headers, raw_body) if callable(handshake) else None
-        # One that waits for no answer may be asked for by its name.
+        # A handshake that waits for no answer may be asked for by its name.
         if found is not None and (found.answer is not None or spec.events is None or not wanted):
             return found
         return None if wanted else Ignored("no event of this trigger")

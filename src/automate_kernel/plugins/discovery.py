@@ -47,7 +47,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Misspelt:
-    """An entry-point group that looks like one of ours and is none, so nobody reads it."""
+    """An entry-point group whose name is nearly ours, so nobody reads it."""
 
     group: str
     distribution: str | None
@@ -89,7 +89,7 @@ def scan(*, refresh: bool = False) -> tuple[Found, ...]:
 
 
 def misspelt() -> tuple[Misspelt, ...]:
-    """Return the entry-point groups of installed distributions that are nearly one of ours."""
+    """Return the entry-point groups of installed distributions whose names are nearly ours."""
     scan()
     return _misspelt[tuple(sys.path)]
 
@@ -121,7 +121,7 @@ def _entry_points() -> list[Announced]:
     seen: set[str] = set()
     for distribution in distributions():
         try:
-            # The first on sys.path is the one that imports.
+            # The first on sys.path is what an import finds.
             if (name := _name_of(distribution)) in seen:
                 continue
             seen.add(name)
@@ -205,7 +205,7 @@ def _described(distribution: Distribution | None) -> tuple[str | None, str | Non
     try:
         if distribution is None:
             return None, None, ()
-        # Not `metadata` and `requires`: each parses the whole file anew, a long README too.
+        # Not `metadata` and `requires`: each parses the whole file again, a long README too.
         content = _read(distribution, "METADATA")
         headers = _headers(content.decode() if content is not None else None)
         if headers is None:  # another format than a wheel's

@@ -91,7 +91,7 @@ class HookSpecs:
         An item is about to be handled.
 
         The context manager that a receiver returns is entered before, on the thread or task of the
-        handler, and left after, with the exception if there was one. What a receiver raises is
+        handler. It is left after, with the exception if there was any. What a receiver raises is
         logged.
         """
 
@@ -128,7 +128,7 @@ class Hooks:
         with self._lock:
             if self._manager is None:
                 self._manager = manager = _new_manager()
-                # One by one: pluggy's own loader imports all and dies with the first bad one.
+                # One by one: pluggy's own loader imports all and dies with the first bad plugin.
                 for key, plugin in self._registry.load_all().items():
                     self._admit(manager, key, plugin)
                 self._ready = True
@@ -150,7 +150,7 @@ class Hooks:
 
     def configure(self, kernel: Any) -> None:
         """
-        Call ``automate_configure`` of every receiver, and name the one that fails.
+        Call ``automate_configure`` of every receiver, and name the receiver that fails.
 
         A kernel that is set up in part must not run, so what it raises goes on; ``SystemExit``
         becomes a `PluginError`, or the application would end without a word.
@@ -181,8 +181,8 @@ class Hooks:
         """
         Call every receiver of the hook *name*, and return the errors of those that failed.
 
-        A failing receiver is logged and the next one is called, because such a hook reports what
-        has happened already.
+        A failing receiver is logged and the next is called, for such a hook reports what has
+        happened.
         """
         return self._call(name, arguments)[1]
 
@@ -276,7 +276,7 @@ _WRAPPABLE = ("automate_configure", "automate_before_call")
 
 def require_known_hooks(plugin: Any) -> None:
     """
-    Raise `PluginError` if *plugin* marks a function as a hook that is none, or that can't be one.
+    Raise `PluginError` if *plugin* marks a function as an unknown hook, or with wrong arguments.
 
     Pluggy accepts a misspelt hook, and never calls it. A hook to refuse calls would refuse none.
     """

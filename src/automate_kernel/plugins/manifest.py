@@ -184,7 +184,7 @@ def installed_manifest(record: PluginRecord) -> Manifest | None:
     """
     Return the manifest that describes a plugin, or None; raises `ManifestError`.
 
-    One of another version than the distribution's describes nothing.
+    A manifest of another version than the distribution's describes nothing.
     """
     # Beside its distribution, mostly: to look for the package takes four times as long.
     location = record.location

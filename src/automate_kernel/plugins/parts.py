@@ -129,7 +129,7 @@ def outbox_store(
     failed_retention_seconds: float | None,
 ) -> OutboxStore:
     """
-    Return the outbox that is *given*, or one in *storage* that keeps items for these seconds.
+    Return the outbox that is *given*, or an outbox in *storage* that keeps items for these seconds.
 
     *given* may name a class, by key or dotted path; None is `RowsOutboxStore`. Raises
     `ConfigError` for what is no outbox, and `PluginError` for a plugin that can't be had.
@@ -208,7 +208,7 @@ def _named_output_store(
         for each, value in options.items()
     }
     signature = inspect.signature(cls)
-    # One that reads secrets itself, at each connection, sees the new value of a rotated one.
+    # A store that reads secrets itself, at each connection, sees the new value of a rotated secret.
     reader = {"secrets": secrets} if "secrets" in signature.parameters else {}
     try:
         signature.bind(**{**reader, **options})

@@ -23,7 +23,7 @@ class Plugins:
     The plugins of an application, of every kind.
 
     *settings* holds, by kind, the paths that the host lists (or paths by key). With *discover* the
-    installed ones count too. The other arguments are the `Policy`.
+    installed plugins count too. The other arguments are the `Policy`.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Plugins:
         return self.registry(kind).keys()
 
     def records(self, kind: str | None = None) -> list[PluginRecord]:
-        """Return the records of all plugins, the unusable ones too; imports no installed one."""
+        """Return the records of all plugins, also unusable; imports no installed plugin."""
         kinds = list(KINDS) if kind is None else [kind_named(kind).name]
         return [record for name in kinds for record in self._registries[name].records()]
 

@@ -42,8 +42,8 @@ class Registry(Generic[T]):
     """
     The plugins of one *kind*, each under its key.
 
-    A key goes to the plugin that was registered, else to that of the *settings* (paths, or paths by
-    key), else to the installed one, else to the built-in one. A plugin is imported at its first
+    A key goes to the registered plugin, else to that of the *settings* (paths, or paths by key),
+    else to the installed plugin, else to the built-in plugin. A plugin is imported at its first
     use; a path in the settings without a key is imported earlier, to learn its key.
 
     Safe to use from several threads. No lock is held while a plugin is imported, so that two
@@ -142,7 +142,7 @@ class Registry(Generic[T]):
         """
         Return every plugin that loads, by key. A plugin that fails is logged and left out.
 
-        In strict mode the first one that is broken, incompatible or contested raises.
+        In strict mode the first that is broken, incompatible or contested raises.
         """
         loaded: dict[str, T] = {}
         for key in self.keys():
@@ -158,7 +158,7 @@ class Registry(Generic[T]):
         return loaded
 
     def records(self) -> list[PluginRecord]:
-        """Return the records of all known plugins, the unusable ones too, by key."""
+        """Return the records of all known plugins, also unusable, by key."""
         self._prepare()
         return [candidate.record() for candidate in self._every_candidate()]
 
@@ -214,7 +214,7 @@ class Registry(Generic[T]):
     def _add(self, candidate: Candidate) -> None:
         candidates = self._candidates.setdefault(candidate.key, [])
         same = (candidate.source, candidate.target.replace(":", "."))
-        # A module that is loaded again registers its classes anew: the last one is meant.
+        # A module that is loaded again registers its classes again: the last class is meant.
         candidates[:] = [c for c in candidates if (c.source, c.target.replace(":", ".")) != same]
         candidates.append(candidate)
         resolve_conflict(candidates, self.policy)

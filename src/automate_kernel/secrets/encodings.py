@@ -139,7 +139,7 @@ class _InEscapes:
     def __call__(self, start: int, end: int) -> tuple[int, int]:
         if not self._before:
             escapes = [match.span() for match in _ANY_ESCAPE.finditer(self._text)]
-            # What the escapes before each one, and before the end, save.
+            # How many characters the escapes before each escape, and before the end, save.
             self._before = [0, *accumulate(end - start - 1 for start, end in escapes)]
             both = zip(escapes, self._before, strict=False)
             self._at = [start - less for (start, _), less in both]

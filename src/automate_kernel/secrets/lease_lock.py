@@ -43,8 +43,8 @@ class LeaseLock:
     """
     A lock that one process holds at a time, in an entry of a store.
 
-    The holder writes its entry anew, from a thread, every quarter of *lease_seconds*. An entry that
-    nobody has written for that long belongs to a process that died, and is taken. Each process
+    The holder writes its entry again, from a thread, every quarter of *lease_seconds*. An entry
+    that nobody has written for that long belongs to a process that died, and is taken. Each process
     measures that with its own clock, so clocks need not agree. Whoever waits longer than
     *wait_seconds* gets a `SecretUnavailableError`.
 
@@ -104,7 +104,7 @@ class LeaseLock:
 
 
 class _Renewal(threading.Thread):
-    """Writes the entry anew while the lock is held."""
+    """Writes the entry again and again while the lock is held."""
 
     def __init__(self, entry: LockEntry, holder: str, version: int, seconds: float) -> None:
         super().__init__(name="automate-lease-lock", daemon=True)

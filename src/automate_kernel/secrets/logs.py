@@ -70,7 +70,7 @@ class RedactingFilter(logging.Filter):
         self._redactors: Callable[[], Iterable[Redactor]] = lambda: (redactor,)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact *record* in place. Never drops one, and never raises."""
+        """Redact *record* in place. Never drops a record, and never raises."""
         record.msg, record.args = self._text(_message(record)), ()
         if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
             try:
@@ -146,7 +146,7 @@ def get_logger(name: str) -> logging.Logger:
     Return the logger *name*, whose records are redacted before any handler sees them.
 
     For the modules of the kernel and its adapters. A filter on a logger doesn't see the records of
-    its children, so each module's logger has one.
+    its children, so each module's logger has a filter.
     """
     logger = logging.getLogger(name)
     logger.addFilter(_filter)

@@ -73,7 +73,7 @@ _WITH = {
     "master", "private", "recovery", "service", "session", "shared", "signing", "ssh", "user",
     "webhook",
 }  # fmt: skip
-# A name that ends with one of these is that of what a secret is called, and not of its value.
+# A field whose name ends with one of these holds the name of a secret, and not its value.
 _TOLD = {"alias", "id", "ids", "kind", "label", "name", "names", "type"}
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 
@@ -203,7 +203,7 @@ def masked_by_schema(value: Any, schema: Mapping[str, Any] | None, name: str = "
     Return *value* as it may be seen, by its JSON Schema; without one, texts are hidden.
 
     A text is shown if the schema knows it and doesn't call it a password. Its name must mean no
-    secret, and it must not look like one.
+    secret, and it must not look like a secret.
     """
     schema = schema or {}
     return _masked(value, [schema], name, schema.get("$defs", {}))
@@ -213,7 +213,7 @@ def literal_secrets(value: Any, schema: Mapping[str, Any] | None) -> Iterator[st
     """
     Yield the texts in a config that are secrets themselves, not references.
 
-    Only certain ones: a text that `masked_by_schema` hides may be honest words.
+    Only those that certainly are secrets: a text that `masked_by_schema` hides may be honest words.
     """
     yield from _strong(_literals(value, schema, _looks_secret))
 
@@ -231,7 +231,8 @@ def secret_fields(value: Any, schema: Mapping[str, Any] | None) -> list[str]:
     """
     Return the names of the fields of an operation's input that have a secret in them.
 
-    A field that is called ``…_name`` or ``…_id`` has the name of one, unless it looks like one.
+    A field that is called ``…_name`` or ``…_id`` has the name of a secret, unless its value looks
+    like a secret itself.
     """
     return sorted({name for name, _ in _literals(value, schema, _is_credential)})
 
@@ -313,7 +314,8 @@ def _is_told(name: str, text: str) -> bool:
     """
     Return True if *text* only says which secret is meant: ``token_name``, ``key_id``.
 
-    Never one that looks like a secret itself: some ids are credentials, as those of sessions are.
+    Return False if *text* looks like a secret itself: some ids, such as those of sessions, are
+    credentials.
     """
     words = [word for word in _SPLIT.split(name) if word]
     return bool(words) and words[-1].lower() in _TOLD and not _looks_secret(text)
@@ -357,7 +359,7 @@ def _items(forms: _Schemas) -> _Schemas:
 
 
 def _looks_secret(text: str) -> bool:
-    """Return True if *text* has the shape of a credential, or holds a word as random as one."""
+    """Return True if *text* has the shape of a credential, or holds a word as random."""
     return _is_credential(text) or any(_is_random(word[0]) for word in _WORD.finditer(text))
 
 

@@ -190,13 +190,13 @@ class Redactor:
             self._pattern = _pattern(map(re.escape, self._short))
 
     def redact(self, text: str, *, weak: bool = True) -> str:
-        """Return *text* without the secrets. Unless *weak*, short and common ones stay."""
+        """Return *text* without the secrets. Unless *weak*, short and common secrets stay."""
         spans = self._found(text, weak)
         if not spans:
             return text
         for _ in range(3):
             text = _replaced(text, spans, self._mark)
-            # What stood around a secret can, with the mark, form another one.
+            # The text around a secret can, with the mark, form another secret.
             spans = self._found(text, weak)
             if not spans:
                 return text
@@ -223,7 +223,7 @@ class Redactor:
         root: list[Any] = [None]
         # A stack of our own, for any depth: (where to put it, under what, what, how deep).
         pending: list[tuple[Any, Any, Any, int]] = [(root, 0, value, 1)]
-        above: set[int] = set()  # the containers that the current one is in
+        above: set[int] = set()  # the containers around the current container
         while pending:
             target, place, item, depth = pending.pop()
             if target is None:  # all that was in it is done
@@ -337,7 +337,7 @@ def _replaced(text: str, spans: list[tuple[int, int]], mark: str) -> str:
     position = 0
     start, end = spans[0]
     for next_start, next_end in [*spans[1:], (len(text) + 1, 0)]:
-        if next_start <= end:  # touching ones are one: the count of marks would show the length
+        if next_start <= end:  # touching spans are joined: the count of marks would show the length
             end = max(end, next_end)
             continue
         pieces += text[position:start], mark

@@ -93,8 +93,8 @@ class SecretResolver:
     """
     Gets secrets by key from *backends*, which are asked in order.
 
-    Only "not found" leads to the next backend. One that refuses or fails ends the look-up with
-    an error: falling through would quietly use an old value from further down. Every value
+    Only "not found" leads to the next backend. A backend that refuses or fails ends the look-up
+    with an error: falling through would quietly use an old value from further down. Every value
     enters the *redactor* before it is returned.
 
     No value is kept: a rotated secret counts at once. Within ``with resolver.session():`` each key

@@ -28,9 +28,9 @@ class Signer:
     """
     Makes tokens and reads them again, with HMAC-SHA256 under *keys*.
 
-    The first key signs, and all of them verify: a new one is put in front, and the old one taken
-    out once its tokens are used up. *resolve* reads the keys that are references to secrets. A
-    token of one *purpose* is none of another's.
+    The first key signs, and all of them verify: put a new key in front, and take the old key out
+    once its tokens are used up. *resolve* reads the keys that are references to secrets. A token of
+    one *purpose* is none of another's.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Signer:
         return f"{body}.{self._signature(self._resolved()[0], body)}"
 
     def read(self, token: object) -> dict[str, Any] | None:
-        """Return the payload of a *token*, or None if it is not one of ours."""
+        """Return the payload of a *token*, or None if it is not ours."""
         if not isinstance(token, str) or len(token) > _MOST_TOKEN:
             return None
         parts = _TOKEN.fullmatch(token)

@@ -58,7 +58,7 @@ def trace_of(
     Return the traceback of *error* from the first frame that is not ours.
 
     It is None if the kernel itself refused. The error's causes come first, as in Python's own
-    tracebacks, without their texts: an author who words an error anew may do so to hide one.
+    tracebacks, without their texts: an author who rewords an error may do so to hide its text.
     *redact* takes the secrets out of the whole. Without a redactor leave out the *source* lines,
     which may have a secret written into them.
     """
@@ -74,7 +74,7 @@ def raised_at(error: BaseException) -> str:
     """
     Return the type of *error* and where it was raised: ``ImportError in /shop/actions.py, line 3``.
 
-    That is the innermost line of the authors' files; without one in its traceback, the type alone.
+    That is the innermost line of the authors' files; if none is in the traceback, the type alone.
     """
     name = type(error).__name__
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):

@@ -36,7 +36,7 @@ class WritableSecretsBackend(SecretsBackend):
     @abstractmethod
     def set_secret(self, key: str, value: str) -> None:
         """
-        Store *value*, which is not empty, under *key*, in the place of an earlier one.
+        Store *value*, which is not empty, under *key*, in the place of an earlier value.
 
         A reader sees the old value or the new one, and a process that dies leaves one of them.
         """
@@ -66,7 +66,7 @@ class WritableFileSecretsBackend(FileSecretsBackend, WritableSecretsBackend):
     name = "writable_file"
 
     def set_secret(self, key: str, value: str) -> None:
-        """Write the file anew, and then put it in the place of the old one."""
+        """Write a new file, and then put it in the place of the old file."""
         content = value.encode()
         if not value or len(content) > _MAX_BYTES or value != value.rstrip("\r\n"):
             raise SecretError(

@@ -174,7 +174,7 @@ def _wrapped(name: str, function: Filter) -> Any:
             args = tuple(_settled(arg, budget) for arg in args)
             kwargs = {key: _settled(arg, budget) for key, arg in kwargs.items()}
         elif args and not takes_undefined:
-            # They may go over many items without yielding one that could be counted.
+            # They may go over many items without yielding any that could be counted.
             args = (CountedItems(args[0], budget), *args[1:])
         try:
             budget.charge(shown, price(budget, *args, **kwargs))
@@ -240,7 +240,7 @@ _KINDS = {
 }  # fmt: skip
 
 
-# -- Jinja's filters, written anew so that each item is counted -------------------------------
+# -- Jinja's filters, written again so that each item is counted ------------------------------
 
 
 def _path(attribute: Any) -> Any:
@@ -265,7 +265,8 @@ def _keys(context: RenderContext, items: Iterable[Any], getter: Callable[[Any], 
     for item in CountedItems(items, context.budget):
         key = getter(item)
         if isinstance(key, str):
-            # Made of a long text, perhaps by folding its case, it takes as long as many short ones.
+            # Making it from a long text, perhaps by folding the case, takes as long as many short
+            # keys.
             context.budget.spend(len(key) // _TEXT_OF_A_STEP)
         keys.append(key)
     return keys

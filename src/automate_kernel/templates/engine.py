@@ -166,7 +166,7 @@ class _Expression(_Program):
 
 
 class _Path(_Expression):
-    """A single ``{{ steps.a.output }}``: it makes no value, and passes one on."""
+    """A single ``{{ steps.a.output }}``: it makes no value, and passes a value on."""
 
     __slots__ = ()
 

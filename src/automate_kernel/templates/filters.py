@@ -1,4 +1,4 @@
-"""Template filters: their registry, the built-in ones, and their prices."""
+"""Template filters: their registry, the built-in filters, and their prices."""
 
 from __future__ import annotations
 
@@ -419,7 +419,7 @@ class FilterRegistry:
         return BUILTIN_FILTERS.get(name) if found is None else found
 
     def registered(self, name: str) -> Filter | None:
-        """Return the filter called *name* if it was registered or found, not a built-in one."""
+        """Return the filter called *name* unless it is built in."""
         found = self._own.get(name)
         load = self._announced.get(name) if found is None else None
         if load is not None:

@@ -82,8 +82,8 @@ class Budget:
         self._made: float = limits.output * _ALL_VALUES
         # Not started yet: most renderings end before the clock is first needed.
         self._deadline = 0.0
-        # Measures of large containers. No template can change one, and the entry keeps it alive,
-        # so that its id stays its own.
+        # Measures of large containers. No template can change a container, and the entry keeps it
+        # alive, so its id stays its own.
         self._known: dict[int, tuple[Any, Measure]] = {}
 
     def spend(self, steps: int = 1) -> None:
@@ -305,7 +305,7 @@ def linear(per_char: float, per_node: float = 100.0) -> Cost:
 
 
 def searched(size: int, part: int) -> float:
-    """Return the cost of finding a text of *part* characters in one of *size*, from the left."""
+    """Return the cost of finding a text of *part* characters in a text of *size*, from the left."""
     if part <= 1 or part > size:
         return 2.0 * size
     shifts = size - part + 1
@@ -332,7 +332,7 @@ def searching(per_char: float = 0.0) -> Cost:
 def compared(budget: Budget, left: Any, right: Any) -> float:
     """Return the cost of ``==`` or ``<``: they end with the smaller value."""
     if type(left) is Decimal or type(right) is Decimal:
-        # An integer beside one is written out for it.
+        # An integer beside a decimal is written out for the comparison.
         return digits(budget, left) + digits(budget, right)
     if type(left) in _QUICK or type(right) in _QUICK:
         return 0.0

@@ -88,7 +88,7 @@ def _containing(budget: Budget, values: Any, item: Any = None, *_: Any) -> float
 
 
 _BUDGETED = frozenset({builtin.join, builtin.replace, texts.format_fields})
-# Each has a price here, so templates reach nothing without one.
+# Each has a price here, so templates reach nothing without a price.
 _METHODS: tuple[tuple[type, dict[str, tuple[Callable[..., Any], Cost]]], ...] = (
     (
         str,

@@ -1,5 +1,5 @@
 """
-The sandbox: Jinja's immutable one, with bounds on a template's time and memory.
+The sandbox: Jinja's immutable sandbox, with bounds on a template's time and memory.
 
 It is imported at the first compilation: Jinja takes its time. Values come from JSON, so attributes
 mean keys, and the only methods are those that `members` lists.

@@ -47,8 +47,8 @@ def bounded(chosen: Any, schema: Mapping[str, Any]) -> Any:
     """
     Return the validator class *chosen* of jsonschema with bounds, for use in `bounded_steps`.
 
-    Raises `jsonschema.SchemaError` if *schema* is wrong or has patterns that can't be matched in
-    linear time, or are too much together, and `ValueError` if nothing bounds it for another reason.
+    Raises `jsonschema.SchemaError` if *schema* is wrong, or has patterns that can't be matched in
+    linear time or are too much together. Raises `ValueError` if something else can't be bounded.
     """
     from jsonschema import FormatChecker, SchemaError
 

@@ -44,7 +44,7 @@ class FieldProblem:
     """
     A fault of a value: its field (``lines.0.price``) and a message. Never the value.
 
-    Of a field that is *unknown* nothing can be set. *missing* names one that has to be added to
+    Of a field that is *unknown* nothing can be set. *missing* names a field that has to be added to
     *field*, where the schema tells the fault of what is around it.
     """
 
@@ -148,8 +148,8 @@ def check_model(model: type[BaseModel], data: Any) -> tuple[Any, list[FieldProbl
     if isinstance(data, model):
         return data, []
     try:
-        # By way of JSON, since strict mode for Python values refuses a date or an enum member
-        # that is written as text, and JSON has no other way to write them.
+        # By way of JSON: strict mode for Python values refuses a date or an enum member that is
+        # written as text, and JSON has no other way to write them.
         text = pydantic_core.to_json(data)
     except (pydantic_core.PydanticSerializationError, ValueError):
         return None, [unwritable(data)]
@@ -187,7 +187,7 @@ def validation_problems(
     """
     Return the problems that *error* found, without the values that pydantic would show.
 
-    With *model*, the one for which *data* was meant, an unknown field has the nearest known one.
+    With *model*, for which *data* was meant, an unknown field comes with the nearest known name.
     """
     found: list[FieldProblem] = []
     for entry in error.errors(include_input=False, include_url=False):
@@ -234,8 +234,8 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
     """
     Return a check for a plain JSON Schema, of the draft that it names.
 
-    Raises `PluginError` for a wrong schema, and for one with a pattern that can't be matched in
-    linear time. Its messages use the schema's words alone.
+    Raises `PluginError` for a wrong schema, and for a pattern that can't be matched in linear time.
+    Its messages use the schema's words alone.
     """
     try:
         import jsonschema

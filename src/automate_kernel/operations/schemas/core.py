@@ -37,10 +37,10 @@ _ELSE = "return its id, or a pydantic model or dataclass with what is needed of 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """
-    Knowledge of the values of a type before there is one.
+    Knowledge of the values of a type before there is a value.
 
     *problem* tells why none comes back, if none does. *plain* is True if JSON's own values come
-    back as they are, and *faithful* if the type is a class all of whose own instances do. With
+    back as they are. *faithful* is True for a class all of whose own instances come back. With
     *loose* some place takes anything. With *round_trip* pydantic must write no more than it reads.
     """
 
@@ -245,7 +245,7 @@ def _problems_of_members(node: Node) -> Iterator[Problem]:
 
 
 def _brings_back_any(node: Node, *, as_keys: bool = False) -> bool:
-    """Return True if one at least of the members of *node* comes back from JSON."""
+    """Return True if at least one member of *node* comes back from JSON."""
     from pydantic_core import (
         PydanticSerializationError,
         SchemaSerializer,

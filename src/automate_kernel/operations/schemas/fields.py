@@ -40,9 +40,9 @@ class InputField:
     """
     One field of an input. *path* has the names that lead to it: ``("customer", "name")``.
 
-    With *many* it takes a list of values of its kind. A *required* one is needed whatever else is
-    given; one *within_optional* is in an object that may be left out. *default* is None where the
-    schema has none. A *secret* one is never shown.
+    With *many* it takes a list of values of its kind. A *required* field is needed whatever else is
+    given; *within_optional* means that it is in an object that may be left out. *default* is None
+    where the schema has none. The value of a *secret* field is never shown.
     """
 
     path: tuple[str, ...]
@@ -81,7 +81,7 @@ class InputField:
 
     def choice_text(self, value: Any) -> str:
         """
-        Return the text that stands for the choice *value*, and for no other one.
+        Return the text that stands for the choice *value*, and for no other choice.
 
         It is JSON for empty text, which no form tells from a field that is left out, and where
         another choice is written alike: ``1`` and ``"1"``.
@@ -169,7 +169,7 @@ def _read_json(of: InputField, text: str) -> Any:
 
 
 def _is_exact(number: float, text: str) -> bool:
-    """Return True if *number* is the one that *text* means, and not only one that is near."""
+    """Return True if *number* is exactly what *text* means, and not only near it."""
     try:
         return Decimal(text) == Decimal(repr(number))
     except InvalidOperation:  # an exponent of 20 digits

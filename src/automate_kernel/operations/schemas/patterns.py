@@ -5,8 +5,8 @@ Python's engine goes back in the text when a guess was wrong: ``^(a+)+$`` makes 
 thirty characters of text, and no other thread runs meanwhile. Pydantic's engine never goes back. It
 builds an automaton instead, which costs time and memory: ``\w`` takes 50 kB, and ``\w{200}`` two
 hundred times as much. The engine itself stops at 10 MiB. So each pattern has a weight, an estimate
-of these bytes. One that is surely too heavy is refused before anything is built, the matchers that
-are kept have a weight together, and so have all patterns of one schema (`PatternBudget`).
+of these bytes. A pattern that is surely too heavy is refused before anything is built. Bounds hold
+for the weight of all matchers that are kept, and for all patterns of a schema (`PatternBudget`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ENGINES_LIMIT = 10 * _MIB
 # A tenth more: the weight is an estimate.
 _SURELY_TOO_HEAVY = 11 * _MIB
 _MOST_OF_A_SCHEMA = 40 * _MIB
-# More than one schema may have, or its patterns would be built anew for each value.
+# More than a single schema may have, or its patterns would be built again for each value.
 _MOST_KEPT = 64 * _MIB
 _MOST_REFUSALS = 1_000
 

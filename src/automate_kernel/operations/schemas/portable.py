@@ -52,7 +52,7 @@ def is_portable(pattern: str, takes: Takes = is_pattern) -> bool:
     """
     Return True if *pattern* means the same to ECMAScript, Python and pydantic's engine.
 
-    *takes* is asked last: is it one at all, in linear time?
+    *takes* is asked last: is it a pattern at all, in linear time?
     """
     return _PORTABLE.fullmatch(pattern) is not None and takes(pattern)
 

@@ -27,8 +27,8 @@ def ignored_fields(parsed: Any, data: Any, place: str = "") -> Iterator[tuple[st
     """
     Yield the fields of *data* that the model *parsed* was made without, each with its problem.
 
-    That is pydantic's default. A model that says what it does with extra fields has decided, and
-    one that reads *data* in code of its own may have used them.
+    That is pydantic's default. A model that says what it does with extra fields has decided. A
+    model that reads *data* in code of its own may have used them.
     """
     from pydantic import BaseModel, RootModel
 
@@ -76,7 +76,7 @@ def config_schema_of(model: type[BaseModel]) -> dict[str, Any]:
 def _reshaped_models(
     model: type[BaseModel], seen: set[tuple[type[BaseModel], bool]], inside: bool = False
 ) -> Iterator[type[BaseModel]]:
-    """Yield the models of fields whose value code of the author's may make out of another one."""
+    """Yield the models of fields whose value code of the author's may make out of another value."""
     if (model, inside) in seen:
         return
     seen.add((model, inside))

@@ -65,7 +65,7 @@ class Poll:
     A poll of a connector for a tenant's workflows, or (None) those of everybody, with its state.
 
     After *failures* in a row it is called less often, until `next_at`; *error_code* and *error* are
-    those of the last one. A worker calls it now if *claimed_until* is still to come.
+    those of the last failure. A worker calls it now if *claimed_until* is still to come.
     """
 
     id: str
@@ -534,7 +534,7 @@ def _is_due(row: Row, now: datetime, over_by: datetime | None, spec: PollSpec) -
     free = row["claim_token"] is None
     free = free or (over_by is not None and row["claimed_until"] <= over_by)
     polled_at = row["polled_at"]
-    # Its connector may say a shorter time than the one by which the row was written.
+    # Its connector may ask for a shorter time than that with which the row was written.
     sooner = (
         not row["failures"]
         and polled_at is not None

@@ -25,8 +25,8 @@ class PolledEvent:
     """
     One event: the service's own *id* of it, and its *payload* as a JSON value.
 
-    The same id again starts nothing. Where the service has no id, make one of what doesn't change,
-    such as the row's key and the time of its change.
+    The same id again starts nothing. Where the service has no id, make an id of what doesn't
+    change, such as the row's key and the time of its change.
     """
 
     id: str
@@ -109,8 +109,8 @@ def poll(
     Make a method of a connector a poll: ``@poll("new_row", every="1m")``.
 
     It is called with the cursor, None at the first time, and returns a `PollResult`. It may be
-    ``async``. With *payload_schema*, a pydantic model or a JSON Schema, the catalogue says what
-    the events hold, and a payload that doesn't fit is an error of the plugin.
+    ``async``. With *payload_schema*, a pydantic model or a JSON Schema, the catalogue says what the
+    events hold. A payload that doesn't fit is then an error of the plugin.
     """
     # Here, as it brings pydantic along, and most connectors declare none.
     from automate_kernel.base.durations import parse_duration
@@ -171,7 +171,7 @@ def polls_of(owner: type) -> list[PollSpec]:
 
 
 def checked_result(spec: PollSpec, result: object) -> PollResult:
-    """Return *result* if it is one, within the spec's bounds."""
+    """Return *result* if it is a `PollResult` within the spec's bounds."""
     if not isinstance(result, PollResult):
         raise PluginError(
             f"the poll {spec.name!r} returned {type_name(result)}",

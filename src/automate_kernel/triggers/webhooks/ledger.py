@@ -26,9 +26,9 @@ class WebhookReceipt:
     """
     The outcome of a received webhook.
 
-    A *duplicate* was accepted before: *item_id* is then the item of the first one. An *ignored*
-    webhook has no item. The sender sees a success in each case, or it would go on sending: with
-    *answer* as the body, if its trigger has one.
+    A *duplicate* was accepted before: *item_id* is then the item of the first delivery. An
+    *ignored* webhook has no item. The sender sees a success in each case, or it would go on
+    sending: with *answer* as the body, if its trigger has an answer.
     """
 
     accepted: bool

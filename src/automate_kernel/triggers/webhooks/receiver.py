@@ -176,7 +176,8 @@ class WebhookReceiver:
                     logger, logging.ERROR, "webhook %s.%s can't be read: %s",
                     connector.key, trigger, clean.message, trace=clean.trace,
                 )  # fmt: skip
-            # None: the connector's error may quote its secret, and this one is shown and logged.
+            # None: the connector's error may quote its secret, and the clean error is shown and
+            # logged.
             raise clean from None
 
 

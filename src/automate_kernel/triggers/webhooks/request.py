@@ -19,7 +19,7 @@ HeadersLike = Mapping[str, Any] | Iterable[tuple[Any, Any]]
 
 class WebhookHeaders(Mapping[str, str]):
     """
-    Headers by name in any case, including repeated ones.
+    Headers by name in any case, including repeated headers.
 
     Reading a repeated header raises KeyError, as if it were missing: nobody should guess the value
     that was meant, least of all for a signature. `get_all` returns all. It is made from the headers
@@ -50,7 +50,7 @@ class WebhookHeaders(Mapping[str, str]):
         return list(self._values.get(name.lower(), ()))
 
     def items_all(self) -> list[tuple[str, str]]:
-        """Return every header, repeated ones too, with names in lower case."""
+        """Return every header, also repeated headers, with names in lower case."""
         return [(name, value) for name, values in self._values.items() for value in values]
 
     def __repr__(self) -> str:
@@ -123,8 +123,8 @@ class Ignored:
     The answer to a webhook that is accepted and starts nothing.
 
     A connector's `parse_webhook` returns it in place of a payload. The sender and the log get the
-    *reason*. *answer*, a JSON object, is the whole body of the answer, for services that wait for
-    a certain one.
+    *reason*. *answer*, a JSON object, is the whole body of the answer, for services that wait for a
+    certain answer.
     """
 
     reason: str = "it starts nothing here"
@@ -144,7 +144,7 @@ def delivery_id_of(connector: Any, spec: Any, headers: Any, raw_body: bytes) -> 
     """
     Return the id of a verified delivery, from the connector or else from its trigger's scheme.
 
-    It is None if neither has one, which happens only without a scheme. A connector that raises or
+    It is None if neither has an id, which happens only without a scheme. A connector that raises or
     returns an invalid id has a bug: the bug is logged, and the scheme's id guards the delivery.
     Raises ``INVALID_ARGUMENT`` if the trigger requires the service's own id and there is none.
     Without a scheme the connector's error is raised.

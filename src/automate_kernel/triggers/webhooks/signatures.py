@@ -1,4 +1,4 @@
-"""Signature schemes: they verify the origin and the age of a webhook, and sign one."""
+"""Signature schemes: they verify the origin and the age of webhooks, and sign webhooks."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ class HmacSignature(SignatureScheme):
     """
     One header with an HMAC over the body, as most services send it.
 
-    Shopify's, for one::
+    Shopify's, for example::
 
         HmacSignature("$secret:SHOPIFY", header="X-Shopify-Hmac-Sha256", encoding="base64")
 
@@ -310,7 +310,7 @@ class HmacSignature(SignatureScheme):
     pattern of time and body (``{timestamp}.{body}``). Without one the age of a request is unknown:
     then only the delivery's id (see `ReplayLedger`) shows a repetition.
 
-    *delivery_id_header* names the header with the delivery's id, and *event_header* the one with
+    *delivery_id_header* names the header with the delivery's id, and *event_header* the header with
     the event. The first isn't signed: an attacker who copied a request can send it with another id.
     ``delivery_id_header=None`` takes a hash of the signed bytes as the id; then two deliveries of
     the same bytes count as one.
