@@ -1146,9 +1146,11 @@ class Kernel:
         lease = self.outbox.lease_seconds
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
         tick = partial(self._ticker.tick, self._announcer.call)
+        notices = partial(self._send_notices, self._announcer.call)
         yield PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.look, clock=True)
         yield PeriodicTask("schedules", 1.0, tick, clock=True)
         yield PeriodicTask("polls", 1.0, self._poller.tick, clock=True)
+        yield PeriodicTask("failures", 1.0, notices, clock=True)
         if events:
             yield PeriodicTask("precedence", 1.0, self._precedence.look, clock=True)
 
@@ -1156,7 +1158,6 @@ class Kernel:
         """Yield what a worker does beside its work, with the retention in seconds."""
         from automate_kernel.worker.periodic import PeriodicTask
 
-        yield PeriodicTask("failures", 1.0, partial(self._send_notices, self._announcer.call))
         yield PeriodicTask("signals", 600.0, self.executions.signals.purge)
         yield PeriodicTask("reports", 3600.0, self.outbox.purge_reports)
         yield PeriodicTask("execution reports", 3600.0, self.executions.purge_activity)

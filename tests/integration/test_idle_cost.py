@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.outbox import SkipLockedClaimOutboxStore
+from automate_kernel.outbox import ItemStatus, SkipLockedClaimOutboxStore
+from automate_kernel.outbox.queries import Due
 from automate_kernel.storage import MemoryStorage, Wakeup
 from automate_kernel.worker import Handler, PeriodicTask, Worker
 from automate_kernel.worker.periodic import PeriodicRunner
 from automate_kernel.worker.worker import Flag
 from automate_sqlalchemy import SqlAlchemyStorage
+from automate_testing.clock import FakeClock
 from waiting import PATIENCE, until
 
 LOOKS = 20
@@ -72,8 +74,44 @@ def test_a_look_at_nothing_is_few_statements(
     assert silence.waits == [1.0] * LOOKS
     assert sum("UPDATE" in each for each in seen) <= 4, "the claims of its first look"
     looks = [each for each in seen if "UPDATE" not in each]
-    # What is due now, what is due next, the time; pauses and limits once in a while.
-    assert len(looks) <= 5 * LOOKS + 15
+    # One for what is due; pauses and limits once in a while.
+    assert len(looks) <= 3 * LOOKS + 15
+
+
+def test_a_run_with_nothing_due_sends_one_statement(sqlite_engine: sa.Engine) -> None:
+    """It asks once for due items, ended leases and keys to free."""
+    kernel = Kernel(SqlAlchemyStorage(sqlite_engine), discover=False, secrets={})
+    kernel.handler("k")(print)
+    kernel.outbox.enqueue("k", delay=3600.0)
+    kernel.run_until_idle()
+    seen: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *rest: Any) -> None:
+        if not statement.startswith(("BEGIN", "PRAGMA")):
+            seen.append(statement)
+
+    sa.event.listen(sqlite_engine, "before_cursor_execute", note)
+    try:
+        kernel.run_until_idle()
+    finally:
+        sa.event.remove(sqlite_engine, "before_cursor_execute", note)
+    assert len(seen) == 1, seen
+
+
+def test_a_run_recovers_what_a_dead_worker_held() -> None:
+    """Nothing is due and a lease has ended: the look says so, and the item runs here."""
+    clock = FakeClock()
+    kernel = Kernel(MemoryStorage(clock), discover=False, secrets={})
+    kernel.handler("k")(lambda item: None)
+    item_id = kernel.outbox.enqueue("k", max_attempts=3)
+    assert kernel.outbox.claim_batch("dies")
+    assert kernel.outbox.look() == Due(None, recoverable=False)
+    clock.advance(3600.0)
+    assert kernel.outbox.look() == Due(None, recoverable=True)
+    kernel.run_until_idle(patience=0.0)
+    item = kernel.outbox.get(item_id)
+    assert item is not None
+    assert item.status is ItemStatus.RETRY
 
 
 def test_the_engine_rests_after_its_executions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
@@ -15,6 +17,7 @@ from automate_kernel.outbox import NewItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.output_store import FileOutputStore
 from automate_testing.clock import FakeClock
 from automate_kernel.worker.periodic import PeriodicRunner, PeriodicTask
 from automate_kernel.worker.reaper import OutboxReaper
@@ -209,6 +212,34 @@ def test_upkeep_that_takes_long_holds_up_nothing_that_is_due() -> None:
         go.set()
 
 
+def test_a_schedule_fires_while_a_purge_of_outputs_stands_still(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """The store of outputs answers nothing, and a minute of the database's clock passes."""
+    stands, go = threading.Event(), threading.Event()
+
+    class Standing(FileOutputStore):
+        def keys(self, *, older_than_seconds: float) -> Iterator[str]:
+            stands.set()
+            assert go.wait(60)
+            return iter(())
+
+    kernel = Kernel(
+        MemoryStorage(clock), discover=False, secrets={}, output_store=Standing(tmp_path)
+    )
+    trigger = {"type": "schedule", "cron": "* * * * *"}
+    steps = [{"id": "wait", "sleep": "1h"}]
+    kernel.add_workflow({"name": "minutely", "trigger": trigger, "steps": steps})
+    kernel.run_until_idle()
+    purge = PeriodicTask("outputs", 60.0, kernel.executions.sweep_outputs, at_once=True)
+    with working(kernel, periodic_tasks=[purge]):
+        assert stands.wait(60)
+        clock.advance(61.0)
+        until(lambda: kernel.executions.find(workflow="minutely"))
+        assert not go.is_set()
+        go.set()
+
+
 def test_what_looks_at_what_is_due_is_the_clock(kernel: Kernel) -> None:
     """All else a worker does from time to time may take longer."""
     steps = [{"id": "wait", "sleep": "1h"}]
@@ -216,7 +247,7 @@ def test_what_looks_at_what_is_due_is_the_clock(kernel: Kernel) -> None:
     kernel.add_workflow({"name": "asked", "trigger": trigger, "steps": steps})
     tasks = kernel.worker(retention_seconds=60.0).periodic_tasks
     assert {one.name for one in tasks if one.clock} == {
-        "reaper", "schedules", "polls", "precedence",
+        "reaper", "schedules", "polls", "precedence", "failures",
     }  # fmt: skip
     assert len([one for one in tasks if not one.clock]) >= 5
 

@@ -26,24 +26,20 @@ _MOST_AT_ONCE = 64
 _READY = Where("waiting_for", "eq", "worker")
 _NOBODY = Where("tenant_id", "eq", None)
 _SOMEBODY = Where("tenant_id", "ne", None)
+# The items of tenants and of nobody stand in an index each.
+READY = (OUTBOX, (_READY, _NOBODY)), (OUTBOX, (_READY, _SOMEBODY))
+"""The looks at what is ready to be claimed, for `Rows.found`."""
 
 
 def ready_kinds(rows: Rows, kinds: Sequence[str] | None = None) -> list[str]:
     """Return the kinds, among *kinds* if given, that have an item ready to be claimed."""
     among = [] if kinds is None else [Where("kind", "in", list(kinds))]
-    # Two questions, since the items of tenants and of nobody stand in an index each.
     found = {
         kind
-        for whose in (_NOBODY, _SOMEBODY)
-        for kind in rows.distinct(OUTBOX, "kind", [_READY, whose, *among])
+        for table, ready in READY
+        for kind in rows.distinct(table, "kind", [*ready, *among])
     }
     return sorted(found)
-
-
-def any_ready(rows: Rows) -> bool:
-    """Return True if an item is ready to be claimed."""
-    # The items of tenants and of nobody stand in an index each.
-    return rows.exists(OUTBOX, [_READY, _NOBODY], [_READY, _SOMEBODY])
 
 
 def ready_groups(rows: Rows, kinds: Sequence[str] | None = None) -> list[Group]:

@@ -151,6 +151,8 @@ class KindLimits:
         # kept, since tenants take turns at the few places that there are.
         self._share_of: Mapping[str, FairShare] = {}
         self._turns = 0
+        # The kinds whose declared limits this store has lifted.
+        self._undeclared: set[str] = set()
 
     def set(self, limit: Limit) -> None:
         """Set the limit of a kind, whatever it was."""
@@ -164,8 +166,13 @@ class KindLimits:
         for limit in limits:
             self._set(replace(limit, declared=True), [declared])
             gone.discard(limit.kind)
+            self._undeclared.discard(limit.kind)
+            self._known.forget()
+        if gone <= self._undeclared:
+            return  # each round of `run_until_idle` declares them
         undeclared = [Where("kind", "in", sorted(gone)), declared]
         write(self._storage, None, lambda rows: rows.delete(LIMIT, undeclared))
+        self._undeclared |= gone
         self._known.forget()
 
     def _set(self, limit: Limit, only: Sequence[Where]) -> None:

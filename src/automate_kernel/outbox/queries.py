@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 from uuid import UUID
 
 from automate_kernel.base.arguments import check_choice, check_names, several
 from automate_kernel.base.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox.fair_share import any_ready, ready_groups, ready_kinds
+from automate_kernel.outbox.fair_share import READY, ready_groups, ready_kinds
 from automate_kernel.outbox.handover import CODES, LONGEST_SECONDS
 from automate_kernel.outbox.item import WAITING, ItemStatus, OutboxItem, owner_begun, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.query import Now, Operator, Where
 from automate_kernel.storage.rows import Row, Rows
-from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES, WORKFLOW_PAUSE
+from automate_kernel.storage.tables import LANE, OUTBOX, PAUSE, SLOT, TABLES, WORKFLOW_PAUSE
 
 
 class ItemFilter(TypedDict, total=False):
@@ -45,6 +45,15 @@ class ItemFilter(TypedDict, total=False):
     idempotency_key: str | None
     ordering_key: str | None
     concurrency_key: str | None
+
+
+class Due(NamedTuple):
+    """What a look at the outbox has found."""
+
+    seconds: float | None
+    """Seconds until the next item is due, 0 or less if one is due now; None if none waits."""
+    recoverable: bool = True
+    """False if nothing is there for `OutboxStore.reap`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,14 +309,25 @@ def read_stats(rows: Rows) -> OutboxStats:
     )
 
 
-def next_due(rows: Rows) -> float | None:
-    """Return the seconds until the next waiting item is due; None if none waits."""
-    if any_ready(rows):
-        return 0.0
-    later = [Where("waiting_for", "eq", "time")]
-    order = ("next_attempt_at",)
-    found = rows.select(OUTBOX, later, order_by=order, limit=1, columns=order)
-    return (found[0]["next_attempt_at"] - rows.now()).total_seconds() if found else None
+# What the reaper looks after, each by an index of its own.
+_RECOVERABLE = (
+    (OUTBOX, (Where("lease_expires_at", "lt", Now()),)),
+    (LANE, ()),
+    (SLOT, ()),
+    (OUTBOX, (Where("waiting_for", "ne", None), Where("ordering_key", "ne", None))),
+    (OUTBOX, (Where("waiting_for", "eq", "key"), Where("concurrency_key", "ne", None))),
+)
+
+
+def read_due(rows: Rows, *, recovery: bool) -> Due:
+    """Return what is due, with one statement; with *recovery* also if the reaper has work."""
+    looks = (*READY, *_RECOVERABLE) if recovery else READY
+    later = OUTBOX, "next_attempt_at", [Where("waiting_for", "eq", "time")]
+    *found, first, now = rows.found(*looks, first=later)
+    recoverable = any(found[len(READY) :])
+    if any(found[: len(READY)]):
+        return Due(0.0, recoverable)
+    return Due(None if first is None else (first - now).total_seconds(), recoverable)
 
 
 def late_kinds(rows: Rows) -> dict[str, float]:

@@ -60,7 +60,7 @@ from automate_kernel.outbox.item import (
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
 from automate_kernel.outbox.limits import KindLimits, Limit, read_limits
 from automate_kernel.outbox.operator_commands import OperatorCommands, OutboxListener, recall
-from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
+from automate_kernel.outbox.queries import Due, ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.remembered import Remembered
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
@@ -712,12 +712,20 @@ class RowsOutboxStore(OutboxStore):
 
     def next_due_seconds(self) -> float | None:
         """Return the seconds until an item is due; see `OutboxStore.next_due_seconds`."""
+        return self._due(recovery=False, early=True).seconds
+
+    def look(self) -> Due:
+        """Return what is due, with one statement; see `OutboxStore.look`."""
+        return self._due(recovery=True, early=False)
+
+    def _due(self, *, recovery: bool, early: bool) -> Due:
         with self.storage.begin(atomic=False) as rows:
-            # Before their time, as a claim does that finds nothing: see `_claim_in_full`.
-            self._paused_kinds(rows, early=True)
-            self._limits.limited(rows, (), early=True)
-            due = queries.next_due(rows)
-        return self._limits.due_seconds(due)
+            if early:
+                # Before their time, as a claim does that finds nothing: see `_claim_in_full`.
+                self._paused_kinds(rows, early=True)
+                self._limits.limited(rows, (), early=True)
+            due = queries.read_due(rows, recovery=recovery)
+        return due._replace(seconds=self._limits.due_seconds(due.seconds))
 
     def wakeup(self) -> Wakeup | None:
         """Return what the storage has to wait with."""

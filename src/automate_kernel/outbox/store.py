@@ -22,7 +22,7 @@ from automate_kernel.outbox.item import (
     ReapResult,
 )
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
+from automate_kernel.outbox.queries import Due, ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.paging import LOOK
@@ -278,6 +278,10 @@ class OutboxStore(ABC):
     def next_due_seconds(self) -> float | None:
         """Return the seconds until the next item is due (0 or less: now); None if none waits."""
         return None
+
+    def look(self) -> Due:
+        """Return when the next item is due, and whether `reap` has work."""
+        return Due(self.next_due_seconds())
 
     def wakeup(self) -> Wakeup | None:
         """Return something that waits for new items; None where polling is all there is."""

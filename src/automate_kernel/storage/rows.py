@@ -301,16 +301,38 @@ class Rows:
         counted = self.query(sql, statement.parameters)
         return decode([*columns, Column("n", "int")], counted)
 
-    def exists(self, table: str, *among: Sequence[Where]) -> bool:
-        """Return True if a row matches all of some conditions: one look into the index for each."""
-        spec, statement = TABLES[table], self._statement()
+    def found(
+        self,
+        *among: tuple[str, Sequence[Where]],
+        first: tuple[str, str, Sequence[Where]] | None = None,
+    ) -> list[Any]:
+        """
+        Return for each table, with its conditions, whether a row matches. It is one statement.
+
+        With *first*, a table with a column of times and conditions, two times follow: the least of
+        these, or None, and the time of the database's clock.
+        """
+        statement = self._statement()
         parts = [
-            f"EXISTS (SELECT 1 FROM {statement.name(table)}{statement.where(spec, where)})"
-            for where in among
-            if not matches_nothing(spec, where)
+            f"EXISTS (SELECT 1 FROM {statement.name(table)}{statement.where(TABLES[table], where)})"
+            for table, where in among
         ]
-        sql = f"SELECT {' OR '.join(parts)}"
-        return bool(parts and self.query(sql, statement.parameters)[0][0])
+        if first is not None:
+            table, column, where = first
+            spec = TABLES[table]
+            parts.append(
+                f"(SELECT {selected(self.dialect, [spec.by_name[column]])}"
+                f" FROM {statement.name(table)}{statement.where(spec, where)}"
+                f"{statement.tail(spec, (column,), 1)})"
+            )
+            parts += [self.dialect.now] if self.asks_server else []
+        row = self.query(f"SELECT {', '.join(parts)}", statement.parameters)[0]
+        found: list[Any] = [bool(value) for value in row[: len(among)]]
+        if first is not None:
+            least = row[len(among)]
+            found.append(None if least is None else decode_time(least))
+            found.append(decode_time(row[-1]) if self.asks_server else self.now())
+        return found
 
     def least(
         self, table: str, *, by: str, of: Sequence[tuple[str, Sequence[Where]]]

@@ -48,24 +48,40 @@ def run_inline(
     runner = ItemRunner(store, default_worker_id(), describe, redact)
     stats = WorkerStats()
     declare_limits(store, by_kind.values())
-    store.reap()  # what a process that died before this one held
-    overdue = False
+    recovered = overdue = False
+    while True:
+        due = store.look()
+        if not recovered and due.recoverable:
+            store.reap()  # what a process that died before this one held
+            due = store.look()
+        recovered = True
+        if due.seconds is None or due.seconds > patience:
+            return stats
+        if due.seconds > 0:
+            time.sleep(due.seconds)
+            patience -= due.seconds
+            overdue = False
+        if _run_due(runner, by_kind, stats):
+            overdue = False
+        elif overdue:
+            return stats  # what is due is for somebody else
+        else:
+            # What became due since the claim is for the next claim.
+            overdue = True
+
+
+def _run_due(runner: ItemRunner, by_kind: dict[str, Handler], stats: WorkerStats) -> bool:
+    """Run due items until a claim comes back short; return False if there was nothing."""
+    kinds, found = list(by_kind), False
     while True:
         claimed_at = time.monotonic()
-        claimed = store.claim_ahead(runner.worker_id, _BATCH, kinds=list(by_kind))
+        claimed = runner.store.claim_ahead(runner.worker_id, _BATCH, kinds=kinds)
+        found = found or bool(claimed)
+        full = len(claimed) >= _BATCH
         if claimed:
             _run_all(runner, by_kind, claimed, stats, claimed_at)
-            overdue = False
-            continue
-        due = store.next_due_seconds()
-        # What became due since the claim is for the next one. If it is due after that too, it is
-        # for somebody else.
-        if due is None or due > patience or (due <= 0 and overdue):
-            return stats
-        overdue = due <= 0
-        if due > 0:
-            time.sleep(due)
-            patience -= due
+        if not full:
+            return found
 
 
 def run_claimed(
