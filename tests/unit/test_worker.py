@@ -43,7 +43,6 @@ from automate_kernel.storage import MemoryStorage, memory
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_testing.clock import FakeClock
-from automate_kernel.worker import plain_pool
 from automate_kernel.worker import threads as worker_threads
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -138,7 +137,7 @@ def test_plain_and_async_handlers(store: RowsOutboxStore) -> None:
     ids = [store.enqueue(kind) for kind in where for _ in range(30)]
     worker = work_off(store, ids, *handlers)
     assert sorted(calls) == sorted(ids)
-    assert where["plain"] <= {"automate-slot-", "automate-quick", "automate-fetcher"}
+    assert where["plain"] <= {"automate-slot-"}
     assert where["async"] == {"automate-loop"}
     assert (worker.stats.completed, worker.stats.total, worker.in_flight) == (60, 60, 0)
 
@@ -264,17 +263,12 @@ def test_a_busy_pools_claims_find_work_for_an_idle_one(store: RowsOutboxStore) -
     assert len(claims) - len(full) < len(full) / 2
 
 
-def test_more_than_an_idle_pool_has_room_for_is_handed_back(
-    store: RowsOutboxStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_than_an_idle_pool_has_room_for_is_handed_back(store: RowsOutboxStore) -> None:
     """A burst for a small pool, found by a large one's claim, does not wait here on leases."""
-    # A quick handler stays quick on a busy machine: else it would need the slots, which are taken.
-    monkeypatch.setattr(plain_pool, "_QUICK_SECONDS", PATIENCE)
-    monkeypatch.setattr(plain_pool, "_OVERRUN_SECONDS", PATIENCE)
     go = Gate()
     begun: list[str] = []
 
-    def quick(one: OutboxItem) -> None:
+    async def quick(one: OutboxItem) -> None:
         if one.payload == "burst":
             ids.extend(store.enqueue_many(NewItem("slow") for _ in range(60)))
 

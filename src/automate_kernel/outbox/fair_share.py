@@ -35,9 +35,7 @@ def ready_kinds(rows: Rows, kinds: Sequence[str] | None = None) -> list[str]:
     """Return the kinds, among *kinds* if given, that have an item ready to be claimed."""
     among = [] if kinds is None else [Where("kind", "in", list(kinds))]
     found = {
-        kind
-        for table, ready in READY
-        for kind in rows.distinct(table, "kind", [*ready, *among])
+        kind for table, ready in READY for kind in rows.distinct(table, "kind", [*ready, *among])
     }
     return sorted(found)
 

@@ -111,9 +111,7 @@ class Handler:
     """
     A function for the items of one kind, and how to run it.
 
-    A ``def`` runs on one of the worker's threads, an ``async def`` on its event loop. A ``def``
-    whose calls prove to take well under a millisecond runs in place: one call after another, on
-    one thread for all such handlers.
+    A ``def`` runs on one of the worker's threads, an ``async def`` on its event loop.
 
     A *transactional* function is called with the item and a transaction of the host's database,
     which commits together with the item's completion. *limit* is set when a worker starts, unless

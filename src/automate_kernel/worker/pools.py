@@ -1,11 +1,14 @@
-"""Pools that run handlers: what a worker gives them, and the one on an event loop."""
+"""Pools that run handlers, on threads and on an event loop; and what a worker gives them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +16,7 @@ from automate_kernel.operations.loop_thread import LoopThread
 from automate_kernel.outbox.item import Result
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.in_flight import Ended, Task
+from automate_kernel.worker.threads import Threads, late_since
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -42,17 +46,14 @@ class PoolSetup:
     """
     The means of a worker for its pools.
 
-    *slots* are its threads. *run* calls the handler of a task, *call* does it where `stoppable_by`
-    surrounds several. *hold* takes tasks that the pool has claimed itself. *done* takes a task that
+    *slots* are its threads. *run* calls the handler of a task. *hold* takes tasks that the pool has claimed itself. *done* takes a task that
     has ended, *done_all* several, and *hand_back* those that never begin. *failed* gives the
     outcome of a task that ended with an error, and *stopping* is True once nothing new may begin.
 
-    *begins* is called with a task before anything of its item runs other than by *run* or *call*;
-    False means that it must not begin. *progressed* is called with one that has saved something.
+    *begins* is called with a task before anything of its item runs other than by *run*; False means that it must not begin. *progressed* is called with one that has saved something.
 
     *patience* is for how long a pool that is stopped may wait for what it has begun.
-    *room* is called when there may be room again, *look_again* when the pool's kinds have changed.
-    *relieve* lets another thread claim, since the one that did is in a handler. *before_release*
+    *room* is called when there may be room again. *before_release*
     takes a function that is called once before items are handed back whose handlers have not ended;
     it returns the ids of those that must not be.
     """
@@ -61,7 +62,6 @@ class PoolSetup:
     slots: int
     lease_seconds: float
     run: Callable[[Task], Result]
-    call: Callable[[Task], Result]
     hold: Callable[[Sequence[Task]], None]
     done: Callable[[Task, Result], None]
     done_all: Callable[[list[Ended]], None]
@@ -72,9 +72,87 @@ class PoolSetup:
     begins: Callable[[Task], bool]
     progressed: Callable[[Task], None]
     patience: Callable[[], float]
-    look_again: Callable[[], None]
-    relieve: Callable[[], None]
     before_release: Callable[[Callable[[], Collection[str]]], None]
+
+
+# No more is claimed ahead than the slots are likely to start within this time, so that a long item
+# never sits on a lease here while another worker is free.
+_AHEAD_SECONDS = 0.25
+# The results of quick calls are recorded together: those of one moment.
+_TOGETHER_SECONDS = 0.02
+_UNKNOWN_SECONDS = 1.0
+
+
+class ThreadPool:
+    """
+    Runs ``def`` handlers on threads, with a short queue in front of at most two *batch*.
+
+    Quick calls give their results in lists: to record each alone costs more than such a call.
+    """
+
+    def __init__(self, kinds: Sequence[str], batch: int, setup: PoolSetup) -> None:
+        self.kinds = kinds
+        self._setup, self._most_ahead = setup, 2 * batch
+        self._threads = Threads(setup.slots, "automate-slot", self._run, self._ran)
+        self._mean_seconds = _UNKNOWN_SECONDS
+        self._ended: deque[Ended] = deque()
+        self._given_at = 0.0
+
+    def free(self) -> int:
+        """Return the free slots, with the items that they will take in the next moment."""
+        slots = self._setup.slots
+        ahead = min(self._most_ahead, int(slots * _AHEAD_SECONDS / self._mean_seconds))
+        room = slots + ahead - self._threads.busy
+        # Each claim of a few would cost as much as one of many.
+        return room if room > ahead // 2 else 0
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Queue them for the next free threads."""
+        self._threads.put(tasks)
+
+    def hand_back_late(self) -> None:
+        """Hand back what has waited for a slot for long: another worker may have a free one."""
+        self._give_results()  # of quick calls, since when all slots may be in slow calls
+        if self._setup.stopping():
+            return
+        since = late_since()
+        late = self._threads.take_back(
+            lambda tasks: [task for task in tasks if task.claimed_at <= since]
+        )
+        if late:
+            # So that nothing is claimed ahead again until some calls have shown their pace.
+            self._mean_seconds = max(_UNKNOWN_SECONDS, float(self._setup.slots))
+            self._setup.hand_back(late)
+
+    def _run(self, task: Task) -> Result:
+        started_at = time.monotonic()
+        outcome = None if task.lost else self._setup.run(task)
+        task.ended_at = time.monotonic()
+        # Not exact where several threads add to it, nor need it be.
+        took = max(task.ended_at - started_at, 1e-6)
+        self._mean_seconds += (took - self._mean_seconds) * 0.05
+        return outcome
+
+    def _ran(self, task: Task, outcome: Result) -> None:
+        self._ended.append((task, outcome))
+        quick = self._mean_seconds < _TOGETHER_SECONDS / 20
+        soon = quick and (task.ended_at or 0.0) - self._given_at < _TOGETHER_SECONDS
+        if not (soon and self._threads.waiting):
+            self._give_results()
+
+    def _give_results(self) -> None:
+        self._given_at = time.monotonic()
+        ended: list[Ended] = []
+        with suppress(IndexError):  # another thread gives them too
+            while True:
+                ended.append(self._ended.popleft())
+        if ended:
+            self._setup.done_all(ended)
+
+    def stop(self) -> None:
+        """End the threads once they are through with what they run."""
+        self._threads.stop()
+        self._give_results()
 
 
 class LoopPool:

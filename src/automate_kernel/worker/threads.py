@@ -34,9 +34,15 @@ class Threads(Generic[T, R]):
         self.busy: int = 0
         """The calls that run, and those that wait for a thread."""
 
+    @property
+    def waiting(self) -> bool:
+        """True if a call waits for a thread."""
+        return not self._queue.empty()
+
     def put(self, calls: Sequence[T]) -> None:
         """Make *calls* on the next free threads."""
-        self.count(len(calls))
+        with self._lock:
+            self.busy += len(calls)
         # First, so that the threads there are take them even if no more can be started.
         for call in calls:
             self._queue.put(call)
@@ -46,11 +52,6 @@ class Threads(Generic[T, R]):
                 thread = threading.Thread(target=self._serve, name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
-
-    def count(self, calls: int) -> None:
-        """Count so many *calls* more; fewer, if the number is negative."""
-        with self._lock:
-            self.busy += calls
 
     def _serve(self) -> None:
         while (call := self._queue.get()) is not None:
@@ -69,7 +70,8 @@ class Threads(Generic[T, R]):
         for call in entries:
             if call is None or id(call) not in ids:
                 self._queue.put(call)
-        self.count(-len(taken))
+        with self._lock:
+            self.busy -= len(taken)
         return taken
 
     def _emptied(self) -> list[T | None]:

@@ -3,7 +3,7 @@ A worker: it claims items, runs their handlers, and has the outcomes recorded.
 
 ::
 
-    fetcher ──claim──▶ pools (threads, in place, event loop) ─outcomes─▶ acknowledger ──commit──▶
+    fetcher ──claim──▶ pools (threads, event loop) ─outcomes─▶ acknowledger ──commit──▶
        ▲ wakes on NOTIFY, free slots, due times                 commits whatever has gathered
     heartbeat: renews leases, stops what was lost
     watch: stops what was cancelled, reports
@@ -37,8 +37,7 @@ from automate_kernel.worker.heartbeat import Heartbeat
 from automate_kernel.worker.in_flight import Ended, InFlight, Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import PeriodicRunner, PeriodicTask, keep_trying
-from automate_kernel.worker.plain_pool import PlainPool
-from automate_kernel.worker.pools import LoopPool, Pool, PoolSetup
+from automate_kernel.worker.pools import LoopPool, Pool, PoolSetup, ThreadPool
 from automate_kernel.worker.reporter import Reporter
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.suspects import Suspects, begin_is_noted
@@ -348,7 +347,8 @@ class Worker:
         logger.info("worker %s started: %s", self.worker_id, ", ".join(self._by_kind))
         for thread in threads:
             thread.start()
-        self._start_fetcher()
+        fetcher = threading.Thread(target=self._fetch_or_fail, name="automate-fetcher", daemon=True)
+        fetcher.start()
         try:
             self._stopping.wait()
         except BaseException:
@@ -357,7 +357,7 @@ class Worker:
         finally:
             self.stop()
             try:
-                self._end_fetcher()
+                fetcher.join()
                 self._drain()
             finally:
                 self._close(threads)
@@ -391,7 +391,7 @@ class Worker:
     def _make_pools(self) -> list[Pool]:
         setup = self._setup()
         factories: dict[Any, list[Handler]] = {}
-        plain: list[Handler] = []
+        plain: list[str] = []
         loop: list[str] = []
         for one in self._by_kind.values():
             if one.pool is not None:
@@ -399,13 +399,12 @@ class Worker:
             elif one.asynchronous:
                 loop.append(one.kind)
             else:
-                plain.append(one)
+                plain.append(one.kind)
         own: list[Pool] = [factory(its, setup) for factory, its in factories.items()]
         if loop:
             own.append(LoopPool(loop, self.async_slots, self._aexecute, self._done))
-        self._plain = PlainPool(plain, self.batch, setup)
-        # Last what may run on the fetcher's own thread, once all that was claimed has a place.
-        return [*own, self._plain.threads, self._plain.in_place]
+        self._plain = ThreadPool(plain, self.batch, setup)
+        return [*own, self._plain]
 
     def _setup(self) -> PoolSetup:
         return PoolSetup(
@@ -413,7 +412,6 @@ class Worker:
             self.slots,
             self.store.lease_seconds,
             run=self._execute,
-            call=self._call,
             hold=self._in_flight.add,
             done=self._done,
             done_all=self._done_all,
@@ -424,8 +422,6 @@ class Worker:
             begins=self._note_begin,
             progressed=self._progressed,
             patience=lambda: self._patience,
-            look_again=self._wake,
-            relieve=self._start_fetcher,
             before_release=self._before_release.append,
         )
 
@@ -434,7 +430,7 @@ class Worker:
         every = self.heartbeat_seconds or self.store.lease_seconds / 4
         report = PeriodicTask("report", self.report_seconds, self._reporter.report, at_once=True)
         stop = PeriodicTask("stop", 1.0, self._reporter.report_stop)
-        late = PeriodicTask("late", LATE_SECONDS, self._plain.threads.hand_back_late)
+        late = PeriodicTask("late", LATE_SECONDS, self._plain.hand_back_late)
         begin = PeriodicTask("take over", 1.0, self._take_over)
         # A purge that takes long must keep no schedule, and no item of a dead worker, waiting.
         clock = [task for task in self.periodic_tasks if task.clock]
@@ -490,16 +486,6 @@ class Worker:
 
     # -- claiming ------------------------------------------------------------------------------
 
-    def _start_fetcher(self) -> None:
-        """Claim on a thread of its own: should a handler hold it up, another one takes over."""
-        fetcher = threading.Thread(target=self._fetch_or_fail, name="automate-fetcher", daemon=True)
-        fetcher.start()
-        self._fetcher = fetcher
-
-    def _end_fetcher(self) -> None:
-        while (fetcher := self._fetcher).is_alive():
-            fetcher.join(0.05)  # and look who it is by then
-
     def _fetch_or_fail(self) -> None:
         try:
             self._fetch()
@@ -516,8 +502,6 @@ class Worker:
                 continue
             self._kept_back = self._claimer.keyed
             claimed = keep_trying(self._claim, self._stopping, "claiming") or 0
-            if not self._plain.in_place.run_here():
-                return
             busy = busy + 1 if claimed else 0
             if self._wakeup is not None and (busy > _BUSY_CLAIMS or not self._claimer.asked):
                 self._wakeup.ignore()
@@ -617,14 +601,11 @@ class Worker:
         return Outcome(task.item.id, ItemStatus.PENDING, None, token=task.item.lease_token)
 
     def _execute(self, task: Task) -> Result:
-        with stoppable_by(self._stopping.is_set, lambda: task.asked):
-            return self._call(task)
-
-    def _call(self, task: Task) -> Result:
         handler = self._begin(task)
         if handler is None:
             return self._unbegun(task)
-        return self._runner.run(handler, task.item)
+        with stoppable_by(self._stopping.is_set, lambda: task.asked):
+            return self._runner.run(handler, task.item)
 
     async def _aexecute(self, task: Task) -> Result:
         if begin_is_noted(task.item):
