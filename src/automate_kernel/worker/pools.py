@@ -46,16 +46,18 @@ class PoolSetup:
     """
     The means of a worker for its pools.
 
-    *slots* are its threads. *run* calls the handler of a task. *hold* takes tasks that the pool has claimed itself. *done* takes a task that
-    has ended, *done_all* several, and *hand_back* those that never begin. *failed* gives the
-    outcome of a task that ended with an error, and *stopping* is True once nothing new may begin.
+    *slots* is the number of its threads. *run* calls the handler of a task. *hold* takes tasks that
+    the pool has claimed itself. *done* takes a task that has ended, *done_all* takes several, and
+    *hand_back* takes tasks that never begin. *failed* returns the outcome of a task that ended with
+    an error. *stopping* returns True once nothing new may begin.
 
-    *begins* is called with a task before anything of its item runs other than by *run*; False means that it must not begin. *progressed* is called with one that has saved something.
+    *begins* is called before anything of a task's item runs other than by *run*; False means that
+    it must not begin. *progressed* is called with a task that has saved something. *room* is called
+    when there may be room again.
 
-    *patience* is for how long a pool that is stopped may wait for what it has begun.
-    *room* is called when there may be room again. *before_release*
-    takes a function that is called once before items are handed back whose handlers have not ended;
-    it returns the ids of those that must not be.
+    *patience* returns for how long a stopped pool may wait for what it has begun. *before_release*
+    takes a function. It is called once, before items are handed back whose handlers have not ended,
+    and returns the ids of those that must not be handed back.
     """
 
     worker_id: str

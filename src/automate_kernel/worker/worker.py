@@ -112,7 +112,7 @@ class Claimer:
 
     def claim(self) -> int:
         """Claim once for each busy pool, or once for all; return the number of started items."""
-        kinds = self._kinds()
+        kinds = {pool: its for pool in self._pools if (its := pool.kinds)}
         room = {pool: min(self._batch, pool.free()) for pool in kinds}
         self._full = [pool for pool, limit in room.items() if limit < 1]
         self.asked = len(self._full) < len(room)
@@ -129,17 +129,6 @@ class Claimer:
             its = {one: kinds[one] for one in resting}
             total += self._claim_for(its, min(room[pool] for pool in resting))
         return total
-
-    def _kinds(self) -> dict[Pool, Sequence[str]]:
-        """Return the kinds of each pool that has any, each kind once though some may be moving."""
-        kinds: dict[Pool, Sequence[str]] = {}
-        seen: set[str] = set()
-        for pool in self._pools:
-            its = [kind for kind in pool.kinds if kind not in seen]
-            seen.update(its)
-            if its:
-                kinds[pool] = its
-        return kinds
 
     def _claim_for(self, kinds: Mapping[Pool, Sequence[str]], limit: int) -> int:
         """Claim *limit* for the first of these pools, and of it for the others what they have."""
