@@ -112,7 +112,7 @@ class Claimer:
 
     def claim(self) -> int:
         """Claim once for each busy pool, or once for all; return the number of started items."""
-        kinds = {pool: its for pool in self._pools if (its := pool.kinds)}
+        kinds = {pool: named for pool in self._pools if (named := pool.kinds)}
         room = {pool: min(self._batch, pool.free()) for pool in kinds}
         self._full = [pool for pool, limit in room.items() if limit < 1]
         self.asked = len(self._full) < len(room)
