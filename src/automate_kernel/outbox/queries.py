@@ -48,7 +48,7 @@ class ItemFilter(TypedDict, total=False):
 
 
 class Due(NamedTuple):
-    """What a look at the outbox has found."""
+    """The findings of a look at the outbox."""
 
     seconds: float | None
     """Seconds until the next item is due, 0 or less if one is due now; None if none waits."""
