@@ -833,7 +833,7 @@ def test_any_workflow_ends_and_keeps_the_rules(
             assert all(count <= one.retry.attempts for count in made.values())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(random_workflows(), st.randoms(use_true_random=False))
 def test_the_order_of_completion_changes_no_status(
     drawn: tuple[Workflow, dict[Key, list[Any]]], choose: random.Random

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from hypothesis import given
+from example_counts import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automate_kernel.workflows import Workflow
@@ -107,6 +108,7 @@ WORKFLOWS = st.lists(NAMES, min_size=1, max_size=4, unique=True).flatmap(
 )
 
 
+@settings(max_examples=examples(100, 40))
 @given(WORKFLOWS, WORKFLOWS)
 def test_there_is_a_difference_exactly_if_the_hashes_differ(one: Workflow, other: Workflow) -> None:
     """But for needs that say what holds anyway, and change nothing."""

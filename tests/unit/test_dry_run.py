@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from example_counts import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -320,6 +321,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"name": "w", "trigger": {"type": "manual"}, "steps": steps}, outputs
 
 
+@settings(max_examples=examples(100))
 @given(cases(), st.integers(0, 4))
 def test_a_dry_run_shows_what_a_run_calls(case: tuple[Any, Any], number: int) -> None:
     """With the outputs of all steps: the same calls with the same inputs, and the same steps."""

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import pytest
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,7 +58,7 @@ on failure:
     )
 
 
-@settings(deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(workflows())
 def test_any_graph_has_an_outline(workflow: Workflow) -> None:
     """Every step has one line, below those that it needs and indented deeper than they are."""
@@ -70,7 +71,7 @@ def test_any_graph_has_an_outline(workflow: Workflow) -> None:
         assert indent[step_id] == 2 + max((indent[need] for need in needs), default=0)
 
 
-@settings(deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(workflows())
 def test_spots_do_not_overlap(workflow: Workflow) -> None:
     """Boxes stand side by side, each layer below what it needs."""
@@ -101,7 +102,7 @@ def test_mermaid_survives_ids_and_texts_that_it_reads_itself() -> None:
     assert "a#34;#93;#60;b#62;" in to_mermaid(nasty)
 
 
-@settings(deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(workflows())
 def test_svg_is_well_formed_and_speaks(workflow: Workflow) -> None:
     """The picture is XML with a title, a text for screen readers and a box for each step."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from automate_kernel.templates import TemplateEngine
+from example_counts import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -109,7 +110,7 @@ def definitions(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=examples(60))
 @given(definitions())
 def test_a_workflow_survives_every_form(definition: dict[str, Any]) -> None:
     """Mapping, YAML, JSON and the stored object all give the same workflow and hash."""
