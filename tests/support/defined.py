@@ -1,4 +1,4 @@
-"""Workflows as tests define them: by their steps."""
+"""Workflows as tests define them, by their steps, and their executions as they stand."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from typing import Any
 
 from automate_kernel import Kernel
 from automate_kernel.workflows import Workflow
+from automate_kernel.workflows.execution import Execution
 
 
 def define(kernel: Kernel, *steps: dict[str, Any], name: str = "w", **more: Any) -> list[Workflow]:
     """Add a workflow with these steps, which is started by hand unless *more* says otherwise."""
     more.setdefault("trigger", {"type": "manual"})
     return kernel.add_workflow({"name": name, "steps": list(steps), **more})
+
+
+def see(kernel: Kernel, execution_id: str) -> Execution:
+    """Return an execution that is there, as it stands now."""
+    found = kernel.executions.get(execution_id)
+    assert found is not None
+    return found

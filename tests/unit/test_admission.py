@@ -34,6 +34,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from defined import see
 
 Open = Callable[..., Kernel]
 FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
@@ -67,12 +68,6 @@ def open_kernel(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Op
 
 def statuses(kernel: Kernel) -> Counter[str]:
     return Counter(each.status.value for each in kernel.executions.find())
-
-
-def see(kernel: Kernel, execution_id: str) -> Execution:
-    execution = kernel.executions.get(execution_id)
-    assert execution is not None
-    return execution
 
 
 def claim(kernel: Kernel, limit: int = 50) -> list[str]:

@@ -29,6 +29,7 @@ from automate_testing import FakeClock
 from automate_kernel.workflows import RetryPolicy
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from pydantic import BaseModel
+from defined import see
 
 calls: Counter[str] = Counter()
 broken: dict[str, AutomateError] = {}
@@ -87,12 +88,6 @@ def deployed(storage: Any, *functions: Code, **options: Any) -> Kernel:
     for other in others:
         kernel.workflow(other)
     return kernel
-
-
-def see(kernel: Kernel, execution_id: str) -> Execution:
-    found = kernel.executions.get(execution_id)
-    assert found is not None
-    return found
 
 
 def item_of(kernel: Kernel, execution_id: str) -> OutboxItem:

@@ -19,6 +19,7 @@ from automate_kernel import (
     StepFailedError,
     WorkflowContext,
 )
+from defined import see
 
 Op = tuple[Any, ...]
 Program = list[Op]
@@ -121,12 +122,6 @@ def deployed(storage: MemoryStorage, program: Program) -> Kernel:
         return "other"
 
     return kernel
-
-
-def see(kernel: Kernel, execution_id: str) -> Execution:
-    found = kernel.executions.get(execution_id)
-    assert found is not None
-    return found
 
 
 def woken(kernel: Kernel, other: Kernel, execution_id: str) -> bool:

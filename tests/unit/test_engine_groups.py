@@ -22,6 +22,7 @@ from automate_kernel.workflows.decide.turn import CallOutcome
 from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
+from defined import see
 
 
 @pytest.fixture
@@ -32,12 +33,6 @@ def kernel() -> Iterator[Kernel]:
 
 def add(kernel: Kernel, *steps: dict[str, Any], **more: Any) -> None:
     kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps, **more})
-
-
-def see(kernel: Kernel, execution_id: str) -> Execution:
-    found = kernel.executions.get(execution_id)
-    assert found is not None
-    return found
 
 
 def is_over(kernel: Kernel, execution_id: str) -> bool:

@@ -15,17 +15,12 @@ from automate_kernel import Kernel
 from automate_kernel.storage.tables import WAIT
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from defined import see
 
 
 @pytest.fixture
 def kernel() -> Kernel:
     return Kernel(discover=False, secrets={})
-
-
-def see(kernel: Kernel, execution_id: str) -> Execution:
-    found = kernel.executions.get(execution_id)
-    assert found is not None
-    return found
 
 
 def status(kernel: Kernel, execution_id: str, step_id: str) -> StepStatus | None:

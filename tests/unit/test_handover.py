@@ -23,6 +23,7 @@ from automate_testing import FakeClock
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from hypothesis import given
 from hypothesis import strategies as st
+from defined import see
 
 LATER = 600.0
 
@@ -45,12 +46,6 @@ def define(kernel: Kernel, *steps: dict[str, Any], name: str = "w", **options: A
 
 def step(step_id: str, action: str, **options: Any) -> dict[str, Any]:
     return {"id": step_id, "action": action, **options}
-
-
-def see(kernel: Kernel, execution_id: str) -> Execution:
-    found = kernel.executions.get(execution_id)
-    assert found is not None
-    return found
 
 
 def item_of(kernel: Kernel, execution_id: str) -> OutboxItem:

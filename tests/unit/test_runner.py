@@ -30,6 +30,7 @@ from automate_kernel.workflows.drive.flow import Flow
 from automate_kernel.workflows.drive.runner import Runner
 from automate_kernel.workflows.decide.turn import CallOutcome, StepCall
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from defined import see
 
 LEASE = 10.0
 
@@ -75,12 +76,6 @@ def define(kernel: Kernel, *steps: dict[str, Any], **options: Any) -> None:
 
 def step(step_id: str, **options: Any) -> dict[str, Any]:
     return {"id": step_id, "action": options.pop("action", "do.it"), **options}
-
-
-def see(kernel: Kernel, execution_id: str) -> Execution:
-    execution = kernel.executions.get(execution_id)
-    assert execution is not None
-    return execution
 
 
 def start_worker(kernel: Kernel, **options: Any) -> tuple[Any, threading.Thread]:

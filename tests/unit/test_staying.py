@@ -10,6 +10,7 @@ from automate_kernel.outbox import ItemStatus
 
 from automate_kernel.workflows.drive import engine as engine_module
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from defined import see
 
 MANY = 250
 EACH = {
@@ -44,12 +45,6 @@ def kernel() -> Kernel:
 @pytest.fixture
 def staying(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "_STAY_SECONDS", 3600.0)
-
-
-def see(kernel: Kernel, execution_id: str) -> Execution:
-    found = kernel.executions.get(execution_id)
-    assert found is not None
-    return found
 
 
 def held(kernel: Kernel, execution_id: str) -> bool:
