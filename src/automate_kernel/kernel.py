@@ -31,7 +31,7 @@ from automate_kernel.base.errors import (
     TemplateError,
     type_name,
 )
-from automate_kernel.outbox import Backoff, Limit, RowsOutboxStore
+from automate_kernel.outbox import Backoff, Limit
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus, check_text
 from automate_kernel.outbox.labels import checked_labels, labelled_ids
@@ -261,10 +261,10 @@ class Kernel:
         outbox = self.outbox
         self._failures = FailureNotices(outbox, self._notify_failed)
         self._listener: ExecutionListener | None = None
-        if isinstance(outbox, RowsOutboxStore):
-            outbox.listen(ExecutionListener())
-            outbox.listen(self._failures)
-            listeners = (one for one in outbox.listeners if isinstance(one, ExecutionListener))
+        if (tables := outbox.tables) is not None:
+            tables.listen(ExecutionListener())
+            tables.listen(self._failures)
+            listeners = (one for one in tables.listeners if isinstance(one, ExecutionListener))
             self._listener = next(listeners)
             self._listener.announce_by(self._send_notices)
         outbox.redact = EnteringRedaction(self.redactor, outbox.redact)

@@ -13,7 +13,7 @@ from django.utils.module_loading import import_string
 
 from automate_django.kernel import get_kernel
 from automate_django.tasks.versions import Task, TaskError, TaskResult, TaskResultStatus
-from automate_kernel.outbox import ItemStatus, RowsOutboxStore
+from automate_kernel.outbox import ItemStatus
 
 if TYPE_CHECKING:
     from automate_django import models
@@ -167,7 +167,7 @@ def read_result(result_id: str) -> TaskResult[..., Any] | None:
 def _item(kernel: Any, key: str) -> Any:
     from automate_django import models
 
-    if not isinstance(kernel.outbox, RowsOutboxStore):
+    if kernel.outbox.tables is None:
         return kernel.outbox.get(key)
     # By the ORM: the store reads in a transaction, and SQLite has one of them at a time.
     return models.OutboxItem.objects.using(kernel.storage.alias).filter(pk=key).first()

@@ -12,7 +12,6 @@ from automate_kernel.outbox.item import (
     ReapResult,
 )
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.operator_commands import OutboxListener
 from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.rows_store import (
     OptimisticClaimOutboxStore,
@@ -20,7 +19,7 @@ from automate_kernel.outbox.rows_store import (
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.outbox.statistics import MinuteTotal, percentile
-from automate_kernel.outbox.store import OutboxStore
+from automate_kernel.outbox.store import OutboxListener, OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 
 __all__ = [

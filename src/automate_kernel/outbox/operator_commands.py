@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from automate_kernel.outbox import concurrency_keys, ordering_keys
 from automate_kernel.outbox.bulk_actions import BulkAction, BulkTarget, Progress, carry_on
@@ -20,6 +20,7 @@ from automate_kernel.outbox.item import (
 )
 from automate_kernel.outbox.queries import conditions, item_ids_of
 from automate_kernel.outbox.retention import forget
+from automate_kernel.outbox.store import OutboxListener
 from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.deadlocks import write_bounded
 from automate_kernel.storage.query import Now, Where
@@ -28,21 +29,6 @@ from automate_kernel.storage.tables import OUTBOX
 
 BATCH = 200
 """The number of items that one transaction changes, so that nobody waits for it for long."""
-
-
-class OutboxListener(Protocol):
-    """
-    A listener, which hears of items in the transaction that changes them.
-
-    What it writes stands or falls with the change; if it raises, nothing is changed. A method
-    ``committed`` is called, if there is one, after each transaction of an operator's command.
-    """
-
-    def ended(self, rows: Rows, item: OutboxItem) -> None:
-        """Note that *item* is FAILED or CANCELLED now."""
-
-    def requeued(self, rows: Rows, item: OutboxItem) -> bool:
-        """Let *item*, which FAILED or was CANCELLED, wait again; False keeps it as it is."""
 
 
 _RUNNING = ItemStatus.RUNNING.value

@@ -59,12 +59,12 @@ from automate_kernel.outbox.item import (
 )
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
 from automate_kernel.outbox.limits import KindLimits, Limit, read_limits
-from automate_kernel.outbox.operator_commands import OperatorCommands, OutboxListener, recall
+from automate_kernel.outbox.operator_commands import OperatorCommands, recall
 from automate_kernel.outbox.queries import Due, ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.remembered import Remembered
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
-from automate_kernel.outbox.store import OutboxStore
+from automate_kernel.outbox.store import OutboxListener, OutboxStore, OutboxTables
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.deadlocks import write, write_bounded
@@ -186,6 +186,11 @@ class RowsOutboxStore(OutboxStore):
         self._keyed_until = 0.0
         # The slot after which the next reaping looks for those to mend.
         self._mended = ""
+
+    @property
+    def tables(self) -> OutboxTables:
+        """The store itself, whose items stand in our tables."""
+        return self
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self.storage.describe()}>"

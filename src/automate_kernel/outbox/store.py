@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from automate_kernel.base.arguments import require_asyncio
 from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError
@@ -26,11 +26,63 @@ from automate_kernel.outbox.queries import Due, ItemFilter, ItemPage, OutboxStat
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.paging import LOOK
-from automate_kernel.storage.rows import Wakeup
+from automate_kernel.storage.rows import Row, Rows, Wakeup
 from automate_kernel.storage.values import Redaction
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+class OutboxListener(Protocol):
+    """
+    A listener, which hears of items in the transaction that changes them.
+
+    What it writes stands or falls with the change; if it raises, nothing is changed. A method
+    ``committed`` is called, if there is one, after each transaction of an operator's command.
+    """
+
+    def ended(self, rows: Rows, item: OutboxItem) -> None:
+        """Note that *item* is FAILED or CANCELLED now."""
+
+    def requeued(self, rows: Rows, item: OutboxItem) -> bool:
+        """Let *item*, which FAILED or was CANCELLED, wait again; False keeps it as it is."""
+
+
+class OutboxTables(Protocol):
+    """
+    An outbox whose items stand in our tables, beside the executions of workflows.
+
+    It takes part in transactions of executions by their `Rows`. Ask a store by its `tables`.
+    """
+
+    lease_seconds: float
+    retention_seconds: float | None
+
+    @property
+    def listeners(self) -> list[OutboxListener]:
+        """The objects that hear of items that end."""
+
+    def listen(self, listener: OutboxListener) -> None:
+        """Add a listener, unless the store has one of the same class."""
+
+    def may_claim(self, rows: Rows, items: Iterable[NewItem], *, in_line: bool = True) -> bool:
+        """Return True if new items without keys may be claimed from the start."""
+
+    def insert_claimed(
+        self,
+        rows: Rows,
+        items: Sequence[NewItem],
+        worker_id: str,
+        *,
+        beside: Sequence[tuple[str, Sequence[Row]]] = (),
+    ) -> list[OutboxItem]:
+        """Accept new items that *worker_id* has claimed from the start."""
+
+    def cancel_within(self, rows: Rows, item_ids: Sequence[str]) -> int:
+        """Cancel items in the transaction of *rows*."""
+
+    def progressed(self, item: OutboxItem) -> None:
+        """Note that a checkpoint has made up for the earlier attempts of a claimed item."""
 
 
 class OutboxStore(ABC):
@@ -58,6 +110,11 @@ class OutboxStore(ABC):
     """False if another thread can renew no lease while one is in a transaction."""
     redact: Redaction | None = None
     """Takes the secrets out of JSON and text before it is stored; a kernel sets it."""
+
+    @property
+    def tables(self) -> OutboxTables | None:
+        """The store itself if its items stand in our tables, else None."""
+        return None
 
     # -- entering ----------------------------------------------------------------------------
 

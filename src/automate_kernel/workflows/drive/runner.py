@@ -28,7 +28,7 @@ from automate_kernel.base.errors import (
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.context import Call, handled_item
 from automate_kernel.operations.spec import OperationSpec
-from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
+from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import OutcomeRecorded, bounded_seconds
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
@@ -148,7 +148,7 @@ class Runner:
         self._sender = sender
         self.around = around
         self.leaves_events = leaves_events
-        fenced = isinstance(store.outbox, RowsOutboxStore)
+        fenced = store.outbox.tables is not None
         self._progress = ProgressWriter(store.storage, fenced=fenced)
         renew_in_children(self)
         self._executor: ThreadPoolExecutor | None = None

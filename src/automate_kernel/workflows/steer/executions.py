@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.base.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.base.errors import AutomateError, ErrorCodes, type_name
-from automate_kernel.outbox import BulkAction, ItemStatus, OutboxStore, RowsOutboxStore
+from automate_kernel.outbox import BulkAction, ItemStatus, OutboxStore
 from automate_kernel.outbox.bulk_actions import Progress, carry_on
 from automate_kernel.outbox.failed_attempts import (
     ErrorGroup,
@@ -590,7 +590,7 @@ class ExecutionStore:
 
     def _tell(self, rows: Rows, item_id: str) -> None:
         """Have who drives it, or has parked it, look anew: one that waits keeps its time."""
-        if isinstance(self.outbox, RowsOutboxStore):
+        if self.outbox.tables is not None:
             mine, read = [Where("id", "eq", item_id)], ("status", "waiting_for")
             found = rows.select(OUTBOX, mine, lock=True, columns=read)
             running = ItemStatus.RUNNING.value

@@ -22,7 +22,6 @@ from automate_kernel.outbox import (
     OutboxItem,
     OutboxStore,
     Outcome,
-    RowsOutboxStore,
     concurrency_keys,
 )
 from automate_kernel.outbox.failed_attempts import (
@@ -241,6 +240,7 @@ class Checkpoints:
         outputs: LargeOutputs,
     ) -> None:
         self._storage, self._outbox, self._starts = storage, outbox, starts
+        self._tables = outbox.tables
         self._signals, self._pauses, self._outputs = signals, pauses, outputs
 
     def load(self, execution_id: str) -> Loaded | None:
@@ -480,14 +480,14 @@ class Checkpoints:
     @property
     def _shares_tables(self) -> bool:
         """True if the items are in the tables that the executions are in."""
-        return isinstance(self._outbox, RowsOutboxStore)
+        return self._tables is not None
 
     def _write(self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]) -> Saved:
-        if isinstance(self._outbox, RowsOutboxStore):
-            saved = save_checkpoints(rows, checkpoints, self._outbox.lease_seconds)
+        if self._tables is not None:
+            saved = save_checkpoints(rows, checkpoints, self._tables.lease_seconds)
             for save, one in zip(group, checkpoints, strict=True):
                 if one.progress and one.item_id in saved.items:
-                    self._outbox.progressed(save.item)
+                    self._tables.progressed(save.item)
             return saved
         held = []
         for save, one in zip(group, checkpoints, strict=True):

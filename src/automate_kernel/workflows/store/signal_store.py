@@ -21,7 +21,7 @@ from operator import itemgetter
 from typing import Any
 
 from automate_kernel.base.errors import PayloadError
-from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome, RowsOutboxStore
+from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, WAITING, waiting_changes
 from automate_kernel.storage.checkpoint import LIVE
@@ -89,6 +89,7 @@ class SignalStore:
 
     def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
         self._storage, self._outbox = storage, outbox
+        self._shares_tables = outbox.tables is not None
         self._watermarks = Watermarks(outbox)
 
     # -- awaited events ----------------------------------------------------------------------
@@ -230,7 +231,7 @@ class SignalStore:
 
         Returns those that a worker has, or somebody has locked.
         """
-        if not isinstance(self._outbox, RowsOutboxStore):
+        if not self._shares_tables:
             self._outbox.reschedule(item_ids)
             return []
         with self._storage.begin() as rows:
@@ -266,7 +267,7 @@ class SignalStore:
         """Let items be due now that were parked in this transaction."""
         if not item_ids:
             return
-        if not isinstance(self._outbox, RowsOutboxStore):
+        if not self._shares_tables:
             self._outbox.reschedule(item_ids)
             return
         where = [Where("id", "in", sorted(item_ids)), *_PARKED]

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from automate_kernel.base.errors import AutomateError
-from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import redacted_json, seconds
 from automate_kernel.outbox.labels import add_labels, joined_labels, label_rows, redacted_labels
@@ -161,6 +161,7 @@ class ExecutionStarts:
         self, storage: Storage, outbox: OutboxStore, signals: SignalStore, workflows: Catalogue
     ) -> None:
         self._storage, self._outbox, self._signals = storage, outbox, signals
+        self._tables = outbox.tables
         self._workflows = workflows
         self.held_up: HeldUp = HeldUp()
         """The starts that another transaction holds up, as far as is known here."""
@@ -267,7 +268,7 @@ class ExecutionStarts:
         """
         start_gates.lock_gates(rows, start_gates.gates_of(given))
         ids = start_gates.items_in_the_way(rows, given)
-        if isinstance(self._outbox, RowsOutboxStore):
+        if self._tables is not None:
             for status in ([Where("status", "eq", ItemStatus.RUNNING.value)], []):
                 its = [Where("id", "in", sorted(ids)), *status]
                 rows.select(OUTBOX, its, order_by=("id",), lock=True, columns=("id",))
@@ -346,8 +347,8 @@ class ExecutionStarts:
         if cleaning:
             self._outbox.recall([row["item_id"] for row in cleaning], transaction=rows.native)
         item_ids = [row["item_id"] for row in ending]
-        if isinstance(self._outbox, RowsOutboxStore):
-            self._outbox.cancel_within(rows, item_ids)
+        if self._tables is not None:
+            self._tables.cancel_within(rows, item_ids)
         else:
             self._outbox.cancel(item_ids)
         for row in cleaning:
@@ -371,17 +372,17 @@ class ExecutionStarts:
         out, and all of them where their items must be claimed like any other: they wait then.
         """
         given = [self.new(*start) for start in starts]
-        outbox, items = self._outbox, [one.item for one in given]
+        tables, items = self._tables, [one.item for one in given]
         # Not past those of other tenants: they would take more than their fair share.
-        if not isinstance(outbox, RowsOutboxStore) or not outbox.may_claim(rows, items):
-            outbox.enqueue_many(
+        if tables is None or not tables.may_claim(rows, items):
+            self._outbox.enqueue_many(
                 [one.item for one in self.insert(rows, given)], transaction=rows.native
             )
             return []
         for one in given:
             one.row["status"] = RUNNING
         new = self.insert(rows, given)
-        claimed = outbox.insert_claimed(rows, [one.item for one in new], worker_id) if new else []
+        claimed = tables.insert_claimed(rows, [one.item for one in new], worker_id) if new else []
         return [
             (item, one.loaded(item, rows.dialect)) for item, one in zip(claimed, new, strict=True)
         ]
@@ -401,16 +402,14 @@ class ExecutionStarts:
             (LABEL, new.label_rows), (AWAITED, awaited),
         ]  # fmt: skip
         # One statement, where the database has one for all of it.
-        atomic, outbox = not self._storage.supports_skip_locked, self._outbox
+        atomic, tables = not self._storage.supports_skip_locked, self._tables
         with (
             self.freed_if_lost([new.item.id], worker_id),
             self._storage.begin(atomic=atomic) as rows,
         ):
-            if isinstance(outbox, RowsOutboxStore) and outbox.may_claim(
-                rows, [new.item], in_line=False
-            ):
+            if tables is not None and tables.may_claim(rows, [new.item], in_line=False):
                 new.row["status"] = RUNNING
-                (item,) = outbox.insert_claimed(rows, [new.item], worker_id, beside=beside)
+                (item,) = tables.insert_claimed(rows, [new.item], worker_id, beside=beside)
                 return new.id, item, new.loaded(item, rows.dialect)
         with self._storage.begin() as rows:
             return self.start(rows, workflow, event), None, None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from automate_kernel.base.forks import new_lock
-from automate_kernel.outbox import OutboxStore, RowsOutboxStore
+from automate_kernel.outbox import OutboxStore
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import OUTBOX
@@ -96,6 +96,7 @@ class Watermarks:
 
     def __init__(self, outbox: OutboxStore) -> None:
         self._outbox = outbox
+        self._shares_tables = outbox.tables is not None
         self._look = _Look(_NEVER, timedelta(0), {})
         self._held: dict[Hashable, _Held] = {}
         # By tenant the latest time that the mark was ever at, and since when it is.
@@ -112,7 +113,7 @@ class Watermarks:
         not brought: nobody does. *now* is the database's time. What has come is to be read after
         this.
         """
-        if not isinstance(self._outbox, RowsOutboxStore):
+        if not self._shares_tables:
             return True
         with self._lock:
             if self._look.is_old(tenant_id, end, now):
