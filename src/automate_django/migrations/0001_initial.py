@@ -49,6 +49,18 @@ def set_storage(apps: Any, schema_editor: Any) -> None:
         )
 
 
+def _id() -> Any:
+    return models.BigAutoField(
+        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+    )
+
+
+def _loose_key(to: str, **options: Any) -> Any:
+    """Return a foreign key that no database keeps."""
+    loose = {"on_delete": models.DO_NOTHING, "db_constraint": False, "db_index": False}
+    return models.ForeignKey(to=to, **loose, **options)
+
+
 class Migration(migrations.Migration):
     initial = True
 
@@ -58,12 +70,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ApiToken",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", _id()),
                 ("name", models.CharField(help_text="What it is for.", max_length=200)),
                 ("prefix", models.CharField(editable=False, max_length=32, unique=True)),
                 ("digest", models.CharField(editable=False, max_length=64)),
@@ -201,12 +208,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="AuditEntry",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", _id()),
                 (
                     "created_at",
                     models.DateTimeField(default=django.utils.timezone.now, editable=False),
@@ -247,12 +249,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="IdempotencyRecord",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", _id()),
                 ("owner", models.CharField(max_length=64)),
                 ("key", models.CharField(max_length=255)),
                 ("fingerprint", models.CharField(max_length=64)),
@@ -556,12 +553,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="WorkflowDocument",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", _id()),
                 ("key", models.CharField(editable=False, max_length=64, unique=True)),
                 ("name", models.CharField(max_length=200)),
                 ("tenant_id", models.CharField(blank=True, max_length=200, null=True)),
@@ -603,18 +595,39 @@ class Migration(migrations.Migration):
                 ("seed", models.UUIDField(null=True)),
                 (
                     "definition",
-                    models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        on_delete=django.db.models.deletion.DO_NOTHING,
-                        related_name="executions",
-                        to="automate_django.workflowdefinition",
-                    ),
+                    _loose_key("automate_django.workflowdefinition", related_name="executions"),
                 ),
             ],
             options={
                 "verbose_name": "execution",
                 "db_table": "automate_execution",
+                "indexes": [
+                    models.Index(fields=["created_at"], name="automate_execution_recent"),
+                    models.Index(
+                        fields=["workflow", "created_at"], name="automate_execution_workflow"
+                    ),
+                    models.Index(fields=["status", "created_at"], name="automate_execution_status"),
+                    automate_django.models.PartialIndex(
+                        condition=models.Q(("tenant_id__isnull", False)),
+                        fields=["tenant_id", "created_at"],
+                        name="automate_execution_tenant",
+                    ),
+                    automate_django.models.PartialIndex(
+                        condition=models.Q(("parent_id__isnull", False)),
+                        fields=["parent_id", "created_at"],
+                        name="automate_execution_parent",
+                    ),
+                    automate_django.models.PartialIndex(
+                        condition=models.Q(("chain_id__isnull", False)),
+                        fields=["chain_id", "created_at"],
+                        name="automate_execution_chain",
+                    ),
+                    automate_django.models.PartialIndex(
+                        condition=models.Q(("concurrency_key__isnull", False)),
+                        fields=["concurrency_key", "status", "created_at"],
+                        name="automate_execution_key",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -630,18 +643,25 @@ class Migration(migrations.Migration):
                 ("ends_at", models.DateTimeField(null=True)),
                 (
                     "execution",
-                    models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        null=True,
-                        on_delete=django.db.models.deletion.DO_NOTHING,
-                        related_name="budgets",
-                        to="automate_django.workflowexecution",
+                    _loose_key(
+                        "automate_django.workflowexecution", null=True, related_name="budgets"
                     ),
                 ),
             ],
             options={
                 "db_table": "automate_budget",
+                "indexes": [
+                    automate_django.models.PartialIndex(
+                        condition=models.Q(("execution_id__isnull", False)),
+                        fields=["execution"],
+                        name="automate_budget_execution",
+                    ),
+                    automate_django.models.PartialIndex(
+                        condition=models.Q(("ends_at__isnull", False)),
+                        fields=["ends_at"],
+                        name="automate_budget_ended",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -653,18 +673,19 @@ class Migration(migrations.Migration):
                 ("received_at", models.DateTimeField()),
                 (
                     "execution",
-                    models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        null=True,
-                        on_delete=django.db.models.deletion.DO_NOTHING,
-                        related_name="signals",
-                        to="automate_django.workflowexecution",
+                    _loose_key(
+                        "automate_django.workflowexecution", null=True, related_name="signals"
                     ),
                 ),
             ],
             options={
                 "db_table": "automate_signal",
+                "indexes": [
+                    models.Index(fields=["key", "received_at"], name="automate_signal_key"),
+                    models.Index(
+                        fields=["execution", "received_at"], name="automate_signal_execution"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -690,28 +711,22 @@ class Migration(migrations.Migration):
                 ("worker_id", models.CharField(max_length=200, null=True)),
                 (
                     "execution",
-                    models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        on_delete=django.db.models.deletion.DO_NOTHING,
-                        related_name="steps",
-                        to="automate_django.workflowexecution",
-                    ),
+                    _loose_key("automate_django.workflowexecution", related_name="steps"),
                 ),
             ],
             options={
                 "db_table": "automate_step",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("execution", "step_id", "position"), name="automate_step_once"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
             name="WorkflowVersion",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", _id()),
                 ("number", models.IntegerField()),
                 ("format", models.CharField(max_length=8)),
                 ("source", models.TextField()),
@@ -735,6 +750,11 @@ class Migration(migrations.Migration):
                 "verbose_name": "version of a workflow",
                 "verbose_name_plural": "versions of workflows",
                 "db_table": "automate_workflow_version",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("document", "number"), name="automate_version_number"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -751,117 +771,22 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField(null=True)),
                 (
                     "execution",
-                    models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        on_delete=django.db.models.deletion.DO_NOTHING,
-                        related_name="waits",
-                        to="automate_django.workflowexecution",
-                    ),
+                    _loose_key("automate_django.workflowexecution", related_name="waits"),
                 ),
             ],
             options={
                 "verbose_name": "approval",
                 "db_table": "automate_wait",
+                "indexes": [
+                    models.Index(fields=["key"], name="automate_wait_key"),
+                    models.Index(fields=["about", "created_at"], name="automate_wait_about"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("execution", "step_id", "position"), name="automate_wait_once"
+                    ),
+                ],
             },
-        ),
-        migrations.AddIndex(
-            model_name="workflowexecution",
-            index=models.Index(fields=["created_at"], name="automate_execution_recent"),
-        ),
-        migrations.AddIndex(
-            model_name="workflowexecution",
-            index=models.Index(
-                fields=["workflow", "created_at"], name="automate_execution_workflow"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="workflowexecution",
-            index=models.Index(fields=["status", "created_at"], name="automate_execution_status"),
-        ),
-        migrations.AddIndex(
-            model_name="workflowexecution",
-            index=automate_django.models.PartialIndex(
-                condition=models.Q(("tenant_id__isnull", False)),
-                fields=["tenant_id", "created_at"],
-                name="automate_execution_tenant",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="workflowexecution",
-            index=automate_django.models.PartialIndex(
-                condition=models.Q(("parent_id__isnull", False)),
-                fields=["parent_id", "created_at"],
-                name="automate_execution_parent",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="workflowexecution",
-            index=automate_django.models.PartialIndex(
-                condition=models.Q(("chain_id__isnull", False)),
-                fields=["chain_id", "created_at"],
-                name="automate_execution_chain",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="workflowexecution",
-            index=automate_django.models.PartialIndex(
-                condition=models.Q(("concurrency_key__isnull", False)),
-                fields=["concurrency_key", "status", "created_at"],
-                name="automate_execution_key",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="spendingbudget",
-            index=automate_django.models.PartialIndex(
-                condition=models.Q(("execution_id__isnull", False)),
-                fields=["execution"],
-                name="automate_budget_execution",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="spendingbudget",
-            index=automate_django.models.PartialIndex(
-                condition=models.Q(("ends_at__isnull", False)),
-                fields=["ends_at"],
-                name="automate_budget_ended",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="workflowsignal",
-            index=models.Index(fields=["key", "received_at"], name="automate_signal_key"),
-        ),
-        migrations.AddIndex(
-            model_name="workflowsignal",
-            index=models.Index(
-                fields=["execution", "received_at"], name="automate_signal_execution"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="workflowstep",
-            constraint=models.UniqueConstraint(
-                fields=("execution", "step_id", "position"), name="automate_step_once"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="workflowversion",
-            constraint=models.UniqueConstraint(
-                fields=("document", "number"), name="automate_version_number"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="workflowwait",
-            index=models.Index(fields=["key"], name="automate_wait_key"),
-        ),
-        migrations.AddIndex(
-            model_name="workflowwait",
-            index=models.Index(fields=["about", "created_at"], name="automate_wait_about"),
-        ),
-        migrations.AddConstraint(
-            model_name="workflowwait",
-            constraint=models.UniqueConstraint(
-                fields=("execution", "step_id", "position"), name="automate_wait_once"
-            ),
         ),
         migrations.RunPython(set_storage, migrations.RunPython.noop),
         migrations.RunPython(keep_exactly, migrations.RunPython.noop, atomic=False),
