@@ -224,7 +224,7 @@ _LEAST = {
 # These count by reading and then writing, or not at all.
 _UNFIT_CACHES = ("dummy.DummyCache", "db.DatabaseCache", "filebased.FileBasedCache")
 _OLDEST = (3, 14)
-# The minimum for a Django; older ones fail at their import.
+# The minimum for a Django; older versions fail at their import.
 _OLDEST_ON = (((6, 1), (3, 18)),)
 
 

@@ -23,8 +23,8 @@ The settings, all of them optional.
     The environment variables that templates may read as ``$env:NAME``. None by default.
 ``AUTOMATE_OUTBOX``
     ``USING``: the database's alias; by default the database router chooses. ``STORE``:
-    ``"skip_locked"``, ``"optimistic"`` or the dotted path of an ``OutboxStore``; by default the
-    one that suits the database. ``LEASE_SECONDS``: 15. ``LISTEN``: False where LISTEN doesn't
+    ``"skip_locked"``, ``"optimistic"`` or the dotted path of an ``OutboxStore``; the default
+    suits the database. ``LEASE_SECONDS``: 15. ``LISTEN``: False where LISTEN doesn't
     work on PostgreSQL, behind a pooler in transaction mode. ``RETENTION_SECONDS``: the age at
     which COMPLETED items are deleted, 0 for at once. ``FAILED_RETENTION_SECONDS``: the same for
     FAILED and CANCELLED items, which are kept by default. ``OUTPUTS``: the folder of outputs that
@@ -219,7 +219,7 @@ def option(name: str, key: str, default: Any = None) -> Any:
 
 
 def loaded(name: str, key: str) -> Any:
-    """Import the path that *key* of the setting *name* holds; None without one."""
+    """Import the path that *key* of the setting *name* holds; None if it isn't set."""
     return load(option(name, key), f"{name}[{key!r}]")
 
 

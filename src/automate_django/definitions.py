@@ -183,7 +183,7 @@ def _changing() -> Iterator[tuple[Kernel, str]]:
 
 
 def _look_again_at_the_end(kernel: Kernel, alias: str) -> None:
-    """Ask for the workflows anew once the transaction has ended, in whichever way."""
+    """Ask for the workflows again once the transaction has ended, in whichever way."""
     # Within the caller's transaction the others see it later, and this process may ask too early.
     look = partial(kernel.workflows.look_again)
     transaction.on_commit(look, using=alias)

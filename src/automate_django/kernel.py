@@ -65,7 +65,7 @@ def current_kernel() -> Kernel | None:
 
 
 def forget_kernel(setting: str = "AUTOMATE_", **_: Any) -> None:
-    """Have the next `get_kernel` build a new one; ``override_settings`` leads here."""
+    """Have the next `get_kernel` build a new kernel; ``override_settings`` leads here."""
     global _kernel
     if setting.startswith("AUTOMATE_") or setting in _OTHERS:
         with _lock:

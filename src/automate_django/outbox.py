@@ -70,7 +70,7 @@ class _DjangoOutboxStore(outbox.RowsOutboxStore):
     def acknowledge(
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
     ) -> set[str]:
-        """Record outcomes, in the open ``atomic()`` block if there is one."""
+        """Record outcomes, in the ``atomic()`` block if it is open."""
         connection = self.storage.connection
         if transaction is None and is_open(connection):
             # Its leases are forgotten with the commit: after a rollback they are still held.

@@ -2,7 +2,7 @@
 Counts of outbox items, without making a page wait for them.
 
 Counting a table takes as long as it is large. So a page shows the last counts and their age. The
-request that refreshes the figures takes new ones, at most as often as that is cheap.
+request that refreshes the figures counts again, at most as often as that is cheap.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def read_counts(outbox: Any, tenant: str | None = None, *, now: bool) -> Counts 
     Return the counts of all items in *outbox*, or those of *tenant*.
 
     None means: they were not taken yet, and taking them is too slow for a page. With *now* outdated
-    counts are taken anew, however long that takes. Without it the last ones are returned.
+    counts are taken again, however long that takes. Without it the last counts are returned.
     """
     key = cache_key(outbox.storage, "counts", "*" if tenant is None else f"={tenant}")
     version = cache.get(_VERSION, 0)
@@ -111,7 +111,7 @@ def _is_large(outbox: Any) -> bool:
 
 
 def forget_counts() -> None:
-    """Have everything counted anew at the next refresh, since something was changed by hand."""
+    """Have everything counted again at the next refresh, since something was changed by hand."""
     cache.set(_VERSION, time.time_ns(), None)
 
 

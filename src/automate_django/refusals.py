@@ -40,7 +40,7 @@ _WORDS = {
     "FOREIGN KEY constraint failed": Refusal.GONE,
     "CHECK constraint failed": Refusal.CHECK,
 }
-# Of psycopg 2, which is no DataError, of sqlite3, where Django before 5.0 asks it, and of datetime,
+# Raised by psycopg 2 (no DataError), by sqlite3 where Django before 5.0 asks it, and by datetime,
 # for the years that a filter of times asks for.
 _VALUES = (
     (ValueError, r"NUL \(0x00\)"),

@@ -70,7 +70,7 @@ class DjangoRows(Rows):
         connection, notifier = self.native, self._notifier
         if notifier is None or not hasattr(connection.connection, "pgconn"):  # psycopg 3 alone
             return
-        # Of a transaction without a block Django doesn't say when it is committed: workers poll.
+        # Django doesn't say when a transaction without a block is committed: workers poll.
         if connection.in_atomic_block or connection.get_autocommit():
             transaction.on_commit(notifier.ring, using=connection.alias)
 
@@ -261,7 +261,7 @@ class DjangoStorage:
 
     def _rows(self, connection: BaseDatabaseWrapper) -> DjangoRows:
         if connection.vendor == "postgresql" and not settings.USE_TZ:
-            # Django would then read our instants as local times, and twice a year wrong ones.
+            # Django would then read our instants as local times, and twice a year wrong times.
             raise ConfigError("automate_django needs time zones", hint="set USE_TZ = True")
         return DjangoRows(connection, self._clock, self._notifier)
 

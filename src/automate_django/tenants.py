@@ -134,7 +134,7 @@ def principal_of(request: Any) -> Principal:
     Return the author of *request*, as far as the automation itself is concerned.
 
     A token's tenant binds it, whoever its user is. A token without a tenant is an operator's if it
-    was made for all tenants, and if its user, when it has one, may operate.
+    was made for all tenants, and if its user, when it has a user, may operate.
     """
     token, user = token_of(request), request.user
     operates = _operates(user)

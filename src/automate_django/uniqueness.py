@@ -133,7 +133,7 @@ class CheckedForm:
         hidden = self._get_validation_exclusions()  # type: ignore[attr-defined]
         for model, constraint in constraints_of(type(self.instance)):
             names = names_of(constraint)
-            # Deleted rows are marked by a field that no form has, and live ones are unique.
+            # Deleted rows are marked by a field that no form has, and live rows are unique.
             if condition_names(constraint) & hidden and not names & (hidden | set(self.errors)):
                 yield model, constraint
 

@@ -75,7 +75,7 @@ def _body(request: HttpRequest) -> bytes:
         # A proxy that lets some paths through, and others not, must see the same path as we do.
         raise HttpError(404, "there is nothing here")
     if length and chunked:
-        # The server in front may have gone by the other one.
+        # The server in front may have gone by the other header.
         raise HttpError(400, "Content-Length with Transfer-Encoding")
     if length and not _DIGITS.fullmatch(length):
         # Python refuses to read a number of thousands of digits, and Django would not expect it.

@@ -29,7 +29,7 @@ def test_a_secret_is_set_listed_rotated_and_removed(run: Run) -> None:
     Path("keys").write_text(f"{run('new-key', 'second').stdout}\n{Path('keys').read_text()}")
     results += [run("rotate"), run("ls", "--json"), run("ls"), run("rm", "shop/api-key")]
     assert [each.exit_code for each in results] == [0] * 6
-    assert results[2].stdout == "1 encrypted anew\nkeys in use: second\n"
+    assert results[2].stdout == "1 encrypted again\nkeys in use: second\n"
     (row,) = json.loads(results[3].stdout)
     assert (row["name"], row["key"], row["version"]) == ("shop/api-key", "second", 2)
     assert "canary" not in "".join(each.output for each in results)

@@ -31,7 +31,7 @@ class ApiTokenManager(models.Manager["ApiToken"]):
     """
 
     def get_queryset(self) -> models.QuerySet[ApiToken]:
-        """Return the tokens of the database that `using` names, else of the one for writing."""
+        """Return the tokens of the database that `using` names, else of that for writing."""
         found = super().get_queryset()
         return found if self._db else found.using(router.db_for_write(self.model))
 

@@ -72,9 +72,9 @@ class WorkflowVersion(models.Model):
         return f"version {self.number}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Write a new version; raises TypeError for one that is written already."""
+        """Write a new version; raises TypeError for a version that is written already."""
         if not self._state.adding:
-            raise TypeError("a version never changes: save a new one")
+            raise TypeError("a version never changes: save a new version")
         super().save(*args, **kwargs)
 
 

@@ -54,7 +54,7 @@ class OutboxBackend(BaseTaskBackend):
         self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> TaskResult[..., Any]:
         """
-        Accept a task, in the open ``atomic()`` block if there is one.
+        Accept a task, in the ``atomic()`` block if it is open.
 
         Raises TypeError for arguments that are no JSON, and `PayloadError` for arguments that no
         database can store.

@@ -121,6 +121,6 @@ def short_id(value: Any) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def nonce(context: Any) -> SafeString | str:
-    """Return the attribute for a policy with nonces, if Django's context processor gives one."""
+    """Return the attribute for a policy with nonces, if Django's context processor gives it."""
     value = context.get("csp_nonce")
     return "" if value is None else format_html(' nonce="{}"', value)

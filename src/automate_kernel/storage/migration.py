@@ -336,7 +336,7 @@ class SchemaReport:
             return (
                 "run manage.py migrate automate_django"
                 if any(each.kind in ("table", "column") for each in self.differences)
-                else "run manage.py automate db migrate, which makes the indexes anew"
+                else "run manage.py automate db migrate, which rebuilds the indexes"
             )
         if self.empty:
             return "run automate db migrate, or let your migrations make them"

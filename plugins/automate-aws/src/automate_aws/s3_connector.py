@@ -291,7 +291,7 @@ def _condition_failed(given: PutObjectInput | UploadFileInput) -> AutomateError:
     return AutomateError(
         ErrorCodes.FAILED_PRECONDITION,
         f"the object {given.key[:200]!r} is another than it was",
-        hint="read it again, and decide anew",
+        hint="read it again, and decide again",
     )
 
 

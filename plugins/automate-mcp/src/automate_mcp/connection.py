@@ -277,7 +277,7 @@ class Connection:
                     await mcp.send_discover(mcp.protocol_version)
         except (MCPError, TimeoutError):
             session.end(EndReason("it doesn't answer"))
-            self._logger.warning("the server of %r doesn't answer, and is started anew", self.key)
+            self._logger.warning("the server of %r doesn't answer, and is started again", self.key)
             return False
         session.used_at, session.suspect = time.monotonic(), False
         return True

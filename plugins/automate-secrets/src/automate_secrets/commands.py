@@ -97,7 +97,7 @@ def rm(context: Context, name: str = _NAME) -> None:
 def rotate(context: Context) -> None:
     """Encrypt all secrets with the first of the table's keys."""
     table = _table(context)
-    typer.echo(f"{table.rotate()} encrypted anew")
+    typer.echo(f"{table.rotate()} encrypted again")
     used = sorted({each.key_id for each in table.records()})
     typer.echo(f"keys in use: {', '.join(used) or 'none'}")
 

@@ -164,7 +164,7 @@ class VaultBackend(SecretsBackend):
         if answer.data.get("type") not in _ENGINES:
             raise SecretError(
                 f"the mount {mount!r} of Vault is no key-value engine",
-                hint="secrets that are made anew for each reader are not supported",
+                hint="secrets that are made for each reader are not supported",
             )
         version = 2 if as_mapping(answer.data.get("options")).get("version") == "2" else 1
         self._versions[mount] = version

@@ -48,7 +48,7 @@ class AdminRoot(GuardedAdmin):
     """
     The common part of all bases and mixins.
 
-    Each behaviour is a private class on top of this one, and each public mixin and base is made
+    Each behaviour is a private class on top of this class, and each public mixin and base is made
     of behaviours. No public class is the parent of another, so that they can be combined in any
     order. Being a `ModelAdmin` itself, a mixin also works to the right of one of our bases.
     """

@@ -64,7 +64,7 @@ def _cell(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, (dict, list)):
         value = json.dumps(value, cls=DjangoJSONEncoder)
-    # Python 3.10 writes no NUL into CSV, and most readers refuse a file that has one.
+    # Python 3.10 writes no NUL into CSV, and most readers refuse a file with NUL.
     text = "" if value is None else str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return f"'{text}" if _RUNS.match(text) else text
 

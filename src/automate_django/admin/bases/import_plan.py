@@ -258,7 +258,7 @@ class ImportPlanner:
     def _objection(self, key: tuple[str, ...] | None, found: Any) -> tuple[str, str] | None:
         """Return the column and the reason against changing *found*, or adding it if it is None."""
         if found is None and key is not None and self._by_pk:
-            # The same words for a row of another tenant and one that never was.
+            # The same words for a row of another tenant and a row that never was.
             return self.key[0], _("there is no such row")
         if found is _SEVERAL:
             return ", ".join(self.key), _("several rows have this key")

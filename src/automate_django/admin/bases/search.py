@@ -28,7 +28,7 @@ class Search(AdminRoot):
         }
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
-        """Return ``search_fields``, and the advanced ones with their lookups."""
+        """Return ``search_fields``, and the advanced fields with their lookups."""
         unfit = request.__dict__.get("_automate_unfit_lookups", ())
         lookups = [each for each in self._lookups().values() if each not in unfit]
         return [*super().get_search_fields(request), *lookups]

@@ -142,7 +142,7 @@ class SoftDelete(Audited):
         return bool(getattr(obj, self.deleted_fields(type(obj))[0].attname))
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the rows, without deleted ones unless the list was asked for them."""
+        """Return the rows. Deleted rows are among them only if the list was asked for them."""
         queryset = super().get_queryset(request)
         return queryset if self._shows_deleted(request) else queryset.exclude(self.deleted_q())
 

@@ -302,7 +302,7 @@ class TenantScope(ScopedFields, Audited):
         )
 
     def _tenant_model(self) -> Any:
-        """Return the model of tenants, if rows point to one."""
+        """Return the model of tenants, if rows point to it."""
         if self.tenant_field in ("pk", "id"):
             return self.model
         try:

@@ -116,7 +116,7 @@ class Command(KernelCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Make the checks, print the findings, and fail if one is a failure."""
+        """Make the checks, print the findings, and fail if any is a failure."""
         seconds = duration_input(options["idle_after"], "--idle-after")
         checks: dict[str, Callable[[], list[Finding]]] = {
             "versions": _versions,

@@ -215,7 +215,7 @@ def _give_up_console(logger: logging.Logger) -> None:
 
 
 def _work_with_reloader(make: Callable[[], Worker]) -> None:
-    """Run the worker of *make*; changed code hands running items back and runs anew."""
+    """Run the worker of *make*; when code changes, it hands running items back and starts again."""
     if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true":
         autoreload.run_with_reloader(lambda: _run_until_changed(make()))
     else:
@@ -236,7 +236,7 @@ def _watch_over() -> int:
                 child.terminate()
 
     code = _RELOAD
-    # Around all of them: what comes between two, or is heard late, is for the one that runs then.
+    # Around all children: a signal between two, or heard late, is for the child that runs then.
     with handling_signals(stop):
         while code == _RELOAD:
             with lock:
