@@ -57,7 +57,7 @@ def _id() -> Any:
 
 def _loose_key(to: str, **options: Any) -> Any:
     """Return a foreign key that no database keeps."""
-    loose = {"on_delete": models.DO_NOTHING, "db_constraint": False, "db_index": False}
+    loose: Any = {"on_delete": models.DO_NOTHING, "db_constraint": False, "db_index": False}
     return models.ForeignKey(to=to, **loose, **options)
 
 
