@@ -76,8 +76,7 @@ class Values:
         if _holds_secret(value):
             return self._written(value)
         written = self._dump(self._converted(value))
-        faithful = self._shape.faithful and type(value) is self._annotation
-        if not faithful and self._adapter is not None:
+        if self._adapter is not None:
             self._require_kept(value, written)
         return written
 
@@ -182,8 +181,7 @@ class Results(Values):
                 self._check(value)
             return value
         written = self._dump(self._converted(value, round_trip=self._shape.round_trip))
-        faithful = self._shape.faithful and type(value) is self._annotation
-        if not faithful and self._adapter is not None:
+        if self._adapter is not None:
             self._require_same(value, written)
         return written
 

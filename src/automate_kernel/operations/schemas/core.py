@@ -10,22 +10,9 @@ Node = Mapping[str, Any]
 Problem = tuple[str, str]
 """A thing that is wrong, and a remedy."""
 
-_JSON_KINDS: Mapping[str, str] = {
-    "str": "text", "int": "number", "float": "number", "bool": "bool", "none": "null",
-}  # fmt: skip
 _CLASSES = frozenset({"model", "dataclass"})
 _OBJECTS = frozenset({*_CLASSES, "typed-dict", "dict"})
 _LISTS = frozenset({"list", "tuple", "set", "frozenset", "named-tuple", "deque"})
-_FIELDS = frozenset({"model-field", "dataclass-field", "typed-dict-field", "named-tuple-field"})
-# Their values come back from what is written for them, as long as nobody says how they are.
-_FAITHFUL = frozenset(
-    {
-        *_JSON_KINDS, *_OBJECTS, *_LISTS, *_FIELDS, "any", "date", "datetime", "time", "timedelta",
-        "decimal", "uuid", "bytes", "enum", "literal", "nullable", "default", "definitions",
-        "definition-ref", "model-fields", "dataclass-args", "computed-field", "union",
-        "tagged-union",
-    }
-)  # fmt: skip
 _NO_SCHEMAS = frozenset({"metadata", "config", "default", "expected", "members"})
 _READ_ONCE: Problem = (
     "has an Iterable, which can be read once",
@@ -39,14 +26,13 @@ class Shape:
     """
     Knowledge of the values of a type before there is a value.
 
-    *problem* tells why none comes back, if none does. *plain* is True if JSON's own values come
-    back as they are. *faithful* is True for a class all of whose own instances come back. With
-    *loose* some place takes anything. With *round_trip* pydantic must write no more than it reads.
+    *problem* tells why none comes back, if none does. *plain* is True if a valid value of JSON's
+    own types needs no further look. With *loose* some place takes anything. With *round_trip*
+    pydantic must write no more than it reads.
     """
 
     problem: Problem | None = None
     plain: bool = True
-    faithful: bool = True
     loose: bool = False
     round_trip: bool = False
 
@@ -65,18 +51,16 @@ def unmade_inputs(schema: Any) -> Iterator[tuple[str, str]]:
 def shape_of(schema: Any) -> Shape:
     """Return what pydantic's core *schema* tells of its values."""
     if not isinstance(schema, Mapping):  # it is made at the first use
-        return Shape(plain=False, faithful=False)
+        return Shape(plain=False)
     nodes = list(_every(schema))
     kinds = {node["type"] for node in nodes}
     named = {str(node["ref"]): node for node in nodes if "ref" in node}
-    clear = all(_tells_apart(node, named) for node in nodes if node["type"] == "union")
-    special = any(_is_special(node, schema.get("cls")) for node in nodes)
     return Shape(
         problem=_READ_ONCE
         if "generator" in kinds
         else next(_problems(schema, named, frozenset()), None),
-        plain=clear and "json" not in kinds,
-        faithful=schema["type"] in _CLASSES and clear and not special and kinds <= _FAITHFUL,
+        # Of a union's choices another one may read what was written.
+        plain=kinds.isdisjoint(("json", "union")),
         loose="any" in kinds,
         round_trip="json" in kinds or any(map(_forbids_computed, nodes)),
     )
@@ -93,40 +77,6 @@ def _every(schema: Any) -> Iterator[Node]:
             left += [value for key, value in part.items() if key not in _NO_SCHEMAS]
         elif isinstance(part, (list, tuple)):
             left += part
-
-
-def _is_special(node: Node, top: object) -> bool:
-    """Return True if some values of *node* may be written otherwise than they are read."""
-    cls = node.get("cls") if node["type"] in _CLASSES else None
-    # What a subclass adds is lost inside of another value.
-    derived = cls is not None and cls is not top and bool(cls.__subclasses__())
-    return "serialization" in node or derived or any(True for _ in _unread_fields(node))
-
-
-def _kinds_in_json(node: Node, named: Mapping[str, Node]) -> set[str]:
-    """Return the kinds of JSON as which *node* is written; "any" for those that may be several."""
-    kind = node["type"]
-    if kind in ("default", "nullable"):
-        return {*_kinds_in_json(node["schema"], named), *(["null"] if kind == "nullable" else [])}
-    if kind == "definition-ref":
-        kind = named.get(node["schema_ref"], node)["type"]
-    if kind in _JSON_KINDS:
-        return {_JSON_KINDS[kind]}
-    if kind in _OBJECTS:
-        return {"object"}
-    return {"list"} if kind in _LISTS else {"any"}
-
-
-def _tells_apart(union: Node, named: Mapping[str, Node]) -> bool:
-    """Return True if each choice of *union* is written as another kind of JSON."""
-    seen: set[str] = set()
-    for choice in union["choices"]:
-        kinds = _kinds_in_json(choice[0] if isinstance(choice, tuple) else choice, named)
-        # 1 and 1.0 are two in JSON too.
-        if "any" in kinds or (seen & kinds) - {"number"}:
-            return False
-        seen |= kinds
-    return True
 
 
 def _fields(node: Node) -> Iterator[tuple[str, Node]]:
