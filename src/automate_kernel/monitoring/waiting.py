@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WaitReason", "why_execution_waits", "why_item_waits"]
 
-_MOST_HOLDERS = 5
 _MOST_SHOWN = 5
 
 
@@ -216,7 +215,7 @@ def _of_key(rows: Rows, item: OutboxItem) -> WaitReason:
     if item.concurrency_key is not None:
         key = scoped_key(item.concurrency_key, item.tenant_id)
         slots = rows.select(
-            SLOT, [Where("concurrency_key", "eq", key)], order_by=("id",), limit=_MOST_HOLDERS + 1
+            SLOT, [Where("concurrency_key", "eq", key)], order_by=("id",), limit=_MOST_SHOWN + 1
         )
         holders = _holders(rows, [slot["item_id"] for slot in slots])
         line = [Where("concurrency_key", "eq", key), Where("waiting_for", "eq", "key")]
@@ -261,9 +260,9 @@ def _execution_in(payload: Any) -> str | None:
 def _named(holders: Sequence[Mapping[str, str]]) -> str:
     names = [
         f"the execution {each['execution']}" if "execution" in each else f"the item {each['item']}"
-        for each in holders[:_MOST_HOLDERS]
+        for each in holders[:_MOST_SHOWN]
     ]
-    return ", ".join(names) + (" and others" if len(holders) > _MOST_HOLDERS else "") or "another"
+    return ", ".join(names) + (" and others" if len(holders) > _MOST_SHOWN else "") or "another"
 
 
 def _of_workers(kernel: Kernel, item: OutboxItem) -> Iterator[WaitReason]:

@@ -26,8 +26,7 @@ from automate_kernel.storage.tables import BUDGET, EXECUTION
 __all__ = ["BudgetAccount", "Budgets", "Reservation", "SpendingLimit"]
 
 _KEPT_SECONDS = 30 * 86_400.0
-_MOST_PURGED = 1_000
-_MOST_FOUND = 1_000
+_MOST_ROWS = 1_000
 CALL_RATE = "calls to a service"
 """The name of rows in the budgets' table that are no budget, but the rate of calls to a service."""
 _DEAD = "; what a process has reserved that died since is not given back, for it may be paid"
@@ -132,7 +131,7 @@ class Budgets:
             asked = {"name": name, "execution_id": root, "tenant_id": tenant_id}
             where = [Where(key, "eq", value) for key, value in asked.items() if value is not None]
             where.append(Where("name", "ne", CALL_RATE))
-            found = rows.select(BUDGET, where, order_by=("-created_at", "id"), limit=_MOST_FOUND)
+            found = rows.select(BUDGET, where, order_by=("-created_at", "id"), limit=_MOST_ROWS)
             now = rows.now()
         return [_account_of(row, now) for row in found]
 
@@ -283,7 +282,7 @@ def make_room(storage: Storage) -> None:
 def _purge(rows: Rows) -> None:
     ended = [Where("ends_at", "lt", Now(-_KEPT_SECONDS))]
     found = rows.select(
-        BUDGET, ended, order_by=("ends_at",), limit=_MOST_PURGED, lock=True, skip_locked=True,
+        BUDGET, ended, order_by=("ends_at",), limit=_MOST_ROWS, lock=True, skip_locked=True,
         columns=("id",),
     )  # fmt: skip
     rows.delete(BUDGET, [Where("id", "in", sorted(row["id"] for row in found))])

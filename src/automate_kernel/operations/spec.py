@@ -50,7 +50,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FLAGS = ("idempotent", "read_only", "destructive", "transactional")
 _LONGEST_NAME = 200
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
+NAME_PATTERN = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_./-]{{0,{_LONGEST_NAME - 1}}}")
 
 
 @dataclass(frozen=True, slots=True)

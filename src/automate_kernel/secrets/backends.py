@@ -15,6 +15,7 @@ from automate_kernel.base.errors import (
     SecretNotFoundError,
     SecretUnavailableError,
 )
+from automate_kernel.secrets.handles import LONGEST_SECRET
 
 
 class SecretsBackend(ABC):
@@ -62,7 +63,6 @@ class SecretsBackend(ABC):
 
 _NOT_IN_VARIABLE = re.compile(r"[^A-Za-z0-9_]")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
-_MAX_FILE_BYTES = 65_536
 
 
 class EnvSecretsBackend(SecretsBackend):
@@ -160,7 +160,7 @@ class FileSecretsBackend(SecretsBackend):
                     hint="Docker makes a folder where the file to mount is missing",
                 )
             with path.open("rb") as file:
-                content = file.read(_MAX_FILE_BYTES + 1)
+                content = file.read(LONGEST_SECRET + 1)
         except FileNotFoundError:
             if not os.path.lexists(root / key):
                 raise SecretNotFoundError(key) from None
@@ -184,8 +184,8 @@ def is_file_name(key: str) -> bool:
 
 
 def _text(key: str, content: bytes) -> str:
-    if len(content) > _MAX_FILE_BYTES:
-        raise SecretError(f"the file of secret {key!r} is larger than {_MAX_FILE_BYTES} bytes")
+    if len(content) > LONGEST_SECRET:
+        raise SecretError(f"the file of secret {key!r} is larger than {LONGEST_SECRET} bytes")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:

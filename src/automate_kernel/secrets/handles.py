@@ -8,6 +8,8 @@ from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
 from automate_kernel.base.errors import SecretError
 
 _MAX_KEY_LENGTH = 512
+LONGEST_SECRET = 65_536
+"""The most characters of a secret, and the most bytes of a file that holds one."""
 MOST_REVEALED = 4_000_000
 """The most characters of secrets in one input, each counted as often as it stands there."""
 

@@ -13,7 +13,8 @@ from automate_kernel.secrets.handles import SecretRef
 
 Strength = Literal["none", "weak", "strong"]
 
-_SHORTEST_ANYWHERE = 4
+SHORTEST_ANYWHERE = 4
+"""The fewest characters of a secret that is taken out wherever it stands."""
 _SHORTEST_PLAIN = 8
 # What JSON, YAML and forms are made of.
 _EVERYWHERE = {
@@ -39,7 +40,7 @@ def strength_of(value: str) -> Strength:
     word = text.casefold()
     if len(text) < 2 or word in _EVERYWHERE:
         return "none"
-    if len(text) < _SHORTEST_ANYWHERE or word in _COMMON or _DATE.fullmatch(text):
+    if len(text) < SHORTEST_ANYWHERE or word in _COMMON or _DATE.fullmatch(text):
         return "weak"
     if len(text) < _SHORTEST_PLAIN and text.isalpha():
         return "weak"

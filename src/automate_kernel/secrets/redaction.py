@@ -21,7 +21,7 @@ from urllib.parse import quote
 from automate_kernel.base.errors import PayloadError, describe_error, printed
 from automate_kernel.base.forks import new_lock
 from automate_kernel.secrets.encodings import readings
-from automate_kernel.secrets.masking import hide_named, hide_shapes, strength_of
+from automate_kernel.secrets.masking import SHORTEST_ANYWHERE, hide_named, hide_shapes, strength_of
 
 _LONG = 4096
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
@@ -99,7 +99,6 @@ _PART = 12
 _PROBE = 6
 # A part of 12 holds 7 probes, so looking at every 7th place of a text misses no part.
 _STRIDE = _PART - _PROBE + 1
-_SHORTEST_ANYWHERE = 4
 _MARKS = ("[secret]", "[redacted]", "[hidden]", "***", "___", "")
 
 _DEEPEST = 1000
@@ -184,7 +183,7 @@ class Redactor:
         if len(form) >= _PART:
             self._parts.update(form[i : i + _PART] for i in range(len(form) - _PART + 1))
             self._probes.update(form[i : i + _PROBE] for i in range(len(form) - _PROBE + 1))
-        elif len(form) >= _SHORTEST_ANYWHERE:
+        elif len(form) >= SHORTEST_ANYWHERE:
             # Longest first, since an alternation takes the first that fits.
             self._short = tuple(sorted({*self._short, form}, key=len, reverse=True))
             self._pattern = _pattern(map(re.escape, self._short))
@@ -298,7 +297,7 @@ class Redactor:
 
     def _found(self, text: str, weak: bool = True) -> list[tuple[int, int]]:
         spans = self._found_in(text, weak)
-        if self._strong and len(text) >= _SHORTEST_ANYWHERE:
+        if self._strong and len(text) >= SHORTEST_ANYWHERE:
             for reading in readings(text):
                 found = self._found_in(reading.text, weak=False)
                 spans += [reading.place(*span) for span in found]

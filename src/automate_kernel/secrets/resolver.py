@@ -19,7 +19,7 @@ from automate_kernel.base.errors import (
 )
 from automate_kernel.base.tally import Tally
 from automate_kernel.secrets.backends import SecretsBackend
-from automate_kernel.secrets.handles import check_key
+from automate_kernel.secrets.handles import LONGEST_SECRET, check_key
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import strength_of, weakness_of
 from automate_kernel.secrets.redaction import Redactor
@@ -27,8 +27,6 @@ from automate_kernel.secrets.tracebacks import mark
 from automate_kernel.secrets.writable import WritableSecretsBackend
 
 logger: logging.Logger = get_logger(__name__)
-
-_MAX_LENGTH = 65_536
 
 # The values of a `session`, by resolver and key. A context variable, so that a session
 # belongs to one thread or one task, and follows an action into the thread that runs it.
@@ -222,8 +220,10 @@ class SecretResolver:
             raise SecretError(f"backend {backend} gave {found} for secret {key!r}", hint=hint)
         if not value:
             raise SecretError(f"secret {key!r} is empty in backend {backend}")
-        if len(value) > _MAX_LENGTH:
-            message = f"secret {key!r} in backend {backend} is longer than {_MAX_LENGTH} characters"
+        if len(value) > LONGEST_SECRET:
+            message = (
+                f"secret {key!r} in backend {backend} is longer than {LONGEST_SECRET} characters"
+            )
             raise SecretError(message, hint="keep documents elsewhere, and their key here")
         strength = strength_of(value)
         if strength == "none":

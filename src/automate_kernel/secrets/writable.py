@@ -21,9 +21,9 @@ from automate_kernel.secrets.backends import (
     SecretsBackend,
     is_file_name,
 )
+from automate_kernel.secrets.handles import LONGEST_SECRET
 
 _LOCK_SECONDS, _LOOK_SECONDS = 60.0, 0.05
-_MAX_BYTES = 65_536
 
 
 class WritableSecretsBackend(SecretsBackend):
@@ -68,10 +68,10 @@ class WritableFileSecretsBackend(FileSecretsBackend, WritableSecretsBackend):
     def set_secret(self, key: str, value: str) -> None:
         """Write a new file, and then put it in the place of the old file."""
         content = value.encode()
-        if not value or len(content) > _MAX_BYTES or value != value.rstrip("\r\n"):
+        if not value or len(content) > LONGEST_SECRET or value != value.rstrip("\r\n"):
             raise SecretError(
                 f"the value of secret {key!r} can't be kept in a file",
-                hint=f"it has 1 to {_MAX_BYTES} bytes and no line break at its end",
+                hint=f"it has 1 to {LONGEST_SECRET} bytes and no line break at its end",
             )
         with _worded(key):
             path = self._path(key)

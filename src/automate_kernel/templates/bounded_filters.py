@@ -36,7 +36,6 @@ from automate_kernel.templates.syntax import COUNTED
 from automate_kernel.templates.values import stripped, text_of, unfit
 
 _LARGE = 1000
-_TEXT_OF_A_STEP = 1000
 _MAX_PARTS = 32
 # Errors in these packages' filters come from their arguments: nobody can mend the code.
 _GIVEN = frozenset({"automate_kernel", "jinja2", "markupsafe", "builtins"})
@@ -267,7 +266,7 @@ def _keys(context: RenderContext, items: Iterable[Any], getter: Callable[[Any], 
         if isinstance(key, str):
             # Making it from a long text, perhaps by folding the case, takes as long as many short
             # keys.
-            context.budget.spend(len(key) // _TEXT_OF_A_STEP)
+            context.budget.spend(len(key) // _LARGE)
         keys.append(key)
     return keys
 

@@ -30,12 +30,16 @@ from automate_kernel.templates.limits import (
     searched,
     stripping,
 )
-from automate_kernel.templates.values import plain_of, text_of
+from automate_kernel.templates.values import (
+    MAX_WIDTH,
+    check_pattern,
+    check_widths,
+    plain_of,
+    text_of,
+)
 
-_MAX_WIDTH = 200
 _MAX_PRECISION = 30
 _MAX_JSON_INDENT = 8
-_MAX_DIGITS = 3
 _FORMAT = re.compile(
     r"%[-#0 +]*(?P<width>\*|\d*)(?:\.(?P<precision>\*|\d*))?(?P<kind>.|$)", re.DOTALL
 )
@@ -138,8 +142,7 @@ def to_datetime(value: str | float | datetime) -> datetime:
 
 def format_datetime(value: str | float | datetime, pattern: str = "%Y-%m-%d %H:%M") -> str:
     """Write a time by a pattern of ``strftime``."""
-    if len(pattern) > _MAX_WIDTH:
-        raise TemplateError(f"a pattern has at most {_MAX_WIDTH} characters")
+    check_pattern(pattern)
     return to_datetime(value).strftime(pattern)
 
 
@@ -175,12 +178,10 @@ def format_text(budget: Budget, value: str, *args: Any) -> str:
     """Format as printf does: ``{{ "%.2f"|format(total) }}``."""
     text = _text(value)
     for match in _FORMAT.finditer(text):
-        numbers = (match["width"] or "0", match["precision"] or "0")
-        if any(len(n) > _MAX_DIGITS or n == "*" or int(n) > _MAX_WIDTH for n in numbers):
-            raise TemplateError(f"a width or precision is a number up to {_MAX_WIDTH}")
+        check_widths((match["width"] or "0", match["precision"] or "0"))
         if match["kind"] == "(":
             raise TemplateError("it takes values by position only")
-    budget.allow(len(text) + sum(_MAX_WIDTH + budget.size(arg) for arg in args))
+    budget.allow(len(text) + sum(MAX_WIDTH + budget.size(arg) for arg in args))
     values = tuple(arg if isinstance(arg, _NUMBERS) else text_of(budget, arg) for arg in args)
     for number in values:
         if isinstance(number, int):
@@ -201,8 +202,8 @@ def replace(budget: Budget, value: Any, old: str, new: str, count: int | None = 
 
 def indent(budget: Budget, value: str, width: int = 4, first: bool = False) -> str:
     """Put *width* spaces before each line but the first, empty lines excepted."""
-    if not 0 <= width <= _MAX_WIDTH:
-        raise TemplateError(f"a width is from 0 to {_MAX_WIDTH}")
+    if not 0 <= width <= MAX_WIDTH:
+        raise TemplateError(f"a width is from 0 to {MAX_WIDTH}")
     lines = _text(value).splitlines(keepends=True)
     budget.allow(len(value) + len(lines) * width)
     space = " " * width

@@ -107,7 +107,7 @@ def unfit(value: Any) -> TemplateError:
     return TemplateError(f"it gives {type_name(value)}, which is not JSON", hint=hint)
 
 
-_MAX_WIDTH = 200
+MAX_WIDTH = 200
 _FEW = 32
 _MANY = 10_000
 _PLAIN = (int, float, type(None))
@@ -223,14 +223,25 @@ def _check_spec(value: Any, spec: str) -> None:
     if "{" in spec:
         raise TemplateError("a format's width can't be a field")
     if isinstance(value, (datetime, date, time)):
-        if len(spec) > _MAX_WIDTH:
-            raise TemplateError(f"a pattern has at most {_MAX_WIDTH} characters")
-    elif any(len(n) > 3 or int(n) > _MAX_WIDTH for n in _NUMBERS.findall(spec)):
-        raise TemplateError(f"a width or precision is a number up to {_MAX_WIDTH}")
+        check_pattern(spec)
+    else:
+        check_widths(_NUMBERS.findall(spec))
     if isinstance(value, int):
         allow_digits(value)
     if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) > 4300:
         raise TemplateError("it gives a number of over 4,300 digits")
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse a *pattern* of ``strftime`` that is too long."""
+    if len(pattern) > MAX_WIDTH:
+        raise TemplateError(f"a pattern has at most {MAX_WIDTH} characters")
+
+
+def check_widths(numbers: Iterable[str]) -> None:
+    """Refuse widths and precisions of a format that are too large, or no numbers."""
+    if any(len(n) > 3 or not n.isdecimal() or int(n) > MAX_WIDTH for n in numbers):
+        raise TemplateError(f"a width or precision is a number up to {MAX_WIDTH}")
 
 
 def rfind(text: str, part: str, start: int | None = None, end: int | None = None) -> int:
