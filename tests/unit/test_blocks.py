@@ -16,7 +16,7 @@ from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_te
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.decide.activation import Activation
 from automate_kernel.workflows.decide.advance import advance
-from automate_kernel.workflows.decide.turn import CallOutcome
+from automate_kernel.workflows.decide.turn import CallOutcome, Turn
 from automate_kernel.workflows.decide.program import WorkflowProgram, step_input
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
@@ -450,78 +450,51 @@ def _program(*steps: dict[str, Any]) -> WorkflowProgram:
     return WorkflowProgram(Workflow.model_validate(definition), ENGINE, context)
 
 
-def _execution(steps: Any = ()) -> Execution:
+def _flow(program: WorkflowProgram, saved: Any = ()) -> Any:
+    """Return the turns of an execution of which some runs are saved."""
     event = Event(id="v", name="w", payload=["red"])
-    return Execution(id="e", name="w", definition_id="d", event=event, steps=list(steps))
+    execution = Execution(id="e", name="w", definition_id="d", event=event, steps=list(saved))
+    now = datetime.now(timezone.utc)
+    return advance(program, Activation(execution=execution, waits={}, now=now))
+
+
+def _after_a_crash(program: WorkflowProgram, step_id: str, **ended: Any) -> tuple[Turn, Any]:
+    """Return the first turn after a crash, before which one call had ended, and what it saved."""
+    flow = _flow(program)
+    (call,) = (each for each in next(flow).calls if each.run.step_id == step_id)
+    saved = copy.deepcopy(flow.send(([CallOutcome(call, **ended)], 0.0)).saves)
+    return next(_flow(program, saved)), saved
 
 
 def test_what_failed_inside_before_a_crash_fails_the_block_after_it() -> None:
     """Saved while the call beside it went on, which the crash has cut off."""
     block = {"id": "b", "steps": [note("x", "x"), note("y", "y", needs=[]),
                                   note("z", "z", needs=["y"])]}  # fmt: skip
-    flow = advance(
-        _program(block),
-        Activation(execution=_execution(), waits={}, now=datetime.now(timezone.utc)),
-    )
-    turn = next(flow)
-    failing = next(call for call in turn.calls if call.run.step_id == "b.y")
     error = AutomateError(ErrorCodes.INTERNAL, "no")
-    saved = copy.deepcopy(flow.send(([CallOutcome(failing, error=error)], 0.0)).saves)
+    turn, saved = _after_a_crash(_program(block), "b.y", error=error)
     assert {run.key for run in saved} == {("b", -1), ("b.y", -1)}
-    turn = next(
-        advance(
-            _program(block),
-            Activation(execution=_execution(saved), waits={}, now=datetime.now(timezone.utc)),
-        )
-    )
     assert turn.end is FAILED and not turn.calls
 
 
-def test_a_condition_that_held_holds_after_a_crash() -> None:
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"if": "{{ steps.a is not defined }}", "steps": [note("x", "x"), note("y", "y")]},
+        {"switch": "{{ steps.a is not defined }}", "default": [note("q", "q")],
+         "cases": {"true": [note("x", "x"), note("y", "y")]}},
+    ],
+    ids=["condition", "switch"],
+)  # fmt: skip
+def test_what_was_decided_holds_after_a_crash(block: dict[str, Any]) -> None:
     """It was decided before the step beside it ended."""
-    block = {"id": "b", "needs": [], "if": "{{ steps.a is not defined }}",
-             "steps": [note("x", "x"), note("y", "y")]}  # fmt: skip
-    program = _program(note("a", "a"), block)
-    flow = advance(
-        program, Activation(execution=_execution(), waits={}, now=datetime.now(timezone.utc))
-    )
-    turn = next(flow)
-    a = next(call for call in turn.calls if call.run.step_id == "a")
-    saved = copy.deepcopy(flow.send(([CallOutcome(a, output=1)], 0.0)).saves)
-    turn = next(
-        advance(
-            program,
-            Activation(execution=_execution(saved), waits={}, now=datetime.now(timezone.utc)),
-        )
-    )
-    assert [call.run.step_id for call in turn.calls] == ["b.x"]
-
-
-def test_a_switch_keeps_its_choice_after_a_crash() -> None:
-    cases = {"true": [note("x", "x"), note("y", "y")]}
-    switch = {"id": "b", "needs": [], "switch": "{{ steps.a is not defined }}", "cases": cases,
-              "default": [note("q", "q")]}  # fmt: skip
-    program = _program(note("a", "a"), switch)
-    flow = advance(
-        program, Activation(execution=_execution(), waits={}, now=datetime.now(timezone.utc))
-    )
-    a = next(call for call in next(flow).calls if call.run.step_id == "a")
-    saved = copy.deepcopy(flow.send(([CallOutcome(a, output=1)], 0.0)).saves)
-    turn = next(
-        advance(
-            program,
-            Activation(execution=_execution(saved), waits={}, now=datetime.now(timezone.utc)),
-        )
-    )
+    program = _program(note("a", "a"), {"id": "b", "needs": [], **block})
+    turn, _ = _after_a_crash(program, "a", output=1)
     assert [call.run.step_id for call in turn.calls] == ["b.x"]
 
 
 def test_a_flat_workflow_saves_no_more_than_before() -> None:
     """A block's own row comes with the rows of its steps: it costs no turn of its own."""
-    flow = advance(
-        _program({"id": "b", "steps": [note("x", "x")]}),
-        Activation(execution=_execution(), waits={}, now=datetime.now(timezone.utc)),
-    )
+    flow = _flow(_program({"id": "b", "steps": [note("x", "x")]}))
     turn = next(flow)
     assert not turn.saves and len(turn.calls) == 1
     turn = flow.send(([CallOutcome(turn.calls[0], output=1)], 0.0))
