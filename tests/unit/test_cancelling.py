@@ -21,6 +21,7 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import DEFINITION
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus
+from defined import see
 
 
 @pytest.fixture
@@ -200,8 +201,7 @@ def test_a_running_execution_stops_after_its_step(by: str) -> None:
 
     with kernel_with(("a.first", first), ("a.second", lambda: calls.append("second"))) as kernel:
         execution_id = kernel.start("w")
-        execution = kernel.executions.get(execution_id)
-        assert execution is not None
+        execution = see(kernel, execution_id)
         item_id = str(execution.item_id)
         with working(kernel.worker(poll_seconds=0.05)) as worker:
             begun.pass_()
@@ -213,8 +213,7 @@ def test_a_running_execution_stops_after_its_step(by: str) -> None:
             go.set()
             until(lambda: kernel.executions.get(execution_id).status.finished)  # type: ignore[union-attr]
             until(lambda: not kernel.outbox.find(status="RUNNING"))
-        ended = kernel.executions.get(execution_id)
-        assert ended is not None
+        ended = see(kernel, execution_id)
         assert ended.status is ExecutionStatus.CANCELLED
         assert calls == ["first"]
 
@@ -236,15 +235,13 @@ def test_requeueing_a_failed_wake_up_resumes_its_execution() -> None:
         # As if its worker had died of it too often.
         resumed = kernel.executions.resume(execution.id)
         assert resumed
-        waiting = kernel.executions.get(execution.id)
-        assert waiting is not None
+        waiting = see(kernel, execution.id)
         (item,) = kernel.outbox.claim_batch("worker", kinds=["automate.advance"])
         kernel.outbox.mark_failed(item.id, "worker", "LEASE_EXPIRED", "its workers died")
         assert kernel.executions.get(execution.id).status is ExecutionStatus.FAILED  # type: ignore[union-attr]
         assert kernel.outbox.requeue([item.id]) == 1
         kernel.run_until_idle()
-        ended = kernel.executions.get(execution.id)
-        assert ended is not None
+        ended = see(kernel, execution.id)
         assert (ended.status, ended.item_id) == (ExecutionStatus.COMPLETED, item.id)
         assert calls == ["first", "second", "second"]
 
@@ -259,8 +256,7 @@ def test_requeueing_the_wake_up_of_before_does_nothing() -> None:
         assert kernel.outbox.requeue([item.id]) == 0
         assert kernel.outbox.requeue_matching(status="FAILED") == 0
         kernel.run_until_idle()
-        ended = kernel.executions.get(execution_id)
-        assert ended is not None
+        ended = see(kernel, execution_id)
         assert ended.status is ExecutionStatus.COMPLETED
 
 
@@ -340,7 +336,6 @@ def test_who_can_t_read_a_definition_leaves_the_clean_up_to_those_who_can(cleans
     old.run_until_idle()  # which hands it on
     clock.advance(3600)
     new.run_until_idle()
-    execution = new.executions.get(one)
-    assert execution is not None
+    execution = see(new, one)
     assert execution.status is ExecutionStatus.CANCELLED
     assert calls == ["tidy"] * cleans_up

@@ -22,6 +22,7 @@ from automate_kernel.workflows.decide.record import CallPlace, Record
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 from hypothesis import given
 from hypothesis import strategies as st
+from defined import see
 
 calls: list[str] = []
 broken: set[str] = set()
@@ -79,8 +80,7 @@ def deployed(
 def resumed(kernel: Kernel, execution: Execution, step_id: str | None = None) -> Execution:
     assert kernel.executions.resume(execution.id, step_id=step_id)
     kernel.run_until_idle()
-    found = kernel.executions.get(execution.id)
-    assert found is not None
+    found = see(kernel, execution.id)
     return found
 
 
@@ -88,8 +88,7 @@ def taken_up(kernel: Kernel, execution: Execution) -> Execution:
     """Let the worker of *kernel* have an execution that waits."""
     assert kernel.outbox.recall([execution.item_id or ""]) == 1
     kernel.run_until_idle()
-    found = kernel.executions.get(execution.id)
-    assert found is not None
+    found = see(kernel, execution.id)
     return found
 
 
@@ -214,8 +213,7 @@ def answer(kernel: Kernel, execution_id: str, name: str, signals: bool) -> Execu
     else:
         kernel.emit(name)
     kernel.run_until_idle()
-    found = kernel.executions.get(execution_id)
-    assert found is not None
+    found = see(kernel, execution_id)
     return found
 
 
@@ -356,8 +354,7 @@ def test_beside_kernels_that_are_closed_nobody_is_handed_changed_code(
     second = deployed(storage, after)
     second.signal(execution_id, "go")
     second.run_until_idle()
-    found = second.executions.get(execution_id)
-    assert found is not None
+    found = see(second, execution_id)
     assert found.status is (ExecutionStatus.FAILED if closed else ExecutionStatus.RUNNING)
 
 
@@ -500,8 +497,7 @@ def test_a_copy_keeps_a_failure_that_was_dealt_with(storage: MemoryStorage) -> N
     calls.clear()
     copy = kernel.executions.fork(execution.id, "b")
     kernel.run_until_idle()
-    found = kernel.executions.get(copy)
-    assert found is not None
+    found = see(kernel, copy)
     assert (found.output, calls) == (["c", "b"], ["b"])
 
 

@@ -19,6 +19,7 @@ from automate_kernel.workflows.decide.turn import CallOutcome
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 from automate_kernel.workflows.decide.program import step_input
 from automate_kernel.workflows.definition.model import Workflow
+from defined import see
 
 
 @pytest.fixture
@@ -35,8 +36,7 @@ def run(kernel: Kernel, *steps: dict[str, Any], payload: Any = None, **options: 
 
 def again(kernel: Kernel, execution: Execution) -> Execution:
     kernel.run_until_idle()
-    found = kernel.executions.get(execution.id)
-    assert found is not None
+    found = see(kernel, execution.id)
     return found
 
 
@@ -176,8 +176,7 @@ def test_an_execution_goes_on_from_a_chosen_step(kernel: Kernel) -> None:
     made.clear()
     assert not kernel.executions.resume(execution.id)
     assert kernel.executions.resume(execution.id, step_id="b")
-    waiting = kernel.executions.get(execution.id)
-    assert waiting is not None
+    waiting = see(kernel, execution.id)
     assert (waiting.status, waiting.completed_at) == (ExecutionStatus.PENDING, None)
     assert again(kernel, execution).status is ExecutionStatus.COMPLETED
     assert made == ["b", "d"]

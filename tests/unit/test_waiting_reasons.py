@@ -17,6 +17,7 @@ from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_testing import FakeClock
 from automate_kernel.worker.statistics import ActivityLog
+from defined import see
 
 MANUAL = {"type": "manual"}
 
@@ -40,8 +41,7 @@ def started(kernel: Kernel, *steps: dict[str, Any], **fields: Any) -> str:
 
 
 def reasons(kernel: Kernel, execution_id: str) -> dict[str, WaitReason]:
-    execution = kernel.executions.get(execution_id)
-    assert execution is not None
+    execution = see(kernel, execution_id)
     return {each.code: each for each in why_execution_waits(kernel, execution)}
 
 
@@ -91,11 +91,9 @@ def test_a_few_steps_that_wait_for_their_time_stand_for_all(kernel: Kernel) -> N
     for number, shown in ((2, 2), (5, 5), (7, 5)):
         rests = [{"id": f"s{n}", "needs": [], "sleep": "2h"} for n in range(number)]
         kernel.add_workflow({"name": f"w{number}", "trigger": MANUAL, "steps": rests})
-        execution = kernel.executions.get(kernel.start(f"w{number}"))
-        assert execution is not None
+        execution = see(kernel, kernel.start(f"w{number}"))
         kernel.run_until_idle()
-        execution = kernel.executions.get(execution.id)
-        assert execution is not None
+        execution = see(kernel, execution.id)
         found = why_execution_waits(kernel, execution)
         assert [each.code for each in found] == ["time"] * shown
         assert len({each.details["step"] for each in found}) == shown
@@ -107,8 +105,7 @@ def test_a_step_whose_sub_workflow_goes_on_has_not_failed(kernel: Kernel) -> Non
     kernel.add_workflow(child)
     parent = started(kernel, {"id": "sub", "workflow": "child"})
     assert kernel.executions.resume(parent)
-    execution = kernel.executions.get(parent)
-    assert execution is not None
+    execution = see(kernel, parent)
     assert [(run.step_id, run.error) for run in execution.steps] == [("sub", None)]
     assert "retry" not in reasons(kernel, parent)
 
