@@ -66,18 +66,6 @@ def test_it_fires_when_it_is_due(open_kernel: Open, clock: FakeClock) -> None:
     assert event.occurred_at == "2026-01-01T00:10:00+00:00"
 
 
-def test_two_kernels_fire_it_once(open_kernel: Open, clock: FakeClock) -> None:
-    """Of all that see it due, one fires it."""
-    kernels = [open_kernel(every="10m") for _ in range(2)]
-    for kernel in kernels:
-        kernel._ticker.tick()
-    for _ in range(5):
-        clock.advance(600)
-        assert sum(kernel._ticker.tick() for kernel in kernels) == 1
-        kernels.reverse()
-    assert len(fired(kernels[0])) == 5
-
-
 def test_kernels_that_look_at_the_same_moment(open_kernel: Open, clock: FakeClock) -> None:
     """Four that tick at once fire each time once between them."""
     kernels = [open_kernel(every="10m") for _ in range(4)]
@@ -99,21 +87,6 @@ def test_kernels_that_look_at_the_same_moment(open_kernel: Open, clock: FakeCloc
             thread.join(20)
         assert (len(counts), sum(counts)) == (4, 1)
     assert len(fired(kernels[0])) == 3
-
-
-@pytest.mark.parametrize(("catch_up", "count"), [(False, 1), (True, 6)])
-def test_after_a_long_silence(
-    open_kernel: Open, clock: FakeClock, catch_up: bool, count: int
-) -> None:
-    """Fires that nobody made are made up for only if the schedule says so, and then all."""
-    kernel = open_kernel(every="10m", catch_up=catch_up)
-    kernel._ticker.tick()
-    clock.advance(3600)
-    assert kernel._ticker.tick() == count
-    assert kernel._ticker.tick() == 0
-    assert len(set(fired(kernel))) == count
-    clock.advance(600)
-    assert kernel._ticker.tick() == 1
 
 
 def test_more_missed_times_than_one_look_fires(open_kernel: Open, clock: FakeClock) -> None:
