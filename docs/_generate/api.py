@@ -113,6 +113,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.monitoring.waiting",
         ),
     ),
+    "pages": ("Operators' pages", ("automate_pages",)),
     "sqlalchemy": ("SQLAlchemy", ("automate_sqlalchemy",)),
     "django": (
         "Django",

@@ -348,9 +348,9 @@ def test_room_that_comes_right_after_it_was_looked_for_is_noticed(
     def work() -> None:
         made.append(1)
 
-    def waiting(worker: Worker, seconds: float) -> float:
+    def waiting(worker: Worker, seconds: float) -> None:
         idle.set()
-        return wait(worker, seconds)
+        wait(worker, seconds)
 
     wait = Worker._wait_for_work
     monkeypatch.setattr(Worker, "_wait_for_work", waiting)

@@ -1,0 +1,198 @@
+"""The pages as an ASGI application: for Starlette, FastAPI, Litestar, and any other host."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from anyio import CapacityLimiter, to_thread
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from automate_kernel.base.errors import ConfigError
+from automate_kernel.kernel import Kernel
+from automate_pages.exchange import OrderAnswer, PageRequest
+from automate_pages.site import Site
+from automate_pages.users import User
+
+Auth = Callable[[Request], "User | Awaitable[User | None] | None"]
+"""The host's own log-in: the user of a request, or None for nobody."""
+
+_MOST_BODY = 1_000_000
+_THREADS = 8
+_CSRF, _NOTICE = "automate_csrf", "automate_notice"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
+    " img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none';"
+    " base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Vary": "Cookie, X-Automate-Part",
+}  # fmt: skip
+
+
+def pages(
+    kernel: Kernel,
+    *,
+    auth: Auth,
+    title: str = "automate",
+    origins: Sequence[str] = (),
+    log_in: str | None = None,
+) -> Starlette:
+    """
+    Return the operators' pages of *kernel*, to be mounted anywhere in the application.
+
+    *auth* says who asks: ``lambda request: User("ada", ["operator"], tenant=None)``. Who is nobody
+    is sent to the address *log_in*, or gets status 401. An order is taken only from the pages' own
+    origin: that of the request, or one of *origins*, such as ``https://ops.example.com`` behind a
+    proxy that ends TLS. The kernel stays the caller's to close.
+    """
+    if not callable(auth):
+        raise ConfigError(
+            "the pages need auth, a function that says who asks",
+            hint='pages(kernel, auth=lambda request: User("ada", ["viewer"], tenant=None))',
+        )
+    host = _Shell(Site(kernel, title), auth, frozenset(origins), log_in)
+    methods = ["GET", "POST"]
+    return Starlette(
+        routes=[
+            Mount("/static", StaticFiles(packages=[("automate_pages", "static")])),
+            Route("/{path:path}", host.answer, methods=methods),
+        ]
+    )
+
+
+class _Shell:
+    """Answers requests: who asks, and whether the order is theirs; the rest is the site's."""
+
+    def __init__(self, site: Site, auth: Auth, origins: frozenset[str], log_in: str | None) -> None:
+        self._site, self._auth, self._origins, self._log_in = site, auth, origins, log_in
+        # Fewer than a pool has connections: Starlette's own 40 threads would wait for each other.
+        self._threads = CapacityLimiter(_THREADS)
+
+    async def answer(self, request: Request) -> Response:
+        user = self._auth(request)
+        if user is not None and not isinstance(user, User):
+            user = await user
+        if user is None:
+            if self._log_in is not None and request.method == "GET":
+                back = quote(request.url.path, safe="/")
+                return RedirectResponse(f"{self._log_in}?next={back}", 303)
+            return PlainTextResponse("Log in first.", 401, headers=_HEADERS)
+        form: dict[str, str] = {}
+        if request.method == "POST":
+            problem = self._foreign(request)
+            if problem is None:
+                form, problem = await self._form(request)
+            if problem is not None:
+                return PlainTextResponse(problem, 403, headers=_HEADERS)
+        asked = PageRequest(
+            self._site.kernel,
+            user,
+            request.path_params["path"],
+            base=request.scope.get("root_path", "").rstrip("/"),
+            method="POST" if request.method == "POST" else "GET",
+            query=dict(request.query_params),
+            form=form,
+            part=request.headers.get("x-automate-part") == "1",
+        )
+        work = partial(self._respond, request, asked)
+        return await to_thread.run_sync(work, limiter=self._threads)
+
+    def _respond(self, request: Request, asked: PageRequest) -> Response:
+        found = self._site.answer(asked)
+        if isinstance(found, OrderAnswer):
+            moved = RedirectResponse(found.url, 303, headers=_HEADERS)
+            if found.notice:
+                text = quote(json.dumps([found.notice, found.tone]))
+                self._keep(request, moved, _NOTICE, text, max_age=60)
+            return moved
+        csrf = request.cookies.get(_CSRF) or secrets.token_urlsafe(32)
+        notice = None if asked.part else _notice(request)
+        body = self._site.render(asked, found, csrf=csrf, notice=notice)
+        response = HTMLResponse(body, found.status, headers=_HEADERS)
+        if asked.part:
+            response.headers["X-Automate-Part"] = "live" if found.live else "ended"
+            return response
+        self._keep(request, response, _CSRF, csrf)
+        if notice is not None:
+            response.delete_cookie(_NOTICE, path=_path(request))
+        return response
+
+    def _keep(
+        self, request: Request, response: Response, name: str, value: str, **options: Any
+    ) -> None:
+        response.set_cookie(
+            name, value, path=_path(request), secure=request.url.scheme == "https", httponly=True,
+            samesite="strict", **options,
+        )  # fmt: skip
+
+    def _foreign(self, request: Request) -> str | None:
+        """Return why an order isn't from these pages; None if its browser says that it is."""
+        origin = request.headers.get("origin")
+        if origin is None:
+            return None  # then the token in the form decides alone
+        own = f"{request.url.scheme}://{request.headers.get('host', '')}"
+        if origin == own or origin in self._origins:
+            return None
+        return (
+            f"This order came from {origin}. Give that origin to pages(origins=[…]) if it is yours."
+        )
+
+    async def _form(self, request: Request) -> tuple[dict[str, str], str | None]:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        if kind != "application/x-www-form-urlencoded":
+            return {}, "Send a form."
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_BODY:
+                return {}, "The form is too large."
+        form = dict(
+            parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=500)
+        )
+        sent, kept = form.pop("csrf", ""), request.cookies.get(_CSRF, "")
+        if not kept or not hmac.compare_digest(sent.encode(), kept.encode()):
+            return {}, "The form is too old. Go back, reload the page, and send it again."
+        return form, None
+
+
+def _path(request: Request) -> str:
+    return request.scope.get("root_path", "") or "/"
+
+
+def _notice(request: Request) -> dict[str, str] | None:
+    text = request.cookies.get(_NOTICE)
+    if not text:
+        return None
+    try:
+        words, tone = json.loads(unquote(text))
+    except ValueError:
+        return None
+    return {"text": str(words)[:500], "tone": str(tone)}
+
+
+def loopback(user: User) -> Auth:
+    """
+    Return an *auth* for a server on this machine alone: whoever reaches it is *user*.
+
+    Only addresses of this machine count in ``Host``, so that a page from elsewhere whose name was
+    made to lead here (DNS rebinding) is refused.
+    """
+
+    def auth(request: Request) -> User | None:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        return user if host in ("127.0.0.1", "localhost", "::1") else None
+
+    return auth

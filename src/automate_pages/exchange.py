@@ -1,0 +1,82 @@
+"""Requests for pages and their answers, the same for every web framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+from automate_kernel.kernel import Kernel
+from automate_pages.users import Right, User
+
+Tone = Literal["ok", "warn", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class PageLink:
+    """An address with its label; *current* if it is where the reader is."""
+
+    label: str
+    url: str = ""
+    current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """
+    A request for a page, by *user*, at *path* below *base*, the address of the pages' root.
+
+    *query* and *form* have the last value of each name; *part* asks for the changing part alone.
+    """
+
+    kernel: Kernel
+    user: User
+    path: str
+    base: str = ""
+    method: str = "GET"
+    query: Mapping[str, str] = field(default_factory=dict)
+    form: Mapping[str, str] = field(default_factory=dict)
+    part: bool = False
+
+    def url(self, *parts: object, **query: str) -> str:
+        """Return the address of a page: the *parts* of its path, and its *query*."""
+        path = "/".join(quote(str(part), safe="") for part in parts)
+        asked = urlencode({name: text for name, text in query.items() if text})
+        return f"{self.base}/{path}{'?' if asked else ''}{asked}"
+
+    def require(self, right: Right) -> None:
+        """Raise `PageError` if the user has not *right*."""
+        if not self.user.may(right):
+            raise PageError(403, f"your roles don't let you {right} here")
+
+
+@dataclass(frozen=True, slots=True)
+class PageAnswer:
+    """A page: the *template* that shows it, and the *context* that it shows."""
+
+    template: str
+    title: str
+    context: Mapping[str, Any] = field(default_factory=dict)
+    crumbs: Sequence[PageLink] = ()
+    live: bool = False
+    """True if it changes by itself, so that it is looked at again while somebody sees it."""
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class OrderAnswer:
+    """The answer to an order that was carried out: where to look, and what was done."""
+
+    url: str
+    notice: str = ""
+    tone: Tone = "ok"
+
+
+class PageError(Exception):
+    """A request that gets no page; *status* is its HTTP status."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text

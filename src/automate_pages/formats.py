@@ -1,0 +1,139 @@
+"""Formats of the pages: durations, ages, statuses, numbers, long text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from markupsafe import Markup
+
+from automate_kernel.kernel import Kernel
+from automate_kernel.secrets.masking import hide_named
+
+NOTHING = "\N{EN DASH}"
+"""Stands where there is no value."""
+MOST = 20_000
+"""The number of characters of one value that a page shows."""
+
+_TONES = {
+    **dict.fromkeys(("COMPLETED", "LOADED", "ALIVE", "CONNECTED"), "ok"),
+    **dict.fromkeys(
+        ("FAILED", "BROKEN", "LOST", "FAILING", "CONFLICT", "INCOMPATIBLE", "ENDED"), "bad"
+    ),
+    **dict.fromkeys(("RETRY", "WAITING", "PAUSED", "CANCELLING", "STOPPING"), "warn"),
+    "RUNNING": "run",
+}
+# Told by shape as well as by colour.
+_MARKS = {
+    "COMPLETED": "\N{CHECK MARK}",
+    "FAILED": "\N{MULTIPLICATION X}",
+    "RUNNING": "\N{BLACK RIGHT-POINTING TRIANGLE}",
+    "RETRY": "\N{CLOCKWISE OPEN CIRCLE ARROW}",
+    "WAITING": "\N{WHITE CIRCLE}",
+    "PENDING": "\N{MIDDLE DOT}",
+    "PAUSED": "\N{DOUBLE VERTICAL LINE}",
+    "CANCELLING": "\N{CIRCLED DIVISION SLASH}",
+    "CANCELLED": "\N{CIRCLED DIVISION SLASH}",
+    "SKIPPED": "\N{RIGHTWARDS ARROW TO BAR}",
+}  # fmt: skip
+_UNITS = ((86_400.0, "d", 3_600.0, "h"), (3_600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))
+
+
+@dataclass(frozen=True, slots=True)
+class ShownValue:
+    """Text for a page; if it was *cut*, *length* is how long the whole is."""
+
+    text: str
+    length: int
+    cut: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+
+def shown_json(kernel: Kernel, value: Any) -> ShownValue:
+    """
+    Return a JSON value as indented text.
+
+    What the redactor knows is taken out first, and so is whatever stands under a name like
+    ``password`` or ``api_key``: the redactor of this process knows only the secrets that this
+    process has used.
+    """
+    clean = hide_named(kernel.redactor.redact_value(value))
+    return _cut(json.dumps(clean, indent=2, ensure_ascii=False), MOST)
+
+
+def shown_text(kernel: Kernel, text: str | None, most: int = MOST) -> ShownValue:
+    """Return an error or a traceback, without what the redactor knows."""
+    return _cut(kernel.redactor.redact(text or ""), most)
+
+
+def _cut(text: str, most: int) -> ShownValue:
+    return ShownValue(text[:most], len(text), len(text) > most)
+
+
+def tone(status: Any) -> str:
+    """Return the tone of a status, for ``data-tone``: ok, bad, warn, run or nothing."""
+    return _TONES.get(str(status).upper(), "")
+
+
+def badge(status: Any) -> Markup:
+    """Return a status as a mark and a word, which say all that the colour does."""
+    text = str(status)
+    mark = _MARKS.get(text.upper(), "")
+    return Markup(
+        '<span class="badge" data-tone="{}"><span aria-hidden="true">{}</span> {}</span>'
+    ).format(tone(text), mark, text)
+
+
+def duration(seconds: Any) -> str:
+    """Format seconds for people: ``340 ms``, ``12.4 s``, ``3 min 20 s``, ``2 d 4 h``."""
+    if seconds is None:
+        return NOTHING
+    value = float(seconds)
+    if value < 0:
+        return f"-{duration(-value)}"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.3g} s"
+    for size, unit, smaller_size, smaller in _UNITS:
+        if value >= size:
+            whole, rest = divmod(value, size)
+            part = int(rest // smaller_size)
+            return f"{whole:,.0f} {unit} {part} {smaller}" if part else f"{whole:,.0f} {unit}"
+    return f"{value:.0f} s"
+
+
+def ago(moment: datetime | None) -> Markup | str:
+    """Format the time since or until *moment*, with the instant itself as the title."""
+    if moment is None:
+        return NOTHING
+    passed = round((datetime.now(timezone.utc) - moment).total_seconds())
+    text = f"{duration(passed)} ago" if passed > 0 else f"in {duration(-passed)}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        moment.isoformat(), moment.strftime("%Y-%m-%d %H:%M:%S UTC"), text if passed else "now"
+    )
+
+
+def shorten(text: Any, length: int = 160) -> str:
+    """Return the beginning of *text*, on one line."""
+    line = " ".join(str("" if text is None else text).split())
+    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
+
+
+def number(value: Any) -> str:
+    """Return a number with its thousands apart: ``39,800``."""
+    return f"{value or 0:,}"
+
+
+def short_id(value: Any) -> Markup:
+    """Return both ends of an id, which differ from its neighbours'; the whole as the title."""
+    text = str(value)
+    shown = f"{text[:8]}…{text[-6:]}" if len(text) == 36 else text
+    return Markup('<code class="quiet id" title="{}">{}</code>').format(text, shown)

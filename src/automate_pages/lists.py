@@ -1,0 +1,90 @@
+"""The conditions of a list, between an address, a form and the kernel's filters."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from automate_kernel.workflows.execution import ExecutionStatus
+from automate_pages.exchange import PageLink, PageRequest
+
+TIMES = {
+    "": ("any time", timedelta()),
+    "1h": ("the last hour", timedelta(hours=1)),
+    "24h": ("the last 24 hours", timedelta(hours=24)),
+    "7d": ("the last 7 days", timedelta(days=7)),
+    "30d": ("the last 30 days", timedelta(days=30)),
+}
+"""The spans of time to choose from."""
+_FIELDS = ("status", "workflow", "since", "tenant", "group", "label")
+_SHOWN = (
+    "",
+    "FAILED",
+    "RUNNING",
+    "PENDING",
+    "PAUSED",
+    "CANCELLING",
+    "COMPLETED",
+    "CANCELLED",
+)
+# A value may hold a comma: between two labels a comma stands before another name.
+_BETWEEN_LABELS = re.compile(r",\s*(?=[A-Za-z0-9][A-Za-z0-9_.-]{0,63}=)")
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionConditions:
+    """The executions that a user asks for: *fields* are those of the form that are filled in."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, request: PageRequest) -> ExecutionConditions:
+        """Read an address; an unknown value counts as left out, and so does another's tenant."""
+        # No text in a database holds a NUL, and PostgreSQL raises for one.
+        found = {
+            name: request.query.get(name, "").replace("\x00", "").strip()[:255] for name in _FIELDS
+        }
+        if found["status"] not in {status.value for status in ExecutionStatus}:
+            found["status"] = ""
+        if found["since"] not in TIMES:
+            found["since"] = ""
+        if request.user.tenant is not None:
+            found["tenant"] = ""
+        return cls({name: text for name, text in found.items() if text})
+
+    def get(self, name: str) -> str:
+        """Return the text of a field, empty if it isn't filled in."""
+        return self.fields.get(name, "")
+
+    def matching(self, request: PageRequest, now: datetime) -> dict[str, Any]:
+        """Return the kernel's filter for these executions, of the user's tenant alone."""
+        names = {"status": "status", "workflow": "workflow", "group": "error_group"}
+        found: dict[str, Any] = {
+            own: self.fields[name] for name, own in names.items() if name in self.fields
+        }
+        if "label" in self.fields:
+            labels = _BETWEEN_LABELS.split(self.fields["label"])
+            found["labels"] = [text.strip() for text in labels]
+        if "since" in self.fields:
+            found["created_after"] = now - TIMES[self.fields["since"]][1]
+        tenant = request.user.tenant or self.fields.get("tenant")
+        if tenant is not None:
+            found["tenant_id"] = tenant
+        return found
+
+    def url(self, request: PageRequest, **changed: str) -> str:
+        """Return the address of the list that asks for the same but for what is *changed*."""
+        return request.url("executions", **{**self.fields, **changed})
+
+    def tabs(self, request: PageRequest) -> list[PageLink]:
+        """Return the statuses to choose from, with what else is asked for kept."""
+        return [
+            PageLink(
+                status.capitalize() or "All",
+                self.url(request, status=status),
+                status == self.get("status"),
+            )
+            for status in _SHOWN
+        ]

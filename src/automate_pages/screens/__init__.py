@@ -1,0 +1,1 @@
+"""The screens: functions from a request to a page, one module for each tab."""

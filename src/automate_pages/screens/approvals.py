@@ -1,0 +1,102 @@
+"""The approvals: what waits for the user's decision, and the form of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.http.approvals import SentAnswer, problems_in, shown_fields
+from automate_kernel.workflows.steer.approvals import MOST_COMMENT, PendingApproval
+from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
+from automate_pages.formats import shown_text
+
+
+def show_list(request: PageRequest) -> PageAnswer:
+    """Show the approvals that the user may decide, or with ``of=all`` everybody's."""
+    everybody = request.query.get("of") == "all"
+    by, roles = (None, ()) if everybody else (request.user.name, request.user.roles)
+    found = request.kernel.approvals.pending(
+        by=by, roles=roles, tenant_id=request.user.tenant, after=request.query.get("after", "")
+    )
+    return PageAnswer(
+        "approvals.html",
+        "Approvals",
+        {
+            "found": found,
+            "everybody": everybody,
+            "lists": [
+                PageLink("For you", request.url("approvals"), not everybody),
+                PageLink("Everybody's", request.url("approvals", of="all"), everybody),
+            ],
+            "next": request.url("approvals", of=request.query.get("of", ""), after=found.after)
+            if found.after
+            else "",
+        },
+        live=True,
+    )
+
+
+def _waiting(request: PageRequest, execution_id: str, step: str, position: str) -> PendingApproval:
+    place = int(position) if position.isascii() and position.isdigit() else -1
+    found = request.kernel.approvals.get(execution_id, step, place, tenant_id=request.user.tenant)
+    if found is None:
+        raise PageError(404, "nothing waits for this decision any more")
+    return found
+
+
+def show(request: PageRequest, execution_id: str, step: str, position: str) -> PageAnswer:
+    """Show what is asked, with its form."""
+    return _form(request, _waiting(request, execution_id, step, position))
+
+
+def _form(
+    request: PageRequest,
+    waiting: PendingApproval,
+    answer: SentAnswer | None = None,
+    problem: str = "",
+    problems: Mapping[str, str] | None = None,
+) -> PageAnswer:
+    kernel, user = request.kernel, request.user
+    return PageAnswer(
+        "approval.html",
+        shown_text(kernel, waiting.title, 200).text,
+        {
+            "waiting": waiting,
+            "about": shown_text(kernel, waiting.description),
+            "fields": shown_fields(waiting.form, answer, problems),
+            "comment": answer.comment if answer else "",
+            "most_comment": MOST_COMMENT,
+            "problem": problem,
+            "decides": user.may("decide") and waiting.may_decide(user.name, user.roles),
+        },
+        crumbs=[PageLink("Approvals", request.url("approvals"))],
+        status=422 if problem else 200,
+    )
+
+
+def decide(
+    request: PageRequest, execution_id: str, step: str, position: str
+) -> PageAnswer | OrderAnswer:
+    """Approve or reject."""
+    request.require("decide")
+    waiting = _waiting(request, execution_id, step, position)
+    answer = SentAnswer.read(request.form.items())
+    if answer.approved is None:
+        return _form(request, waiting, answer, "Choose to approve or to reject.")
+    approvals = request.kernel.approvals
+    try:
+        (approvals.approve if answer.approved else approvals.reject)(
+            waiting.execution_id,
+            waiting.step_id,
+            waiting.position,
+            by=request.user.name,
+            roles=request.user.roles,
+            comment=answer.comment,
+            form=answer.form,
+            tenant_id=request.user.tenant,
+        )
+    except AutomateError as error:
+        if error.code is ErrorCodes.INVALID_ARGUMENT:
+            return _form(request, waiting, answer, *problems_in(error))
+        raise
+    return OrderAnswer(request.url("approvals"), "Approved." if answer.approved else "Rejected.")

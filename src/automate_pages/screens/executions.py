@@ -1,0 +1,312 @@
+"""The executions: their list, the page of each with its steps, and what steers them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from automate_kernel.base.errors import AutomateError, TemplateError
+from automate_kernel.monitoring.waiting import why_execution_waits
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.tables import EXECUTION, TABLES
+from automate_kernel.storage.values import read_json
+from automate_kernel.workflows.decide.program import step_input
+from automate_kernel.workflows.definition.graph import to_svg
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.execution import Execution, StepStatus
+from automate_kernel.workflows.steer.attempts import step_attempts
+from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
+from automate_pages.formats import ShownValue, shown_json, shown_text
+from automate_pages.lists import TIMES, ExecutionConditions
+from automate_pages.screens.workflows import workflow_names
+from automate_pages.timeline import SCALE, ExecutionTimeline, StepRuns, read_steps
+
+PATIENCE = 1.5
+"""The number of seconds that a list looks on while it has found nothing."""
+_MOST_GROUPS = 12
+_MOST_ATTEMPTS = 100
+_COLUMNS = tuple(each.name for each in TABLES[EXECUTION].columns)
+
+
+def show_list(request: PageRequest) -> PageAnswer:
+    """Show a page of executions, the newest first, and the causes of those that failed."""
+    kernel, query = request.kernel, ExecutionConditions.read(request)
+    wanted = request.query.get("id", "").strip()
+    if wanted:
+        return show(request, wanted)
+    asked = query.matching(request, kernel.outbox.now())
+    found = kernel.executions.page(**asked, after=request.query.get("after", ""), seconds=PATIENCE)
+    groups = []
+    if query.get("status") in ("", "FAILED"):
+        groups = kernel.executions.error_groups(
+            workflow=query.get("workflow") or None,
+            tenant_id=asked.get("tenant_id"),
+            limit=_MOST_GROUPS,
+        )
+    return PageAnswer(
+        "executions.html",
+        "Executions",
+        {
+            "query": query,
+            "found": found,
+            "statuses": query.tabs(request),
+            "times": [(value, label) for value, (label, _) in TIMES.items()],
+            "names": workflow_names(request),
+            "groups": [
+                (each, query.url(request, status="FAILED", workflow=each.kind, group=each.group))
+                for each in groups
+            ],
+            "next": query.url(request, after=found.after) if found.after else "",
+            "first": query.url(request) if request.query.get("after") else "",
+        },
+        live=not request.query.get("after"),
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """An execution as a page reads it: with a bounded part of its steps, without outputs."""
+
+    execution: Execution
+    steps: StepRuns
+    workflow: Workflow | None
+
+
+def _find(request: PageRequest, execution_id: str) -> _Found:
+    where = [Where("id", "eq", execution_id)]
+    if request.user.tenant is not None:
+        where.append(Where("tenant_id", "eq", request.user.tenant))
+    kernel = request.kernel
+    with kernel.storage.begin(atomic=False) as rows:
+        found = rows.select(EXECUTION, where, columns=_COLUMNS)
+        if not found:
+            raise PageError(404, f"there is no execution {execution_id!r}")
+        steps = read_steps(rows, found[0]["id"])
+    execution = Execution.from_row(found[0], steps.runs)
+    return _Found(execution, steps, _pinned(request, execution))
+
+
+def _pinned(request: PageRequest, execution: Execution) -> Workflow | None:
+    """Return the definition that *execution* began with; None if this process can't read it."""
+    kernel = request.kernel
+    try:
+        return kernel.workflows.program(execution.definition_id).workflow
+    except TemplateError:
+        pass  # a filter that is gone: the workflow can be shown all the same
+    except (AutomateError, ValueError):  # pydantic's error is a ValueError
+        return _pinned_code(request, execution)
+    return kernel.executions.definition(execution.definition_id)
+
+
+def _pinned_code(request: PageRequest, execution: Execution) -> Workflow | None:
+    try:
+        found = request.kernel.executions.definition(execution.definition_id)
+    except (AutomateError, ValueError):
+        return None
+    return found if isinstance(found, CodeWorkflow) else None
+
+
+def show(request: PageRequest, execution_id: str) -> PageAnswer:
+    """Show an execution: why it waits, its steps in time, its event and its output."""
+    kernel, found = request.kernel, _find(request, execution_id)
+    execution = found.execution
+    timeline = ExecutionTimeline(
+        kernel, execution, found.workflow, found.steps, kernel.outbox.now()
+    )
+    failed = kernel.executions.failed_attempts(execution.id)
+    return PageAnswer(
+        "execution.html",
+        f"{execution.name} {execution.id[:8]}",
+        {
+            "execution": execution,
+            "timeline": timeline,
+            "scale": SCALE,
+            "graph": found.workflow and to_svg(found.workflow, timeline.statuses, styled=False),
+            "event": shown_json(kernel, execution.event.payload),
+            "output": _output(request, execution),
+            "error": shown_text(kernel, execution.error),
+            "reasons": _reasons(request, execution),
+            "attempts": _attempts(request, found.steps, failed),
+            "labels": _labels(request, execution),
+            "steers": request.user.may("steer"),
+            "starts": request.user.may("start"),
+        },
+        crumbs=[PageLink("Executions", request.url("executions"))],
+        live=not execution.status.finished,
+    )
+
+
+def _reasons(request: PageRequest, execution: Execution) -> list[str]:
+    lines = []
+    for each in why_execution_waits(request.kernel, execution):
+        until = "" if each.until is None else f" Until {each.until:%Y-%m-%d %H:%M:%S} UTC."
+        lines.append(" ".join(filter(None, (each.text + until, each.hint))))
+    return [shown_text(request.kernel, line).text for line in lines]
+
+
+def _attempts(request: PageRequest, steps: StepRuns, failed: Any) -> list[dict[str, Any]]:
+    runs = [*steps.runs, *(run for chosen in steps.chosen.values() for run in chosen)]
+    every = step_attempts([run for run in runs if run.attempts], failed)[-_MOST_ATTEMPTS:]
+    traces = {(each.step_id, each.position, each.attempt): each for each in failed}
+    shown = []
+    for each in reversed(every):
+        kept = traces.get((each.step_id, each.position, each.attempt))
+        shown.append(
+            {
+                "of": each,
+                "step": each.step_id if each.position < 0 else f"{each.step_id}[{each.position}]",
+                "error": shown_text(request.kernel, kept.error if kept else "", 2_000),
+                "trace": shown_text(request.kernel, kept.trace if kept else "", 10_000),
+            }
+        )
+    return shown
+
+
+def _labels(request: PageRequest, execution: Execution) -> list[PageLink]:
+    texts = [shown_text(request.kernel, f"{k}={v}").text for k, v in execution.labels.items()]
+    return [PageLink(text, request.url("executions", label=text)) for text in texts]
+
+
+def _output(request: PageRequest, execution: Execution) -> ShownValue:
+    if execution.output_ref is not None:
+        return shown_text(request.kernel, f"in the output store: {execution.output_ref}")
+    if execution.output is None:
+        return ShownValue("", 0)
+    return shown_json(request.kernel, execution.output)
+
+
+def show_step(request: PageRequest, execution_id: str, step_id: str, position: str) -> PageAnswer:
+    """Show a step, or an element of its list: input, output and errors."""
+    kernel, found = request.kernel, _find(request, execution_id)
+    place = _position(position)
+    stored = kernel.executions.get(execution_id, large_outputs=False)
+    run = None if stored is None else stored.step(step_id, place)
+    if stored is None or run is None:
+        raise PageError(404, "this step has not begun")
+    failed = [
+        each
+        for each in kernel.executions.failed_attempts(stored.id)
+        if (each.step_id, each.position) == run.key
+    ]
+    given, problem = _input(request, stored, step_id, place)
+    inside = found.workflow is not None and found.workflow.inside_block(step_id)
+    finished = stored.status.finished
+    return PageAnswer(
+        "step.html",
+        step_id if place < 0 else f"{step_id}[{place}]",
+        {
+            "execution": stored,
+            "run": run,
+            "step": found.workflow.find_step(step_id) if found.workflow else None,
+            "given": given,
+            "problem": problem,
+            "output": shown_json(kernel, run.output)
+            if run.status is StepStatus.COMPLETED and run.output_ref is None
+            else shown_text(kernel, run.output_ref),
+            "error": shown_text(kernel, run.error),
+            "trace": shown_text(kernel, run.trace),
+            "attempts": _attempts(request, StepRuns([run]), failed),
+            "retries": request.user.may("steer")
+            and run.status is (StepStatus.FAILED if finished else StepStatus.RETRY)
+            and (not inside or not finished),
+            "forks": request.user.may("start") and place < 0 and not inside,
+            "resumes": request.user.may("steer") and finished and place < 0 and not inside,
+        },
+        crumbs=[
+            PageLink("Executions", request.url("executions")),
+            PageLink(f"{stored.name} {stored.id[:8]}", request.url("executions", stored.id)),
+        ],
+        live=not run.status.finished,
+    )
+
+
+def _position(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else -1
+
+
+def _input(
+    request: PageRequest, stored: Execution, step_id: str, position: int
+) -> tuple[ShownValue, str]:
+    """Return the input of a step, put together from stored values, or the reason why that fails."""
+    kernel = request.kernel
+    try:
+        program = kernel.workflows.program(stored.definition_id)
+        kernel.executions.outputs.fill(stored, program.reads)
+        return shown_json(kernel, step_input(program, stored, step_id, position)), ""
+    except (AutomateError, ValueError) as error:
+        return ShownValue("", 0), kernel.redactor.redact(str(error))
+
+
+def order(request: PageRequest, execution_id: str) -> OrderAnswer:
+    """Carry out an order for an execution."""
+    wanted = request.form.get("order", "")
+    request.require("start" if wanted in ("again", "fork") else "steer")
+    known = {
+        "resume": _resume, "cancel": _cancel, "pause": _pause, "unpause": _unpause,
+        "retry": _retry, "again": _again, "fork": _fork,
+    }  # fmt: skip
+    if wanted not in known:
+        raise PageError(400, "there is no such order")
+    execution = _find(request, execution_id).execution
+    text, leads, done = known[wanted](request, execution)
+    return OrderAnswer(request.url("executions", leads), text, "ok" if done else "warn")
+
+
+_Done = tuple[str, str, bool]
+"""The words for the user, the execution to show, and whether anything was done."""
+
+
+def _resume(request: PageRequest, execution: Execution) -> _Done:
+    kernel, step_id = request.kernel, request.form.get("step") or None
+    current = request.form.get("definition") == "current"
+    definition = kernel.workflows.get(execution.name, execution.tenant_id) if current else None
+    done = kernel.executions.resume(execution.id, step_id=step_id, definition=definition)
+    where = f"step {step_id}" if step_id else "where it failed"
+    where += ", with the workflow as it is now" if current else ""
+    words = f"It goes on from {where}." if done else "It has not failed, or is resumed already."
+    return words, execution.id, done
+
+
+def _cancel(request: PageRequest, execution: Execution) -> _Done:
+    store = request.kernel.executions
+    if not store.cancel(execution.id):
+        return "It had ended already.", execution.id, False
+    if store.is_cancelling(execution.id):
+        words = "It is being cancelled: what it has done is undone and cleaned up first."
+    else:
+        words = "It is cancelled. A plain step that runs is not interrupted."
+    return words, execution.id, True
+
+
+def _pause(request: PageRequest, execution: Execution) -> _Done:
+    done = request.kernel.executions.pause(execution.id)
+    words = "It is paused. What runs ends, and nothing follows." if done else "It does not go on."
+    return words, execution.id, done
+
+
+def _unpause(request: PageRequest, execution: Execution) -> _Done:
+    done = request.kernel.executions.unpause(execution.id)
+    return ("It goes on." if done else "It is not paused."), execution.id, done
+
+
+def _retry(request: PageRequest, execution: Execution) -> _Done:
+    step_id = request.form.get("step", "")
+    place = _position(request.form.get("position", ""))
+    done = request.kernel.executions.retry_step(execution.id, step_id, place)
+    words = f"Step {step_id} runs again." if done else "The step has not failed, or runs already."
+    return words, execution.id, done
+
+
+def _again(request: PageRequest, execution: Execution) -> _Done:
+    begun = request.kernel.start_again(execution.id)
+    return "This is another execution, for the same event.", begun, True
+
+
+def _fork(request: PageRequest, execution: Execution) -> _Done:
+    step_id, text = request.form.get("step", ""), request.form.get("payload", "").strip()
+    try:
+        given = {"payload": read_json(text)} if text else {}
+    except ValueError:
+        return "It has no copy: the payload is not JSON.", execution.id, False
+    begun = request.kernel.executions.fork(execution.id, step_id, **given)
+    return f"This is a copy, which begins from step {step_id}.", begun, True

@@ -1,0 +1,134 @@
+"""The pages of one kernel: their addresses, and how they are shown, whatever framework asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import jinja2
+
+from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.kernel import Kernel
+from automate_pages import formats
+from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
+from automate_pages.screens import approvals, executions, home, outbox, workers, workflows
+
+View = Callable[..., PageAnswer | OrderAnswer]
+"""A page or an order: takes the request, and each part of the path that the address leaves open."""
+
+_ROUTES: tuple[tuple[str, str, View], ...] = (
+    ("GET", "", home.show),
+    ("GET", "executions", executions.show_list),
+    ("GET", "executions/*", executions.show),
+    ("POST", "executions/*", executions.order),
+    ("GET", "executions/*/steps/*/*", executions.show_step),
+    ("GET", "workflows", workflows.show_list),
+    ("GET", "workflows/*", workflows.show),
+    ("POST", "workflows/*", workflows.order),
+    ("GET", "approvals", approvals.show_list),
+    ("GET", "approvals/*/*/*", approvals.show),
+    ("POST", "approvals/*/*/*", approvals.decide),
+    ("GET", "outbox", outbox.show_list),
+    ("GET", "outbox/*", outbox.show),
+    ("POST", "outbox/*", outbox.order),
+    ("GET", "workers", workers.show),
+)
+_TABS = (
+    ("Home", ""),
+    ("Executions", "executions"),
+    ("Workflows", "workflows"),
+    ("Approvals", "approvals"),
+    ("Outbox", "outbox"),
+    ("Workers", "workers"),
+)
+_STATUSES = {
+    ErrorCodes.NOT_FOUND: 404, ErrorCodes.INVALID_ARGUMENT: 400, ErrorCodes.PERMISSION_DENIED: 403,
+    ErrorCodes.FAILED_PRECONDITION: 409, ErrorCodes.UNAVAILABLE: 503,
+}  # fmt: skip
+
+
+class Site:
+    """The operators' pages of *kernel*, under *title*; it knows no web framework."""
+
+    def __init__(self, kernel: Kernel, title: str = "automate") -> None:
+        self.kernel = kernel
+        self.title = title
+        self._templates = jinja2.Environment(
+            loader=jinja2.PackageLoader("automate_pages"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        names = ("ago", "badge", "duration", "number", "short_id", "shorten", "tone")
+        self._templates.filters.update({name: getattr(formats, name) for name in names})
+        self._templates.filters["redacted"] = lambda text: (
+            formats.shown_text(kernel, text, 300).text
+        )
+
+    def answer(self, request: PageRequest) -> PageAnswer | OrderAnswer:
+        """Return the page at the request's path, or what its order did; never raises."""
+        try:
+            request.require("view")
+            return self._view(request)
+        except PageError as error:
+            return _problem(error.status, error.text)
+        except AutomateError as error:
+            if request.method == "POST":
+                text = formats.shown_text(self.kernel, str(error)).text
+                return OrderAnswer(request.url(*_parts(request.path)), text, "bad")
+            status = _STATUSES.get(error.code, 500)
+            return _problem(status, self.kernel.redactor.redact(error.message), error.hint or "")
+
+    def _view(self, request: PageRequest) -> PageAnswer | OrderAnswer:
+        parts, methods = _parts(request.path), set()
+        for method, pattern, view in _ROUTES:
+            wanted = tuple(filter(None, pattern.split("/")))
+            if len(wanted) != len(parts):
+                continue
+            if all(name in ("*", part) for name, part in zip(wanted, parts, strict=True)):
+                methods.add(method)
+                if method == request.method:
+                    return view(
+                        request,
+                        *(part for name, part in zip(wanted, parts, strict=True) if name == "*"),
+                    )
+        if methods:
+            raise PageError(405, f"use {' or '.join(sorted(methods))}")
+        raise PageError(404, "there is no such page")
+
+    def render(self, request: PageRequest, page: PageAnswer, **frame: Any) -> str:
+        """Return *page* as HTML; *frame* is what the host adds: ``csrf`` and ``notice``."""
+        here = (_parts(request.path) or ("",))[0]
+        context: Mapping[str, Any] = {
+            **page.context,
+            "layout": "part.html" if request.part else "layout.html",
+            "site": self.title,
+            "title": page.title,
+            "crumbs": page.crumbs,
+            "live": page.live,
+            "request": request,
+            "user": request.user,
+            "url": request.url,
+            "tabs": [
+                PageLink(label, request.url(*filter(None, [path])), path == here)
+                for label, path in _TABS
+            ],
+            **frame,
+        }
+        return self._templates.get_template(page.template).render(context)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(unquote(part) for part in path.split("/") if part)
+
+
+def _problem(status: int, text: str, hint: str = "") -> PageAnswer:
+    titles = {403: "Not allowed", 404: "Not found", 503: "The database is away"}
+    return PageAnswer(
+        "problem.html",
+        titles.get(status, "That didn't work"),
+        {"text": text, "hint": hint},
+        status=status,
+    )

@@ -1,0 +1,59 @@
+/* Looks again at a page that changes by itself. Every page works without it, by a reload. */
+"use strict";
+
+(() => {
+  const SOONEST = 1500;
+  const LATEST = 15000;
+  const page = document.querySelector("main[data-live]");
+  const told = document.getElementById("live");
+  if (!page) {
+    return;
+  }
+  let wait = SOONEST;
+  let seen = "";
+
+  const busy = () => document.hidden || !window.getSelection().isCollapsed
+    || page.querySelector("input:focus, select:focus, textarea:focus, button:focus, details[open]") !== null;
+
+  async function look() {
+    const answer = await fetch(location.href, {
+      headers: { "X-Automate-Part": "1" }, cache: "no-store", redirect: "manual",
+    });
+    if (answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403) {
+      told.textContent = "You are signed out. Reload the page.";
+      return false;
+    }
+    if (!answer.ok || answer.headers.get("X-Automate-Part") === null) {
+      throw new Error(String(answer.status));
+    }
+    const html = await answer.text();
+    // Ages grow all the time, which is no change.
+    const without = html.replace(/<time[^>]*>[^<]*/g, "");
+    const changed = without !== seen;
+    if (!busy()) {
+      // What the server sends here is the same HTML that a reload would show.
+      page.innerHTML = html;
+      seen = without;
+    }
+    wait = changed ? SOONEST : Math.min(wait * 1.5, LATEST);
+    told.textContent = "";
+    return answer.headers.get("X-Automate-Part") !== "ended";
+  }
+
+  async function turn() {
+    let more = true;
+    if (!busy()) {
+      try {
+        more = await look();
+      } catch {
+        wait = Math.min(wait * 2, LATEST);
+        told.textContent = "No connection. Trying again.";
+      }
+    }
+    if (more) {
+      window.setTimeout(turn, wait);
+    }
+  }
+
+  window.setTimeout(turn, SOONEST);
+})();

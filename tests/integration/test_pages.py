@@ -1,0 +1,424 @@
+"""The operators' pages in an ASGI application: who sees what, what an order does, hostile values."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from automate_kernel import Kernel
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.workflows.execution import Execution
+from automate_pages import ROLES, User, loopback, pages
+
+HOSTILE = "<script>alert(1)</script> \N{RIGHT-TO-LEFT OVERRIDE} {{ 7 * 7 }} 'x' \"y\""
+SECRET = "hunter2-of-the-shop"
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+class Shop:
+    """A kernel with an order that waits for an approval, and another that failed."""
+
+    def __init__(self) -> None:
+        self.kernel = Kernel(MemoryStorage(), secrets={"TOKEN": SECRET})
+        self.limit = 100
+        self.kernel.action("charge")(self.charge)
+        self.kernel.add_workflow(
+            {
+                "name": "order",
+                "trigger": {"type": "event", "event": "order.created"},
+                "steps": [
+                    {"id": "charge", "action": "charge", "input": "{{ event.payload }}"},
+                    {
+                        "id": "ok",
+                        "needs": ["charge"],
+                        "approval": {
+                            "title": "Ship {{ event.payload.name }}?",
+                            "form": [{"name": "boxes", "type": "integer", "required": True}],
+                        },
+                    },
+                ],
+            }
+        )
+
+    def charge(self, amount: int, name: str = "", token: str = "") -> dict[str, Any]:
+        """Charge the customer's card."""
+        if amount > self.limit:
+            raise ValueError(f"{name} can't pay {amount} with {token}")
+        return {"charged": amount, "name": name}
+
+    def order(self, amount: int = 5, *, tenant: str | None = None, **payload: Any) -> Execution:
+        begun = self.kernel.start(
+            "order",
+            {"amount": amount, "name": "tea", **payload},
+            tenant_id=tenant,
+            labels={"by": "test"},
+        )
+        self.kernel.run_until_idle()
+        found = self.kernel.executions.get(begun)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    made = Shop()
+    yield made
+    made.kernel.close()
+
+
+def client(shop: Shop, user: User | None, **options: Any) -> TestClient:
+    """Return a browser of *user*, in an application that has the pages below /ops."""
+    app = Starlette(routes=[Mount("/ops", pages(shop.kernel, auth=lambda _: user, **options))])
+    return TestClient(app, base_url="http://shop.example")
+
+
+def admin(**options: Any) -> User:
+    return User("ada", ["admin"], options.get("tenant"))
+
+
+def send(browser: TestClient, path: str, **form: str) -> Any:
+    """Send a form as the pages' own do, with the token that a page gave before."""
+    if "automate_csrf" not in browser.cookies:
+        browser.get("/ops/")
+    return browser.post(path, data={"csrf": browser.cookies["automate_csrf"], **form})
+
+
+def paths(execution: Execution) -> list[str]:
+    """Return an address of every page."""
+    its = f"/ops/executions/{execution.id}"
+    return [
+        "/ops/", "/ops/executions", its, f"{its}/steps/charge/whole", "/ops/workflows",
+        "/ops/workflows/order", "/ops/approvals", "/ops/outbox", f"/ops/outbox/{execution.item_id}",
+        "/ops/workers",
+    ]  # fmt: skip
+
+
+# -- what is shown ---------------------------------------------------------------------------
+
+
+def test_every_page_shows_what_there_is(shop: Shop) -> None:
+    waiting, failed = shop.order(name="tea"), shop.order(500, name="mugs")
+    browser = client(shop, admin())
+    for path in [*paths(waiting), *paths(failed)]:
+        assert browser.get(path).status_code == 200, path
+    home = browser.get("/ops/").text
+    assert "ValueError in" in home
+    assert f"/ops/executions/{waiting.id}" in home
+    page = browser.get(f"/ops/executions/{failed.id}").text
+    assert "can&#39;t pay 500" in page
+    assert "Resume where it failed" in page
+    assert "<svg" in page
+    assert "Ship tea?" in browser.get("/ops/approvals").text
+    assert "Why it waits" in browser.get(f"/ops/executions/{waiting.id}").text
+
+
+def test_the_list_is_filtered_by_its_address(shop: Shop) -> None:
+    waiting, failed = shop.order(), shop.order(500)
+    browser = client(shop, admin())
+    found = browser.get(
+        "/ops/executions?status=FAILED&workflow=order&label=by%3Dtest&since=1h"
+    ).text
+    assert failed.id in found
+    assert waiting.id not in found
+    for nothing in ("workflow=none", "label=by%3Dnobody", "group=none"):
+        assert "No execution is like that." in browser.get(f"/ops/executions?{nothing}").text
+    everything = browser.get("/ops/executions?status=NONE&since=never").text
+    assert failed.id in everything
+    assert waiting.id in everything
+
+
+def test_pages_follow_each_other(shop: Shop) -> None:
+    for _ in range(60):
+        shop.kernel.start("order", {"amount": 1})
+    browser = client(shop, admin())
+    first = browser.get("/ops/executions").text
+    address = first.split('rel="next"')[0].rsplit('href="', 1)[1].split('"')[0]
+    second = browser.get(address.replace("&amp;", "&")).text
+    assert first.count("<tr>") - 1 == 50
+    assert second.count("<tr>") - 1 == 10
+    assert "First page" in second
+
+
+def test_what_strangers_wrote_is_text(shop: Shop) -> None:
+    for execution in (shop.order(name=HOSTILE), shop.order(500, name=HOSTILE)):
+        browser = client(shop, User(HOSTILE, ["admin"], None))
+        for path in [*paths(execution), f"/ops/approvals/{execution.id}/ok/whole"]:
+            page = browser.get(path).text
+            assert "<script>alert" not in page, path
+        for path in ("executions", "outbox"):
+            for field in ("workflow", "group", "label", "tenant", "kind", "id"):
+                page = browser.get(f"/ops/{path}", params={field: HOSTILE}).text
+                assert "<script>alert" not in page, (path, field)
+
+
+def test_no_secret_is_on_a_page(shop: Shop) -> None:
+    assert shop.kernel.secrets.get("TOKEN") == SECRET
+    failed = shop.order(500, name="tea", token=SECRET)
+    fine = shop.order(5, name=SECRET)
+    browser = client(shop, admin())
+    for path in [*paths(failed), *paths(fine), f"/ops/approvals/{fine.id}/ok/whole"]:
+        assert SECRET not in browser.get(path).text, path
+
+
+@pytest.mark.parametrize("path", ["nothing", "executions/nothing", "outbox/nothing", "workflows/no",
+                                  "approvals/no/such/7", "executions/%00", "outbox/%00/x"])  # fmt: skip
+def test_what_is_not_there_says_so(shop: Shop, path: str) -> None:
+    answer = client(shop, admin()).get(f"/ops/{path}")
+    assert answer.status_code == 404
+    assert "To the first page" in answer.text
+
+
+def test_a_page_that_is_looked_at_again_sends_its_part_alone(shop: Shop) -> None:
+    waiting, failed = shop.order(), shop.order(500)
+    browser = client(shop, admin())
+    for execution, state in ((waiting, "live"), (failed, "ended")):
+        answer = browser.get(f"/ops/executions/{execution.id}", headers={"X-Automate-Part": "1"})
+        assert answer.headers["X-Automate-Part"] == state
+        assert "<html" not in answer.text
+        assert "Steps" in answer.text
+
+
+# -- who may ---------------------------------------------------------------------------------
+
+RIGHTS = {
+    "viewer": set(),
+    "operator": {"cancel", "pause", "retry"},
+    "approver": {"approve"},
+    "author": {"cancel", "pause", "retry", "again", "start"},
+    "admin": {"cancel", "pause", "retry", "again", "start", "approve"},
+}
+
+
+def orders(execution: Execution) -> dict[str, tuple[str, dict[str, str]]]:
+    its = f"/ops/executions/{execution.id}"
+    return {
+        "pause": (its, {"order": "pause"}),
+        "cancel": (f"/ops/outbox/{execution.item_id}", {"order": "cancel"}),
+        "retry": (f"/ops/outbox/{execution.item_id}", {"order": "retry"}),
+        "again": (its, {"order": "again"}),
+        "start": ("/ops/workflows/order", {"payload": '{"amount": 1}'}),
+        "approve": (
+            f"/ops/approvals/{execution.id}/ok/whole",
+            {"decision": "approve", "field-boxes": "3", "boxes": "3"},
+        ),
+    }
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_may_what_it_is_for(shop: Shop, role: str) -> None:
+    execution = shop.order()
+    browser = client(shop, User("eve", [role], None))
+    for path in paths(execution):
+        assert browser.get(path).status_code == 200, path
+    for name, (path, form) in orders(execution).items():
+        refused = send(browser, path, **form).status_code == 403
+        assert refused == (name not in RIGHTS[role]), name
+
+
+def test_nobody_sees_a_page_without_a_role_or_a_log_in(shop: Shop) -> None:
+    execution = shop.order()
+    for path in paths(execution):
+        assert client(shop, User("eve", ["of-the-host"], None)).get(path).status_code == 403, path
+        nobody = client(shop, None).get(path)
+        assert nobody.status_code == 401, path
+        assert "order" not in nobody.text
+    for path, form in orders(execution).values():
+        assert client(shop, None).post(path, data=form).status_code == 401
+
+
+def test_who_is_nobody_is_sent_to_the_log_in(shop: Shop) -> None:
+    browser = client(shop, None, log_in="/login")
+    answer = browser.get("/ops/executions", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/ops/executions")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_tenant_meets_its_own_rows_alone(shop: Shop, role: str) -> None:
+    theirs, own = shop.order(500, tenant="other", name="theirs"), shop.order(tenant="mine")
+    waiting = shop.order(tenant="other", name="theirs")
+    browser = client(shop, User("eve", [role], "mine"))
+    for path in ("", "executions", "executions?tenant=other", "approvals?of=all", "outbox",
+                 "workflows", "workflows/order", "executions?status=FAILED"):  # fmt: skip
+        page = browser.get(f"/ops/{path}").text
+        assert "theirs" not in page, path
+        assert theirs.id not in page, path
+    assert own.id in browser.get("/ops/executions").text
+    assert browser.get("/ops/workers").status_code == 403
+    for execution in (theirs, waiting):
+        for path in [*paths(execution)[2:4], f"/ops/outbox/{execution.item_id}",
+                     f"/ops/approvals/{execution.id}/ok/whole",
+                     f"/ops/executions?id={execution.id}"]:  # fmt: skip
+            assert browser.get(path).status_code == 404, path
+        for name, (path, form) in orders(execution).items():
+            if name != "start":
+                assert send(browser, path, **form).status_code in (403, 404), name
+    after = shop.kernel.executions.get(waiting.id)
+    assert after is not None
+    assert after.status == waiting.status
+    assert shop.kernel.approvals.get(waiting.id, "ok") is not None
+
+
+def test_what_a_tenant_starts_is_the_tenants(shop: Shop) -> None:
+    browser = client(shop, User("eve", ["author"], "mine"))
+    answer = send(browser, "/ops/workflows/order", payload='{"amount": 1}')
+    begun = shop.kernel.executions.get(str(answer.url).rsplit("/", 1)[1])
+    assert begun is not None
+    assert begun.tenant_id == "mine"
+
+
+# -- orders ----------------------------------------------------------------------------------
+
+
+def test_a_failed_execution_is_resumed_and_the_page_says_so(shop: Shop) -> None:
+    failed = shop.order(500)
+    shop.limit = 1000
+    browser = client(shop, admin())
+    answer = send(browser, f"/ops/executions/{failed.id}", order="resume")
+    assert "It goes on from where it failed." in answer.text
+    assert "It goes on from" not in browser.get(f"/ops/executions/{failed.id}").text
+    shop.kernel.run_until_idle()
+    assert shop.kernel.approvals.get(failed.id, "ok") is not None
+    again = send(browser, f"/ops/executions/{failed.id}", order="resume")
+    assert "It has not failed" in again.text
+
+
+def test_an_approval_is_decided_by_its_form(shop: Shop) -> None:
+    waiting = shop.order(name="tea")
+    browser, path = client(shop, admin()), f"/ops/approvals/{waiting.id}/ok/whole"
+    field = browser.get(path).text.split('type="number"')[0].rsplit('for="', 1)[1].split('"')[0]
+    wrong = send(browser, path, decision="approve", comment="so be it")
+    assert wrong.status_code == 422
+    assert "so be it" in wrong.text
+    assert "Choose to approve or to reject." in send(browser, path, decision="both").text
+    assert "Approved." in send(browser, path, decision="approve", **{field: "3"}).text
+    shop.kernel.run_until_idle()
+    done = shop.kernel.executions.get(waiting.id)
+    assert done is not None
+    assert done.steps[-1].output["form"] == {"boxes": 3}
+    assert done.steps[-1].output["by"] == "ada"
+
+
+def test_a_step_is_copied_with_another_payload(shop: Shop) -> None:
+    failed = shop.order(500)
+    browser = client(shop, admin())
+    its = f"/ops/executions/{failed.id}"
+    wrong = send(browser, its, order="fork", step="charge", payload="{")
+    assert "the payload is not JSON" in wrong.text
+    copy = send(browser, its, order="fork", step="charge", payload='{"amount": 7}')
+    assert "This is a copy" in copy.text
+    shop.kernel.run_until_idle()
+    begun = shop.kernel.executions.get(str(copy.url).rsplit("/", 1)[1])
+    assert begun is not None
+    assert begun.steps[0].output["charged"] == 7
+
+
+def test_a_payload_that_is_no_json_starts_nothing(shop: Shop) -> None:
+    browser = client(shop, admin())
+    answer = send(browser, "/ops/workflows/order", payload='{"amount": ')
+    assert "Nothing was started" in answer.text
+    assert "{&#34;amount&#34;:" in answer.text  # it stays in the form
+    assert shop.kernel.executions.find() == []
+
+
+# -- from elsewhere --------------------------------------------------------------------------
+
+
+def test_an_order_from_elsewhere_is_refused(shop: Shop) -> None:
+    execution = shop.order()
+    path, form = orders(execution)["pause"]
+    browser = client(shop, admin())
+    browser.get("/ops/")
+    token = browser.cookies["automate_csrf"]
+    cases: list[dict[str, Any]] = [
+        {"data": form},
+        {"data": {**form, "csrf": "guessed"}},
+        {"data": {**form, "csrf": token}, "headers": {"Origin": "http://evil.example"}},
+        {"data": {**form, "csrf": token}, "headers": {"Origin": "null"}},
+        {"json": {**form, "csrf": token}},
+        {"content": b"csrf=" + token.encode() + b"&order=pause", "headers": {"Content-Type": "text/plain"}},
+        {"data": {**form, "csrf": token, "more": "x" * 1_100_000}},
+    ]  # fmt: skip
+    for case in cases:
+        assert browser.post(path, **case).status_code == 403, case
+    found = shop.kernel.executions.get(execution.id)
+    assert found is not None
+    assert found.status == execution.status
+    allowed = client(shop, admin(), origins=["https://ops.example"])
+    allowed.get("/ops/")
+    sent = {**form, "csrf": allowed.cookies["automate_csrf"]}
+    assert (
+        allowed.post(path, data=sent, headers={"Origin": "https://ops.example"}).status_code == 200
+    )
+
+
+def test_no_page_is_framed_cached_or_scripted(shop: Shop) -> None:
+    browser = client(shop, admin())
+    for path in ("/ops/", "/ops/nothing"):
+        headers = browser.get(path).headers
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+    cookie = client(shop, admin()).get("/ops/").headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Path=/ops" in cookie
+
+
+def test_a_server_of_this_machine_answers_to_its_own_names_alone(shop: Shop) -> None:
+    app = Starlette(routes=[Mount("/ops", pages(shop.kernel, auth=loopback(admin())))])
+    for host, status in (("127.0.0.1:8000", 200), ("localhost", 200), ("[::1]:9", 200),
+                         ("evil.example", 401), ("127.0.0.1.evil.example", 401), ("", 401)):  # fmt: skip
+        answer = TestClient(app).get("/ops/", headers={"Host": host})
+        assert answer.status_code == status, host
+
+
+def test_pages_ask_for_a_log_in(shop: Shop) -> None:
+    from automate_kernel import ConfigError
+
+    with pytest.raises(ConfigError, match="who asks"):
+        pages(shop.kernel, auth=None)  # type: ignore[arg-type]
+
+
+# -- in a browser ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no chromium")
+def test_a_browser_sees_an_execution_go_on_without_a_reload(shop: Shop) -> None:
+    from playwright.sync_api import sync_playwright
+
+    waiting = shop.order(name="tea")
+    app = Starlette(routes=[Mount("/ops", pages(shop.kernel, auth=loopback(admin())))])
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        with sync_playwright() as playwright:
+            chrome = playwright.chromium.launch(
+                executable_path=str(CHROMIUM), args=["--no-sandbox"]
+            )
+            page = chrome.new_page()
+            problems: list[str] = []
+            page.on("console", lambda told: problems.append(told.text))
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.goto(f"http://127.0.0.1:{port}/ops/executions/{waiting.id}")
+            page.get_by_text("RUNNING").first.wait_for()
+            shop.kernel.approvals.approve(waiting.id, "ok", by="ada", form={"boxes": 1})
+            shop.kernel.run_until_idle()
+            page.get_by_role("heading", name="COMPLETED").wait_for(timeout=60_000)
+            assert problems == []
+            chrome.close()
+    finally:
+        server.should_exit = True
+        thread.join()
