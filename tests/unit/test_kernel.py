@@ -315,6 +315,26 @@ def test_what_is_given_up_is_told_only_once_it_is_committed() -> None:
     assert [one for one, _ in watcher.failed] == [first]
 
 
+def test_an_execution_that_is_given_up_has_failed(clock: FakeClock) -> None:
+    """An execution whose workers all died is FAILED, and its signal is sent."""
+    kernel = kernel_on(MemoryStorage(clock), lease_seconds=10)
+    kernel.add_workflow(ORDER)
+    execution_id = kernel.start("order-notify")
+    heard = []
+
+    def note(sender: Any, execution: Any, error: AutomateError) -> None:
+        heard.append((execution.id, execution.status))
+
+    with signals.workflow_failed.connected_to(note, sender=kernel):
+        for _ in range(10):
+            kernel.outbox.claim_batch("dies")
+            clock.advance(11)
+            kernel.outbox.reap()
+            clock.advance(86_400)
+        kernel.run_until_idle()
+    assert heard == [(execution_id, ExecutionStatus.FAILED)]
+
+
 # -- calling ---------------------------------------------------------------------------------------
 
 

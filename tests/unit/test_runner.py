@@ -324,6 +324,22 @@ def test_who_lost_the_execution_calls_nothing_more(
     assert calls == ["a", "a", "b"]
 
 
+def test_a_cancelled_execution_goes_no_further(kernel: Kernel) -> None:
+    """A step that runs is not interrupted, but nothing follows it, and its item is done."""
+    calls = []
+
+    @kernel.action("do.it")
+    def do(execution_id: str) -> None:
+        calls.append(1)
+        assert kernel.executions.cancel(execution_id)
+
+    given = {"execution_id": "{{ execution.id }}"}
+    define(kernel, step("a", input=given), step("b", input=given))
+    execution = kernel.run("w")
+    assert (execution.status, len(calls)) == (ExecutionStatus.CANCELLED, 1)
+    assert wake_item(kernel, execution.id).status is ItemStatus.COMPLETED
+
+
 def test_an_item_of_before_the_resume_drives_nothing(kernel: Kernel) -> None:
     """An old wake-up that is put back to wait leaves the execution to its new one."""
     calls = []
