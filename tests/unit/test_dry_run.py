@@ -426,3 +426,69 @@ def test_what_cleans_up_is_shown_too() -> None:
     )
     texts = [step.calls[0].input["text"] for step in known.undoing[1:]]
     assert texts == ["line 5: 7 INTERNAL", "back: shelf 3"]
+
+
+def test_the_engine_decides_what_is_undone() -> None:
+    """Each element that was called, the last one first; nothing of an empty list."""
+    kernel = Kernel(discover=False, plugins=[Shop])
+    kernel.add_workflow(CAREFUL)
+    dry = kernel.dry_run("careful", {"lines": [5, 6]})
+    each = dry.step("each.compensate")
+    assert each is not None
+    texts = [(call.position, call.input["text"]) for call in each.calls]
+    assert texts == [(0, "line 5: 1 INTERNAL"), (1, "line 6: 1 INTERNAL")]
+    empty = kernel.dry_run("careful", {"lines": []})
+    assert [step.id for step in empty.undoing] == ["wrong.compensate", "stock.compensate"]
+
+
+def test_a_wait_over_what_is_no_list_is_told(kernel: Kernel) -> None:
+    """As the engine says it, before it waits for anything."""
+    kernel.add_workflow(
+        {
+            "name": "asking",
+            "trigger": {"type": "manual"},
+            "steps": [
+                {
+                    "id": "ask",
+                    "for_each": "{{ event.payload.people }}",
+                    "approval": {"title": "Go, {{ item }}?"},
+                },
+                {"id": "tell", "action": "shop.say", "input": {"text": "done"}},
+            ],
+        }
+    )
+    (problem,) = kernel.dry_run("asking", {"people": "ann"}).problems
+    assert problem.startswith("ask: ") and "not a list" in problem
+    ask, tell = kernel.dry_run("asking", {"people": ["ann", "bob"]}).steps
+    assert (ask.outcome, ask.elements) == (DryOutcome.WAITS, 2)
+    assert ask.waits_for == {"approval": {"title": "[depends on item]"}}
+    assert tell.calls[0].input == {"text": "done"}
+
+
+def test_what_needs_a_step_that_fails_is_shown_all_the_same(kernel: Kernel) -> None:
+    """A switch that can't be decided skips nothing behind it."""
+    kernel.add_workflow(
+        {
+            "name": "behind",
+            "trigger": {"type": "manual"},
+            "steps": [
+                {
+                    "id": "choose",
+                    "switch": "{{ event.payload }}",
+                    "cases": {
+                        "a": [{"id": "a", "action": "shop.say", "input": {"text": "a"}}],
+                    },
+                },
+                {
+                    "id": "tell",
+                    "needs": ["choose"],
+                    "action": "shop.say",
+                    "input": {"text": "told"},
+                },
+            ],
+        }
+    )
+    dry = kernel.dry_run("behind", {"kind": "a"})
+    choose, tell = dry.steps
+    assert (choose.outcome, tell.outcome) == (DryOutcome.FAILS, DryOutcome.CALLED)
+    assert "switch gave" in dry.problems[0]

@@ -1,15 +1,16 @@
 """
 A dry run of a workflow: every call rendered and none made, every condition decided that can be.
 
-Nothing is written, and no secret is read. The outputs of steps are those that are given. Of others
-an example is made up from the action's output schema, where it has one. What depends on an output
-that is not known is marked, and a condition that depends on one counts as true.
+`advance` decides, as in a real run. A program answers it that knows only some outputs: those that
+are given, and examples made up from the output schemas of actions. What depends on other outputs is
+marked, and a condition that depends on them counts as true. What fails is noted, and the run goes
+on. Nothing is written, and no secret is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
@@ -19,14 +20,24 @@ from automate_kernel.operations.schemas.example import example_of
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import TemplateEngine
+from automate_kernel.workflows.decide.activation import Activation
+from automate_kernel.workflows.decide.advance import advance
 from automate_kernel.workflows.decide.program import (
     BuildContext,
+    Inside,
     TemplateView,
     WorkflowProgram,
     element_names,
     round_names,
 )
-from automate_kernel.workflows.definition.blocks import local_id, plain_id
+from automate_kernel.workflows.decide.turn import CallOutcome, StepCall
+from automate_kernel.workflows.definition.blocks import (
+    block_of,
+    lists_around,
+    local_id,
+    plain_id,
+    top_id,
+)
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.definition.structure import topological_order
 from automate_kernel.workflows.definition.template_names import NamesRead, names_read
@@ -45,8 +56,10 @@ _NO_ID = "00000000-0000-4000-8000-000000000000"
 # Elements of a for_each that are shown.
 MOST_CALLS = 20
 _OF_ELEMENT = ("item", "index", "outer")
-# The fields of a step that calls no action.
+# The fields of a step that calls no action, in whose place it calls this.
 _WAITED = ("sleep", "wait_for", "approval", "workflow", "input", "continue_as_new")
+_OF_WAITS = frozenset({*_WAITED, "wait", "timeout", "retry", "heartbeat"})
+_WAIT = "automate.wait"
 
 
 class DryOutcome(str, Enum):
@@ -166,404 +179,417 @@ def dry_run(
     redact: Callable[[Any], Any],
 ) -> DryRun:
     """
-    Walk through *workflow* for *event*, with the *outputs* of steps that are known.
+    Run *workflow* for *event*, with the *outputs* of steps that are known.
 
     *spec* finds the spec of an action, and *redact* takes secrets out of values. Raises
     `WorkflowError` for outputs of steps that there are not.
     """
-    for step_id in outputs:
-        workflow.step(step_id)
-    program = WorkflowProgram(workflow, templates, context)
+    for step_id, output in outputs.items():
+        if workflow.step(step_id).for_each is not None and not isinstance(output, list):
+            raise WorkflowError(
+                f"the output of step {step_id!r} is a list, since it has for_each",
+                hint=f"{type_name(output)} was given: give the outputs of its elements",
+            )
+    program = _DryProgram(workflow, templates, context, outputs, spec, redact)
     result = DryRun(workflow.name, redact(event.to_json()))
     try:
         result.starts = program.starts_on(event)
         if result.starts:
             program.admission(event)
     except TemplateError as error:
-        _note(result, error)
-    walk = _Walk(program, event, outputs, templates, spec, redact)
-    order = {step.id: step for step in workflow.every_step()}
-    result.steps = walk.steps([order[step_id] for step_id in workflow.order()])
-    try:
-        result.output = walk.rendered(workflow.output, "output", [])
-    except TemplateError as error:
-        _note(result, error)
-    groups = workflow.groups()
-    result.ending = walk.group(groups["finally"])
-    walk.fail()
-    result.undoing = walk.undone(workflow, result.steps)
-    result.recovery = walk.group(groups["on_failure"])
-    walk.cancel()
-    result.cancelling = walk.group(groups["on_cancel"])
+        program.problems.append(str(error))
+    execution = Execution(
+        id=_NO_ID, name=workflow.name, definition_id=workflow.hash(), event=event,
+        status=ExecutionStatus.RUNNING, tenant_id=event.tenant_id,
+        created_at=datetime.now(timezone.utc),
+    )  # fmt: skip
+    program.walk(execution)
+    result.steps = program.found(workflow.order())
+    result.ending = program.found(program.in_order("finally"))
+    result.output = program.rendered_output
+    done = program.done(execution)
+    failed = replace(execution, steps=[*map(replace, done)])
+    failed.error_code, failed.error = "INTERNAL", "[error.message]"
+    program.walk(failed)
+    result.undoing = program.found(each for each in program.seen if each in program.undoes)
+    result.recovery = program.found(program.in_order("on_failure"))
+    program.walk(replace(execution, steps=done, status=ExecutionStatus.CANCELLING))
+    result.cancelling = program.found(program.in_order("on_cancel"))
+    result.problem = "; ".join(program.problems) or None
     return result
 
 
-def _note(result: DryRun, problem: AutomateError) -> None:
-    result.problem = f"{result.problem}; {problem}" if result.problem else str(problem)
-
-
-class _Walk:
-    """The steps that were walked through so far, and what is known of their outputs."""
+class _DryView(TemplateView):
+    """The steps as templates see them in a dry run, with the outputs that are *shown*."""
 
     def __init__(
         self,
-        program: WorkflowProgram,
-        event: Event,
-        outputs: Mapping[str, Any],
+        steps: Sequence[Step],
+        execution: Execution,
+        runs: Mapping[StepKey, StepRun],
+        shown: Mapping[str, Any],
+        around: _DryView | None = None,
+    ) -> None:
+        super().__init__(steps, execution, runs)
+        self._shown, self._around = shown, around
+
+    def paths(self) -> dict[str, str]:
+        """Return the paths of the steps that have completed, by the ids that templates use."""
+        own = {
+            local_id(step.id): step.id
+            for step in self._steps
+            if (run := self.runs.get((step.id, -1))) and run.status is StepStatus.COMPLETED
+        }
+        return {**(self._around.paths() if self._around else {}), **own}
+
+    def steps(self) -> dict[str, Any]:
+        """Return the steps that have ended, here and around, by the ids in their own lists."""
+        own = {local_id(path): its for path, its in super().steps().items()}
+        return {**(self._around.steps() if self._around else {}), **own}
+
+    def _step(self, step: Step, run: StepRun) -> dict[str, Any]:
+        found = super()._step(step, run)
+        if run.status is StepStatus.COMPLETED:
+            found["output"] = self._shown.get(step.id)
+        return found
+
+
+class _DryProgram(WorkflowProgram):
+    """
+    A program that answers `advance` with what is known, and notes what it was asked.
+
+    A step that waits calls an action in it, so that nothing waits.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
         templates: TemplateEngine,
+        context: BuildContext,
+        given: Mapping[str, Any],
         spec: Callable[[str], OperationSpec],
         redact: Callable[[Any], Any],
     ) -> None:
-        self._program = program
-        self._given = outputs
-        self._templates = templates
-        self._spec = spec
-        self._redact = redact
-        self._execution = Execution(
-            id=_NO_ID, name=program.workflow.name, definition_id=program.workflow.hash(),
-            event=event, status=ExecutionStatus.RUNNING, tenant_id=event.tenant_id,
-            created_at=datetime.now(timezone.utc),
-        )  # fmt: skip
-        self._runs: dict[StepKey, StepRun] = {}
-        self._view: TemplateView = program.view(self._execution, self._runs)
-        self._unknown: set[str] = set()
-        self._examples: set[str] = set()
-        self._unclear: set[str] = set()
-        self._needs: Mapping[str, Sequence[str]] = program.needs
-        self._blocks: dict[str, list[DryStep]] = {}
-        # False inside a block whose list depends on outputs that are not known.
-        self._item_known = True
-        # The step that is undone, whose output its compensation sees.
-        self._undone: DryStep | None = None
+        self._waits: dict[str, dict[str, Any]] = {}
+        document = workflow.to_dict()
+        for group in workflow.groups():
+            if group in document:
+                document[group] = _without_waits(document[group], "", self._waits)
+        super().__init__(Workflow.from_dict(document), templates, context)
+        self._templates, self._given, self._spec, self._redact = templates, given, spec, redact
+        self.seen: dict[str, DryStep] = {}
+        """The steps that this walk has come to, by their paths."""
+        self.problems: list[str] = []
+        """The problems of the workflow's own templates."""
+        self.rendered_output: Any = None
+        self.shown: dict[str, Any] = {}
+        self.origins: dict[str, DryOutput] = {}
+        self._lacks: dict[str, str] = {}  # errors of actions that there are not
+        self.unclear: set[str] = set()
+        # Blocks and lists of which an element stands for what is not known.
+        self.unknown_items: set[str] = set()
+        self._undecided: set[str] = set()
+        self._inside: dict[str, list[str]] = {}
+        self._all_needs: dict[str, Sequence[str]] = dict(self.needs)
 
-    def fail(self) -> None:
-        """Let the workflow have failed, for the steps that recover from it."""
-        self._execution.error_code, self._execution.error = "INTERNAL", "[error.message]"
+    # -- the walk ----------------------------------------------------------------------------
 
-    def cancel(self) -> None:
-        """Let the workflow be cancelled instead."""
-        self._execution.error_code = self._execution.error = None
-        self._execution.status = ExecutionStatus.CANCELLING
+    def walk(self, execution: Execution) -> None:
+        """Bring *execution* to its end, and note its steps."""
+        self.seen = {}
+        now = execution.created_at or datetime.now(timezone.utc)
+        turns = advance(self, Activation(execution=execution, waits={}, now=now, alone=True))
+        turn = next(turns)
+        while not turn.last:
+            turn = turns.send(([self._outcome(call) for call in turn.calls], 0.0))
 
-    def group(self, steps: Sequence[Step]) -> list[DryStep]:
-        """Return what would become of a list of the workflow's own, in the order of its needs."""
-        order = topological_order({step.id: self._needs[step.id] for step in steps})
-        by_id = {step.id: step for step in steps}
-        return self.steps([by_id[step_id] for step_id in order])
+    def _outcome(self, call: StepCall) -> CallOutcome:
+        output = self.shown.get(call.step.id)
+        if call.step.for_each is not None:
+            each = output if isinstance(output, list) else []
+            output = dict(enumerate(each)).get(call.run.position)
+        return CallOutcome(call, output)
 
-    def undone(self, workflow: Workflow, steps: Sequence[DryStep]) -> list[DryStep]:
-        """Return the compensations of *steps*, as if all had completed: the last one first."""
-        undoing = workflow.compensations
-        done = (DryOutcome.CALLED, DryOutcome.UNCLEAR, DryOutcome.WAITS)
-        return [
-            self._undo(workflow.step(each.id), undoing[each.id], each)
-            for each in reversed(steps)
-            if each.id in undoing and each.outcome in done
-        ]
+    def done(self, execution: Execution) -> list[StepRun]:
+        """Return the runs of the workflow's own steps: those that can't be called have failed."""
+        own = {step.id for step in self.workflow.steps}
+        runs = [run for run in execution.steps if top_id(run.step_id) in own]
+        for run in runs:
+            dry = self.seen.get(run.step_id)
+            if dry is not None and dry.outcome is DryOutcome.FAILS:
+                run.status = StepStatus.FAILED
+        return runs
 
-    def _undo(self, step: Step, compensation: Step, undone: DryStep) -> DryStep:
-        dry, self._undone = DryStep(compensation.id, compensation.action), undone
-        names: dict[str, Any] = {"output": undone.output}
-        element = True
-        try:
-            if step.for_each is not None:
-                # The first element stands for all.
-                known = self._elements(step, dry)
-                element = bool(known)
-                names = element_names(self._view, known[0] if known else "[item]", 0)
-                outputs = undone.output if isinstance(undone.output, list) else []
-                names = {**names, "output": outputs[0] if outputs else None}
-            path = f"steps.{compensation.id}.input"
-            position = 0 if step.for_each is not None else -1
-            given = self._input(compensation, dry, path, names, element=element)
-            dry.calls = [DryCall(given, position)]
-        except AutomateError as error:
-            dry.outcome, dry.problem = DryOutcome.FAILS, str(error)
-        finally:
-            self._undone = None
-        return dry
+    def in_order(self, group: str) -> Sequence[str]:
+        """Return the ids of a list of the workflow's own, in the order of their needs."""
+        return topological_order(self.phases[group].needs)
 
-    def _undone_output(self, read: NamesRead, origin: DryOutput) -> list[str]:
-        """Return the output of the step that is undone, if that is of *origin* and is read."""
-        if self._undone is None or self._undone.output_is is not origin:
-            return []
-        return [f"steps.{self._undone.id}.output"] if "output" in read.names else []
+    def found(self, ids: Iterable[str]) -> list[DryStep]:
+        """Return the steps with these *ids*, each block followed by those inside it."""
+        return [dry for step_id in ids for dry in self._found(step_id)]
 
-    # -- steps -------------------------------------------------------------------------------
-
-    def steps(self, steps: Sequence[Step]) -> list[DryStep]:
-        """Return what would become of *steps*, each block followed by those inside it."""
-        found = []
-        for step in steps:
-            inner: list[DryStep] = []
-            if step.is_block:
-                self._blocks[step.id] = inner
-            found += [self.step(step), *inner]
-        return found
-
-    def step(self, step: Step) -> DryStep:
-        """Return what would become of *step*."""
-        dry = DryStep(step.id, step.action, condition=step.if_)
-        try:
-            if self._skips(step, dry):
-                dry.outcome = DryOutcome.SKIPPED
-                self._end(step, StepStatus.SKIPPED, None)
-                return dry
-            self._call(step, dry)
-            if dry.outcome is DryOutcome.SKIPPED:  # a switch without a case for its value
-                self._end(step, StepStatus.SKIPPED, None)
-                return dry
-        except AutomateError as error:
-            dry.outcome, dry.problem = DryOutcome.FAILS, str(error)
-        self._give_output(step, dry)
-        return dry
-
-    def _skips(self, step: Step, dry: DryStep) -> bool:
-        waited_for = self._needs[step.id]
-        needs = [self._runs.get((need, -1)) for need in waited_for]
-        if step.skipped_with_needs:
-            if any(run is not None and run.status is StepStatus.SKIPPED for run in needs):
-                return True
-            if self._unclear.intersection(map(local_id, waited_for)):
-                self._unclear.add(local_id(step.id))
-                dry.outcome = DryOutcome.UNCLEAR
-        if not isinstance(step.if_, str):
-            return step.if_ is False
-        read = names_read(step.if_, bare=True)
-        guessed = self._guessed(read, self._unknown | self._examples)
-        if not self._item_known:
-            guessed += [name for name in _OF_ELEMENT if name in read.names]
-        if guessed or self._unclear.intersection(read.steps):
-            self._unclear.add(local_id(step.id))
-            dry.outcome = DryOutcome.UNCLEAR
-            dry.depend(guessed or [f"steps.{each}.status" for each in read.steps])
-            return False
-        return not self._program.condition(step, self._view)
-
-    def _call(self, step: Step, dry: DryStep) -> None:
-        if step.is_block:
-            self._look_inside(step, dry)
-            return
-        if not step.action:
-            self._wait(step, dry)
-            return
-        path = f"steps.{step.id}.input"
-        if step.loops:
-            first = round_names(self._view, step, 0)
-            dry.calls = [DryCall(self._input(step, dry, path, first), 0)]
-            return
-        if step.for_each is None:
-            dry.calls = [DryCall(self._input(step, dry, path, {}))]
-            return
-        known = self._elements(step, dry)
-        if known is None:
-            shown = element_names(self._view, "[item]", 0)
-            dry.calls = [DryCall(self._input(step, dry, path, shown, element=False), 0)]
-            return
-        dry.elements = len(known)
-        for position, item in enumerate(known[:MOST_CALLS]):
-            names = element_names(self._view, item, position)
-            dry.calls.append(DryCall(self._input(step, dry, path, names), position))
-
-    def _look_inside(self, block: Step, dry: DryStep) -> None:
-        """Walk through the steps inside a block; the first element, or round, stands for all."""
-        around = self._view, self._unknown, self._examples, self._unclear, self._item_known
-        needs = self._needs
-        view, position, item = self._view, 0 if block.loops else -1, None
-        if block.for_each is not None:
-            known = self._elements(block, dry)
-            dry.elements = None if known is None else len(known)
-            self._item_known = self._item_known and bool(known)
-            position, item = 0, known[0] if known else "[item]"
-        extra = {} if position < 0 else element_names(view, item, position)
-        if block.loops:
-            extra = round_names(view, block, 0)
-        steps = self._inner_steps(block, dry, extra)
-        its = self._program.inside(block, position, steps, view, extra)
-        order = topological_order(its.needs)
-        by_path = {step.id: step for step in its.steps}
-        self._view, self._needs = its.view, its.needs
-        self._unknown, self._examples, self._unclear = (
-            set(self._unknown), set(self._examples), set(self._unclear)
-        )  # fmt: skip
-        inner = self.steps([by_path[path] for path in order if path in by_path])
-        self._blocks[block.id] += inner
-        failing = next((one for one in inner if one.problem), None)
+    def _found(self, step_id: str) -> Iterator[DryStep]:
+        dry = self.seen.get(step_id)
+        if dry is None:  # skipped with what it needs
+            step = self.workflow.step(plain_id(step_id))
+            dry = DryStep(step_id, self._action(step), DryOutcome.SKIPPED, step.if_)
+        if dry.outcome is not DryOutcome.SKIPPED and step_id in self._lacks:
+            dry.outcome, dry.problem = DryOutcome.FAILS, dry.problem or self._lacks[step_id]
+        inner = self.found(self._inside.get(step_id, ())) if step_id in self.seen else []
+        failing = next((each for each in inner if each.problem), None)
         if failing is not None:
             dry.outcome, dry.problem = DryOutcome.FAILS, f"step {failing.id!r} inside it fails"
-        self._view, self._unknown, self._examples, self._unclear, self._item_known = around
-        self._needs = needs
+        yield dry
+        yield from inner
 
-    def _inner_steps(self, block: Step, dry: DryStep, extra: Mapping[str, Any]) -> Sequence[Step]:
-        """Return the steps that would run in a block; all of a switch whose value is unknown."""
-        if block.steps is not None:
-            return block.steps
-        guessed: list[str] = []
-        self._marked(block.switch, guessed, element=self._item_known)
-        dry.depend(guessed)
-        if not guessed:
-            chosen = block.chosen(self._program.case(block, self._view, extra))
-            if chosen is not None:
-                return chosen
-            if block.for_each is None:
-                dry.outcome = DryOutcome.SKIPPED
-            return ()
-        return [step for steps in block.lists.values() for step in steps]
+    # -- what is decided ---------------------------------------------------------------------
 
-    def _wait(self, step: Step, dry: DryStep) -> None:
-        if dry.outcome is DryOutcome.CALLED:
-            dry.outcome = DryOutcome.WAITS
-        fields = step.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        found = {name: _without_conditions(fields[name]) for name in _WAITED if name in fields}
-        guessed: list[str] = []
-        # Of the elements of a list the first one stands for all.
-        listed = step.for_each is not None
-        names = element_names(self._view, "[item]", 0) if listed else None
-        if step.loops:
-            names = round_names(self._view, step, 0)
-        path = f"steps.{step.id}"
-        dry.waits_for = self.rendered(found, path, guessed, names, element=not listed)
-        dry.depend(guessed)
+    def view(self, execution: Execution, runs: Mapping[StepKey, StepRun]) -> TemplateView:
+        return _DryView(self.workflow.every_step(), execution, runs, self.shown)
 
-    def _elements(self, step: Step, dry: DryStep) -> list[Any] | None:
-        """Return the elements of a step's list; None if it depends on unknown outputs."""
-        unknown = self._read(step.for_each, dry)
-        return None if unknown else self._program.elements(step, self._view)
+    def condition(self, step: Step, view: TemplateView) -> bool:
+        if step.id in self.seen:  # asked again before each element, until the first has ended
+            return True
+        dry = self.seen[step.id] = DryStep(step.id, self._action(step), condition=step.if_)
+        try:
+            holds = self._holds(step, view, dry)
+        except AutomateError as error:
+            holds = _fail(dry, error)
+        if not holds:
+            dry.outcome = DryOutcome.SKIPPED
+            return False
+        if step.id not in self.undoes:
+            self._give_output(step, dry)
+        if not dry.problem and plain_id(step.id) in self._waits:
+            self._note_wait(step, view, dry)
+        return True
 
-    def _input(
-        self,
-        step: Step,
-        dry: DryStep,
-        path: str,
-        names: Mapping[str, Any],
-        *,
-        element: bool = True,
-    ) -> Any:
-        guessed: list[str] = []
-        value = self.rendered(step.input, path, guessed, names, element=element)
-        guessed += self._made_up(step.input)
-        dry.depend(guessed)
-        if not guessed and element and step.action:
-            self._spec(step.action).validate(value, called=step.action)
+    def _holds(self, step: Step, view: TemplateView, dry: DryStep) -> bool:
+        if step.skipped_with_needs and self.unclear.intersection(self._all_needs[step.id]):
+            self.unclear.add(step.id)
+            dry.outcome = DryOutcome.UNCLEAR
+        if not isinstance(step.if_, str):
+            return super().condition(step, view)
+        reading = _Reading(self, step, view)
+        depends = reading.depends(names_read(step.if_, bare=True))
+        if not depends:
+            return super().condition(step, view)
+        self.unclear.add(step.id)
+        dry.outcome = DryOutcome.UNCLEAR
+        dry.depend(depends)
+        return True
+
+    def elements(self, step: Step, view: TemplateView) -> list[Any]:
+        dry, reading, known = self.seen[step.id], _Reading(self, step, view), None
+        if dry.problem:
+            return []
+        try:
+            reading.marked(step.for_each)
+            dry.depend([*reading.unknown, *reading.made_up])
+            if not reading.unknown:
+                known = super().elements(step, view)
+        except AutomateError as error:
+            _fail(dry, error)
+            return []
+        dry.elements = None if known is None else len(known)
+        if known is None or (step.is_block and not known):
+            self.unknown_items.add(step.id)
+            known = ["[item]"]
+        # Of a block the first element stands for all.
+        shown = known[: 1 if step.is_block else MOST_CALLS]
+        if dry.output_is is DryOutput.EXAMPLE:
+            dry.output = self.shown[step.id] = self.shown[step.id][:1] * max(1, len(shown))
+        return shown
+
+    def goes_on(self, step: Step, view: TemplateView, names: Mapping[str, Any]) -> bool:
+        return bool(names["index"] == 0)
+
+    def is_over(self, step: Step, view: TemplateView, names: Mapping[str, Any]) -> bool:
+        return True
+
+    def case(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> str:
+        dry, reading = self.seen[step.id], _Reading(self, step, view)
+        reading.marked(step.switch)
+        dry.depend(reading.unknown)
+        any_case = next(iter(step.cases or ()))
+        if reading.unknown:
+            self._undecided.add(step.id)
+            return any_case
+        try:
+            value = super().case(step, view, extra)
+        except AutomateError as error:
+            _fail(dry, error)
+            return any_case
+        if step.chosen(value) is None and step.for_each is None:
+            dry.outcome, dry.output_is, dry.output = DryOutcome.SKIPPED, DryOutput.NONE, None
         return value
 
-    # -- templates ---------------------------------------------------------------------------
-
-    def rendered(
+    def inside(
         self,
-        tree: Any,
-        path: str,
-        guessed: list[str],
-        names: Mapping[str, Any] | None = None,
-        *,
-        element: bool = True,
-    ) -> Any:
-        """
-        Render *tree*, with a mark for what depends on unknown outputs, which are put in *guessed*.
+        block: Step,
+        position: int,
+        steps: Sequence[Step],
+        view: Any,
+        names: Mapping[str, Any],
+    ) -> Inside:
+        if self.seen[block.id].problem:
+            steps = ()
+        elif block.id in self._undecided:
+            steps = [step for each in block.lists.values() for step in each]
+        its = super().inside(block, position, steps, view, names)
+        inner = _DryView(its.steps, view.execution, view.runs, self.shown, view)
+        inner.names = its.view.names
+        self._all_needs.update(its.needs)
+        shown = {step.id for step in its.steps}
+        self._inside[block.id] = [path for path in topological_order(its.needs) if path in shown]
+        return replace(its, view=inner)
 
-        Unless the *element* is known, the same holds for ``item`` and ``index``.
-        """
-        known = self._marked(tree, guessed, element=element)
-        compiled = self._templates.compile(known, path)
-        return self._redact(masked(self._program.render(compiled, self._view, names)))
+    def block_output(self, block: Step, inside: Inside) -> Any:
+        return None
 
-    def _marked(self, tree: Any, guessed: list[str], *, element: bool) -> Any:
-        if isinstance(tree, str):
-            return self._mark(tree, guessed, element=element)
-        if isinstance(tree, Mapping):
-            return {
-                self._mark(key, guessed, element=element): self._marked(
-                    value, guessed, element=element
-                )
-                for key, value in tree.items()
-            }
-        if isinstance(tree, (list, tuple)):
-            return [self._marked(value, guessed, element=element) for value in tree]
-        return tree
+    def input(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        dry, reading = self.seen[step.id], _Reading(self, step, view)
+        if dry.problem or plain_id(step.id) in self._waits:
+            return {}
+        try:
+            value = reading.rendered(step.input, f"steps.{step.id}.input", extra)
+            dry.depend([*reading.unknown, *reading.made_up])
+            if step.action and not reading.unknown and not reading.made_up:
+                self._spec(step.action).validate(value, called=step.action)
+            dry.calls.append(DryCall(value, extra.get("index", -1)))
+            dry.calls.sort(key=lambda call: call.position)
+        except AutomateError as error:
+            _fail(dry, error)
+        return {}
 
-    def _mark(self, text: str, guessed: list[str], *, element: bool) -> str:
-        read = names_read(text)
-        found = self._guessed(read, self._unknown)
-        found += self._undone_output(read, DryOutput.UNKNOWN)
-        if not (element and self._item_known):
-            found += [name for name in _OF_ELEMENT if name in read.names]
-        guessed += [name for name in found if name not in guessed]
-        return f"[depends on {', '.join(found)}]" if found else text
-
-    def _guessed(self, read: NamesRead, steps: set[str]) -> list[str]:
-        """Return the outputs of *steps* that a template reads."""
-        if read.any_step:
-            return [f"steps.{step_id}.output" for step_id in self._runs_of(steps)]
-        found = {
-            path[1]: None
-            for path in read.paths
-            if path[0] == "steps" and path[1] in steps and path[2:3] in ((), ("output",))
-        }
-        return [f"steps.{step_id}.output" for step_id in found]
-
-    def _runs_of(self, steps: set[str]) -> list[str]:
-        return [
-            step_id
-            for step_id, position in self._runs
-            if position < 0 and local_id(step_id) in steps
-        ]
-
-    def _read(self, tree: Any, dry: DryStep) -> list[str]:
-        """Note the outputs that *tree* reads and that are guessed; return the unknown ones."""
-        unknown: list[str] = []
-        self._marked(tree, unknown, element=True)
-        dry.depend([*unknown, *self._made_up(tree)])
-        return unknown
-
-    def _made_up(self, tree: Any) -> list[str]:
-        reads = [names_read(text) for text in _texts(tree)]
-        return [
-            name
-            for read in reads
-            for name in (
-                *self._guessed(read, self._examples),
-                *self._undone_output(read, DryOutput.EXAMPLE),
+    def output(self, view: TemplateView) -> Any:
+        try:
+            self.rendered_output = _Reading(self, None, view).rendered(
+                self.workflow.output, "output", {}
             )
-        ]
+        except TemplateError as error:
+            self.problems.append(str(error))
+
+    def _note_wait(self, step: Step, view: TemplateView, dry: DryStep) -> None:
+        if dry.outcome is DryOutcome.CALLED:
+            dry.outcome = DryOutcome.WAITS
+        waits = self._waits[plain_id(step.id)]
+        found = {name: _without_conditions(value) for name, value in waits.items()}
+        names: Mapping[str, Any] = {}
+        if step.for_each is not None:
+            self.unknown_items.add(step.id)
+            names = element_names(view, "[item]", 0)
+        elif step.loops:
+            names = round_names(view, step, 0)
+        reading = _Reading(self, step, view)
+        try:
+            dry.waits_for = reading.rendered(found, f"steps.{step.id}", names)
+        except AutomateError as error:
+            _fail(dry, error)
+        dry.depend(reading.unknown)
+
+    def rendered(self, tree: Any, path: str, view: TemplateView, names: Mapping[str, Any]) -> Any:
+        """Render *tree*, without secrets."""
+        template = self._templates.compile(tree, path)
+        return self._redact(masked(self._render(template, view, names)))
 
     # -- outputs -----------------------------------------------------------------------------
 
+    def _action(self, step: Step) -> str | None:
+        return None if plain_id(step.id) in self._waits else step.action
+
     def _give_output(self, step: Step, dry: DryStep) -> None:
-        given = plain_id(step.id)
-        if given in self._given:
-            dry.output_is, output = DryOutput.GIVEN, self._redact(self._given[given])
-            if step.for_each is not None and not isinstance(output, list):
-                raise WorkflowError(
-                    f"the output of step {step.id!r} is a list, since it has for_each",
-                    hint=f"{type_name(output)} was given: give the outputs of its elements",
-                )
-        else:
-            dry.output_is, output = self._example(step, dry)
-        dry.output = output
-        self._end(step, StepStatus.COMPLETED, output)
-
-    def _example(self, step: Step, dry: DryStep) -> tuple[DryOutput, Any]:
+        given, action, schema = plain_id(step.id), self._action(step), None
+        dry.output_is, dry.output = DryOutput.UNKNOWN, None
         try:
-            schema = self._spec(step.action).output_json_schema() if step.action else None
+            schema = self._spec(action).output_json_schema() if action else None
         except AutomateError as error:
-            schema, dry.problem, dry.outcome = None, dry.problem or str(error), DryOutcome.FAILS
-        if schema is None:
-            self._unknown.add(local_id(step.id))
-            return DryOutput.UNKNOWN, None
-        self._examples.add(local_id(step.id))
-        one = example_of(schema, f"steps.{step.id}.output")
-        if step.for_each is None:
-            return DryOutput.EXAMPLE, one
-        return DryOutput.EXAMPLE, [one] * max(1, len(dry.calls))
+            self._lacks[step.id] = str(error)
+        if given in self._given:
+            dry.output_is, dry.output = DryOutput.GIVEN, self._redact(self._given[given])
+        elif schema is not None:
+            example = example_of(schema, f"steps.{step.id}.output")
+            dry.output_is = DryOutput.EXAMPLE
+            dry.output = example if step.for_each is None else [example]
+        self.origins[step.id], self.shown[step.id] = dry.output_is, dry.output
 
-    def _end(self, step: Step, status: StepStatus, output: Any) -> None:
-        outputs = output if step.for_each is not None and isinstance(output, list) else ()
-        given = ((-1, None if outputs else output), *enumerate(outputs))
-        for position, value in given:
-            run = StepRun(
-                execution_id=_NO_ID, step_id=step.id, position=position, status=status, output=value
-            )
-            self._runs[run.key] = run
+
+class _Reading:
+    """The outputs that templates of a *step* read: *unknown* ones are marked, or *made up*."""
+
+    def __init__(self, program: _DryProgram, step: Step | None, view: Any) -> None:
+        self._program, self._view, self._paths = program, view, view.paths()
+        path = "" if step is None else step.id
+        self._undone = program.undoes.get(path)
+        around = (block_of(each)[0] for each in lists_around(path))
+        self.unknown_item = not program.unknown_items.isdisjoint((path, *around))
+        self.unknown: list[str] = []
+        self.made_up: list[str] = []
+
+    def rendered(self, tree: Any, path: str, names: Mapping[str, Any]) -> Any:
+        """Render *tree*, with a mark for each text that depends on what is not known."""
+        return self._program.rendered(self.marked(tree), path, self._view, names)
+
+    def marked(self, tree: Any) -> Any:
+        """Return *tree* with the marks; what it depends on is noted."""
+        if isinstance(tree, str):
+            read = names_read(tree)
+            self.made_up += self._outputs(read, DryOutput.EXAMPLE)
+            found = [*self._outputs(read, DryOutput.UNKNOWN), *self._element(read)]
+            self.unknown += [name for name in found if name not in self.unknown]
+            return f"[depends on {', '.join(found)}]" if found else tree
+        if isinstance(tree, Mapping):
+            return {self.marked(key): self.marked(value) for key, value in tree.items()}
+        return [*map(self.marked, tree)] if isinstance(tree, (list, tuple)) else tree
+
+    def depends(self, read: NamesRead) -> list[str]:
+        """Return what keeps a condition from being decided that reads this."""
+        found = self._outputs(read, DryOutput.UNKNOWN, DryOutput.EXAMPLE)
+        found += self._element(read)
+        unclear = {self._paths.get(each) for each in read.steps} & self._program.unclear
+        return found or ([f"steps.{each}.status" for each in read.steps] if unclear else [])
+
+    def _element(self, read: NamesRead) -> list[str]:
+        return [name for name in _OF_ELEMENT if self.unknown_item and name in read.names]
+
+    def _outputs(self, read: NamesRead, *origins: DryOutput) -> list[str]:
+        """Return the outputs of these *origins* that a template reads."""
+        of = self._program.origins
+        steps = [each for each, path in self._paths.items() if of.get(path) in origins]
+        if not read.any_step:
+            outputs = (
+                path[1] for path in read.paths
+                if path[0] == "steps" and path[1] in steps and path[2:3] in ((), ("output",))
+            )  # fmt: skip
+            steps = list(dict.fromkeys(outputs))
+        if self._undone and of.get(self._undone) in origins and "output" in read.names:
+            steps.append(self._undone)
+        return [f"steps.{each}.output" for each in steps]
+
+
+def _fail(dry: DryStep, error: AutomateError) -> bool:
+    dry.outcome, dry.problem = DryOutcome.FAILS, dry.problem or str(error)
+    return True
+
+
+def _without_waits(
+    steps: Sequence[Mapping[str, Any]], path: str, waits: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return *steps* with a call in the place of each wait, whose fields are put in *waits*."""
+    found = []
+    for step in steps:
+        own, kept = f"{path}{step['id']}", dict(step)
+        if not {"action", "steps", "switch"} & step.keys():
+            waits[own] = {name: step[name] for name in _WAITED if name in step}
+            kept = {name: value for name, value in step.items() if name not in _OF_WAITS}
+            kept["action"] = _WAIT
+        for name in {"steps", "default"} & step.keys():
+            kept[name] = _without_waits(step[name], f"{own}.", waits)
+        if "cases" in step:
+            cases = step["cases"].items()
+            kept["cases"] = {case: _without_waits(its, f"{own}.", waits) for case, its in cases}
+        found.append(kept)
+    return found
 
 
 def _without_conditions(tree: Any) -> Any:
@@ -571,13 +597,3 @@ def _without_conditions(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {name: value for name, value in tree.items() if name not in ("if", "notify")}
     return tree
-
-
-def _texts(tree: Any) -> list[str]:
-    if isinstance(tree, str):
-        return [tree]
-    if isinstance(tree, Mapping):
-        return [text for key, value in tree.items() for text in (key, *_texts(value))]
-    if isinstance(tree, (list, tuple)):
-        return [text for value in tree for text in _texts(value)]
-    return []

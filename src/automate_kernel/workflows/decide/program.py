@@ -460,12 +460,6 @@ class WorkflowProgram:
         """Render the output of the execution."""
         return self._render(self._output, view)
 
-    def render(
-        self, template: Template, view: TemplateView, extra: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Render a *template* of the caller's own, which sees what those of the workflow see."""
-        return self._render(template, view, extra)
-
     def _names(self, view: TemplateView, extra: Mapping[str, Any] | None = None) -> TemplateContext:
         execution = view.execution
         names = {**view.names, **(extra or {})}
