@@ -251,7 +251,7 @@ def _renew_all() -> None:
 
 
 def _renew_after_uwsgi() -> None:
-    """Have uWSGI renew in its workers too: it forks in C, and by default Python isn't told."""
+    """Have uWSGI renew in its workers too: it forks in C, and by default Python doesn't notice."""
     uwsgi: Any = sys.modules.get("uwsgi")
     if not hasattr(uwsgi, "masterpid"):  # uWSGI's own module, which is nowhere but inside of it
         return
@@ -279,7 +279,7 @@ def forks_unseen() -> bool:
 
 def _forked_by_uwsgi() -> None:
     # Without a master the first worker is the very process that loaded the application. And options
-    # of uWSGI's have Python told after all.
+    # of uWSGI's let Python notice after all.
     if _renewed_in == os.getpid():
         return
     # Else a worker that ends waits for the parent's threads, which it takes for its own.

@@ -44,8 +44,8 @@ def check_endpoint(url: str) -> str:
     """
     Return *url*, the address of a service, without a slash at its end.
 
-    Raises `ValueError`, for a validator of pydantic, if it is none of http or https, or if it has
-    more than a scheme, a host, a port and a path: a password, say.
+    Raises `ValueError`, for a validator of pydantic, if it isn't http or https, or has more than a
+    scheme, a host, a port and a path: a password, say.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:

@@ -196,7 +196,7 @@ def _written(value: Any) -> str:
 
 
 def _gone(error: AutomateError) -> LinkPage:
-    # Whatever the reason, the page is the same: it tells a stranger nothing. An error of another
+    # Whatever the reason, the page is the same: a stranger learns nothing. An error of another
     # class is ours, of a key that can't be read say.
     if type(error) is AutomateError and error.code in _NO_LONGER:
         return LinkPage(gone=_GONE)

@@ -1,8 +1,8 @@
 """
 The door to operations for others: an allow-list, bounds, and problem details for what fails.
 
-Nothing is callable that the host hasn't named. What others write is taken literally: their text is
-no template and no reference to a secret.
+Nothing is callable that the application hasn't named. What others write is taken literally: their
+text is no template and no reference to a secret.
 """
 
 from __future__ import annotations

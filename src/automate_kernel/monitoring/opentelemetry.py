@@ -65,7 +65,8 @@ __all__ = ["Instrumentation", "instrument"]
 
 SYSTEM = "automate"
 _NAME = "automate_kernel"
-# Only the context of the trace. Baggage is the host's own, and may hold what nobody should store.
+# Only the context of the trace. Baggage is the application's own, and may hold what nobody should
+# store.
 _propagator = TraceContextTextMapPropagator()
 Attributes = dict[str, Any]
 

@@ -102,7 +102,7 @@ class Account(Protocol):
         """Return the state of the connection; asks nobody but *secrets*."""
 
     def disconnect(self, secrets: Any) -> None:
-        """Delete the tokens from *secrets*. The service isn't told."""
+        """Delete the tokens from *secrets*. The service doesn't learn of it."""
 
 
 def require_client(account: Account, secrets: Any) -> None:

@@ -84,7 +84,7 @@ class Values:
         try:
             back = self.read(written)
         except AutomateError:
-            return  # the call tells it
+            return  # the call reports it
         lost = difference(value, back, loose=self._shape.loose, converts=True)
         if lost is not None:
             raise lost.about(self.what.removeprefix("the "))

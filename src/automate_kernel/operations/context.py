@@ -43,9 +43,9 @@ class Call:
     *operation* is the full name (``slack.post_message``). *idempotency_key* is the same for every
     attempt of a step, so a service that takes such keys does the work once: pass it on.
 
-    *transaction* is for a transactional operation: the host's transaction, which commits together
-    with the step. With SQLAlchemy it is a ``Connection``, in Django the database connection, whose
-    ``atomic()`` block is open. Don't commit it.
+    *transaction* is for a transactional operation: the application's transaction, which commits
+    together with the step. With SQLAlchemy it is a ``Connection``, in Django the database
+    connection, whose ``atomic()`` block is open. Don't commit it.
     """
 
     operation: str

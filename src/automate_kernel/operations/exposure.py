@@ -146,7 +146,7 @@ def shown_error(error: BaseException, what: str) -> AutomateError:
     """
     Return the error that a caller may see for *error*, through whichever door it came.
 
-    The words of a bug (``INTERNAL``) and of a fault of the set-up may tell anything: they go to
+    The words of a bug (``INTERNAL``) and of a fault of the set-up may reveal anything: they go to
     the log, as *what*, with files and lines, and without secrets. The caller gets ``INTERNAL``, or
     ``UNAVAILABLE`` for a set-up that may work later: a secrets backend is away, say.
     """

@@ -154,7 +154,7 @@ class FieldChoices:
                 yield partial(question.perform, self._operations.plugin_of)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # SystemExit too: a plugin must not end its host
+        except BaseException as error:  # SystemExit too: a plugin must not end its process
             if is_interruption(error):
                 raise
             raise self._operations.clean_error(error, question.about) from None

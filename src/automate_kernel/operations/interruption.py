@@ -1,4 +1,4 @@
-"""Ctrl-C, told apart from a KeyboardInterrupt that somebody's code raised."""
+"""Ctrl-C, as opposed to a KeyboardInterrupt that somebody's code raised."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_interruption(error: BaseException) -> bool:
     Return True if *error* is Ctrl-C, which is meant for the program.
 
     Only the main thread is interrupted. On another one it is the plugin's own error, and would end
-    the event loop of the server that waits for the thread. `mark_thread` tells where it came from.
+    the event loop of the server that waits for the thread. `mark_thread` notes where it came from.
     """
     is_main = threading.current_thread() is threading.main_thread()
     return is_main and isinstance(error, KeyboardInterrupt) and not hasattr(error, _MARK)

@@ -249,7 +249,7 @@ class Invoker:
         return sorted({key for source in self.sources.values() for key in source})
 
     def plugin_class(self, name: str) -> type[Plugin] | None:
-        """Return the class whose operation *name* is, or None for a function of the host."""
+        """Return the class whose operation *name* is, or None for a function of the application."""
         require_name(name)
         if name in self._functions:
             return None

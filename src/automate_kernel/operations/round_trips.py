@@ -1,4 +1,4 @@
-"""The difference between a value and what its JSON is read as, told without showing any of it."""
+"""The difference between a value and what its JSON is read as, described without showing it."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def _build_model(
     try:
         model = create_model(f"{title}Input", __config__=config, **definitions)
     except PydanticUserError:
-        for given, name in fields.items():  # each alone, to tell which one it is
+        for given, name in fields.items():  # each alone, to show which it is
             with readable_types(f"the parameter {given!r} of {_name_of(function)}()"):
                 create_model("One", __config__=config, **{name: definitions[name]})
         raise

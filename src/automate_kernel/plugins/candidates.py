@@ -100,7 +100,7 @@ class Candidate:
 
 def resolve_conflict(candidates: Sequence[Candidate], policy: Policy) -> None:
     """
-    Decide which of the *candidates* for one key gets it, by source and by the host's *policy*.
+    Decide which of the *candidates* for one key gets it, by source and by *policy*.
 
     A candidate that failed keeps its key from lower sources: a broken replacement must not bring
     back the plugin that it replaced.

@@ -341,7 +341,7 @@ class Connector(Plugin):
         except SecretUnavailableError:
             # Not the sender's fault: refused for good, a webhook that nobody sends again is lost.
             raise
-        except BaseException as error:  # SystemExit too: a plugin must not end its host
+        except BaseException as error:  # SystemExit too: a plugin must not end its process
             if is_interruption(error):
                 raise
             # Without Python's own traceback, in which the error may quote the secret.

@@ -135,7 +135,7 @@ def options_problems(
     Yield what is wrong with the methods that give the choices of fields, each with a remedy.
 
     *specs* are the operations; without them those of the class. Where others follow from a
-    config, the class alone can't tell.
+    config, the class alone can't say.
     """
     methods = options_methods(plugin)
     if not methods or (specs is None and plugin.own_operations is not Plugin.own_operations):

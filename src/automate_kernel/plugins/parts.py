@@ -169,8 +169,9 @@ def output_store(
     """
     Return the output store that is *given*: itself, a folder, or a plugin with its options.
 
-    *render* renders the templates of an option, whose place it is told for errors; *secrets* are
-    those that options refer to. Raises `ConfigError` for what is no store, or has other options.
+    *render* renders the templates of an option; it gets the option's place for errors; *secrets*
+    are those that options refer to. Raises `ConfigError` for what is no store, or has other
+    options.
     """
     if given is None or isinstance(given, OutputStore):
         return given

@@ -22,8 +22,8 @@ class Plugins:
     """
     The plugins of an application, of every kind.
 
-    *settings* holds, by kind, the paths that the host lists (or paths by key). With *discover* the
-    installed plugins count too. The other arguments are the `Policy`.
+    *settings* holds, by kind, the paths that the application lists (or paths by key). With
+    *discover* the installed plugins count too. The other arguments are the `Policy`.
     """
 
     def __init__(

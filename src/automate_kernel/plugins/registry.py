@@ -42,9 +42,9 @@ class Registry(Generic[T]):
     """
     The plugins of one *kind*, each under its key.
 
-    A key goes to the registered plugin, else to that of the *settings* (paths, or paths by key),
-    else to the installed plugin, else to the built-in plugin. A plugin is imported at its first
-    use; a path in the settings without a key is imported earlier, to learn its key.
+    The key goes to the plugin of the highest source: registered, in the *settings* (paths, or paths
+    by key), installed, built in. A plugin is imported at its first use; a path in the settings
+    without a key is imported earlier, to learn its key.
 
     Safe to use from several threads. No lock is held while a plugin is imported, so that two
     imports that ask for each other's plugins can't lock each other out.
@@ -82,8 +82,9 @@ class Registry(Generic[T]):
         Add a class, a function, or the path of one.
 
         The key is the class's own unless *key* says another. Of two registrations of one key the
-        second is refused, unless it is to *replace* the first or the host named it the winner.
-        A path is imported at first use. *source* is ``register``, ``settings`` or ``builtin``.
+        second is refused, unless it is to *replace* the first or the application named it the
+        winner. A path is imported at first use. *source* is ``register``, ``settings`` or
+        ``builtin``.
         """
         level = Source[source.upper()]
         if isinstance(plugin, str):
@@ -259,7 +260,7 @@ class Registry(Generic[T]):
             self.kind.require_fit(thing, candidate.target)
         except (KeyboardInterrupt, StillImportingError):
             raise
-        except BaseException as error:  # SystemExit too: a plugin must not end its host
+        except BaseException as error:  # SystemExit too: a plugin must not end its process
             self._mark(candidate, error)
             raise candidate.unusable_error() from error
         if candidate.plugin is None and is_being_imported(candidate.target):

@@ -100,7 +100,7 @@ class EnvSecretsBackend(SecretsBackend):
 
 
 class MemorySecretsBackend(SecretsBackend):
-    """Secrets from a mapping, which is copied. For tests and for secrets that the host has."""
+    """Secrets from a mapping, which is copied. For tests, and for the application's own secrets."""
 
     name = "memory"
 

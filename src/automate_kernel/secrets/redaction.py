@@ -122,8 +122,8 @@ class Redactor:
 
     It replaces these by ``[secret]``:
 
-    * a value in plain text, in URLs, JSON, HTML, Python reprs, base64 and hex, and in what a text
-      says once such escapes are decoded, up to three times over (see `readings`);
+    * a value in plain text, in URLs, JSON, HTML, Python reprs, base64 and hex; also in what a text
+      says once such escapes are decoded, up to three times (see `readings`);
     * any part of one of these with 12 characters or more, so that truncated and wrapped text shows
       nothing. A secret that begins like other text (``postgresql://``) takes that beginning out of
       other text too;

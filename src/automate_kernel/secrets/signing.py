@@ -70,7 +70,7 @@ class Signer:
         if parts is None:
             return None
         body, given = parts.groups()
-        # All keys are tried in any case, so that the time tells nothing.
+        # All keys are tried in any case, so that the time shows nothing.
         right = [hmac.compare_digest(self._signature(key, body), given) for key in self._resolved()]
         if not any(right):
             return None

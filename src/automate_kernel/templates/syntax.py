@@ -234,7 +234,7 @@ class Checker:
     ) -> None:
         function = self._filters.get(name)
         if function is None or node.dyn_args is not None or node.dyn_kwargs is not None:
-            return  # Jinja's own, or arguments that only the values tell
+            return  # Jinja's own, or arguments that only the values show
         keywords: list[str] = [str(getattr(each, "key", "")) for each in node.kwargs]
         if problem := wrong_arguments(name, function, len(arguments), keywords):
             raise _error(node.lineno, problem[0], hint=problem[1])

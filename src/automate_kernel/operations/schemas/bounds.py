@@ -66,7 +66,7 @@ def bounded(chosen: Any, schema: Mapping[str, Any]) -> Any:
             if isinstance(patterns, Mapping) and not all(map(budget.takes, patterns)):
                 raise SchemaError(NOT_LINEAR, validator="format", path=["patternProperties"])
     if {"patternProperties", "unevaluatedProperties"} <= words:
-        # There the library matches patterns itself, and can't be told to do it otherwise.
+        # There the library matches patterns itself, and has no option to do it otherwise.
         raise ValueError("has unevaluatedProperties beside patternProperties")
     return _extended(chosen)
 

@@ -45,7 +45,7 @@ class FieldProblem:
     A fault of a value: its field (``lines.0.price``) and a message. Never the value.
 
     Of a field that is *unknown* nothing can be set. *missing* names a field that has to be added to
-    *field*, where the schema tells the fault of what is around it.
+    *field*, where the schema reports the object around it.
     """
 
     field: str
@@ -148,8 +148,8 @@ def check_model(model: type[BaseModel], data: Any) -> tuple[Any, list[FieldProbl
     if isinstance(data, model):
         return data, []
     try:
-        # By way of JSON: strict mode for Python values refuses a date or an enum member that is
-        # written as text, and JSON has no other way to write them.
+        # By way of JSON: strict mode for Python values refuses a date or an enum member as text,
+        # and JSON has no other way to write them.
         text = pydantic_core.to_json(data)
     except (pydantic_core.PydanticSerializationError, ValueError):
         return None, [unwritable(data)]

@@ -26,7 +26,7 @@ class Shape:
     """
     Knowledge of the values of a type before there is a value.
 
-    *problem* tells why none comes back, if none does. *plain* is True if a valid value of JSON's
+    *problem* says why none comes back, if none does. *plain* is True if a valid value of JSON's
     own types needs no further look. With *loose* some place takes anything. With *round_trip*
     pydantic must write no more than it reads.
     """
@@ -49,7 +49,7 @@ def unmade_inputs(schema: Any) -> Iterator[tuple[str, str]]:
 
 
 def shape_of(schema: Any) -> Shape:
-    """Return what pydantic's core *schema* tells of its values."""
+    """Return what pydantic's core *schema* says about its values."""
     if not isinstance(schema, Mapping):  # it is made at the first use
         return Shape(plain=False)
     nodes = list(_every(schema))

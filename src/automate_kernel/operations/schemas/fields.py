@@ -83,7 +83,7 @@ class InputField:
         """
         Return the text that stands for the choice *value*, and for no other choice.
 
-        It is JSON for empty text, which no form tells from a field that is left out, and where
+        It is JSON for empty text, which looks like a field that is left out in any form, and where
         another choice is written alike: ``1`` and ``"1"``.
         """
         text = written(value)

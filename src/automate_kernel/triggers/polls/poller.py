@@ -382,7 +382,7 @@ class Poller:
         except _ClaimLostError:
             text = "poll %s took longer than its claim; its result is dropped"
             logger.warning(text, _told(poll))
-        except BaseException as error:  # SystemExit too: a plugin must not end its host
+        except BaseException as error:  # SystemExit too: a plugin must not end its process
             if is_interruption(error):
                 raise
             self._fail(poll, row, error)

@@ -150,7 +150,7 @@ class WebhookReceiver:
         """Return the trigger whose event a verified request is, and its spec."""
         try:
             spec = connector.find_trigger(connector.route_webhook(trigger, headers, raw_body))
-        except BaseException as error:  # SystemExit too: a plugin must not end its host
+        except BaseException as error:  # SystemExit too: a plugin must not end its process
             if is_interruption(error):
                 raise
             raise self.operations.clean_error(error, f"webhook {trigger!r}") from None
