@@ -32,8 +32,7 @@ from automate_kernel.base.errors import (
     type_name,
 )
 from automate_kernel.outbox import Backoff, Limit
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus, check_text
+from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus, check_text, new_id
 from automate_kernel.outbox.labels import checked_labels, labelled_ids
 from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.handles import masked, reveal, secret_keys
@@ -42,8 +41,8 @@ from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.connections import look_for_room
-from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
+from automate_kernel.storage.rows import write
 from automate_kernel.storage.shortage import warn_of
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.decide.waits import ADVANCE, EVENT, SENT, SIGNAL
@@ -74,10 +73,9 @@ if TYPE_CHECKING:
     )
     from automate_kernel.triggers.polls.poller import Polls
     from automate_kernel.triggers.webhooks import WebhookReceipt
-    from automate_kernel.worker.acknowledger import WorkerStats
-    from automate_kernel.worker.handler import Handler
+    from automate_kernel.worker.handler import Handler, WorkerStats
     from automate_kernel.worker.periodic import PeriodicTask
-    from automate_kernel.worker.statistics import ActivityLog
+    from automate_kernel.worker.reporter import ActivityLog
     from automate_kernel.worker.worker import Worker
     from automate_kernel.workflows.automation import Automation
     from automate_kernel.workflows.code.workflow import On
@@ -1112,7 +1110,7 @@ class Kernel:
         other workers. Raises `ConfigError` for a kind without a handler, and if no kind is left.
         """
         from automate_kernel.worker import Worker
-        from automate_kernel.worker.statistics import ActivityLog
+        from automate_kernel.worker.reporter import ActivityLog
 
         for line in self.unused_config:
             logger.warning("%s", line)
@@ -1293,7 +1291,7 @@ class Kernel:
         handed on to others: a step whose action isn't known here fails, and so does code that does
         not repeat what is recorded.
         """
-        from automate_kernel.worker.worker import default_worker_id
+        from automate_kernel.worker.handler import default_worker_id
         from automate_kernel.workflows.store.events import manual_event
 
         name, payload = self._named_workflow(workflow, payload)

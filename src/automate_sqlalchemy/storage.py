@@ -35,7 +35,6 @@ from automate_kernel.base.errors import (
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup, migration
 from automate_kernel.storage.connections import BESIDE_SLOTS
-from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (
     loses_transaction,
     lost_transaction,
@@ -45,7 +44,7 @@ from automate_kernel.storage.errors import (
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
 from automate_kernel.storage.notify import Notifier
-from automate_kernel.storage.rows import begin_through, copy_through
+from automate_kernel.storage.rows import begin_through, copy_through, write
 from automate_kernel.storage.shortage import Shortage, shortage_of
 from automate_sqlalchemy.engines import (
     end_failed_commits,

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from suites.executions import executions_in
 from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.secrets.redaction import EnteringRedaction, Redactor
 from automate_kernel.storage import Storage
 from automate_kernel.storage.checkpoint import RECALL

@@ -14,7 +14,7 @@ from lock_waits import until_held_up
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox import ItemStatus, Outcome, OutboxItem
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage import Storage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import SIGNAL, WAIT

@@ -9,7 +9,7 @@ import pytest
 from suites.executions import executions_in
 from automate_kernel.base.errors import LeaseLostError, UnknownHereError
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage import Storage
 from automate_kernel.storage.checkpoint import Saved
 from automate_kernel.storage.tables import TABLES, WAIT

@@ -20,7 +20,7 @@ from waiting import until
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage import Storage
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Where

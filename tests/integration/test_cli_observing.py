@@ -30,9 +30,9 @@ from automate_cli.overview import Watch
 from automate_cli.command_output import written_output
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import WorkerInfo
-from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.reporter import ActivityLog
 from automate_kernel.worker.in_flight import Task
-from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.reporter import ActivityLog
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.outbox.item import Outcome
 from command_line import CliRunner

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_kernel.base.errors import StorageError
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.outbox.item import NewItem, Outcome
 from automate_kernel.outbox.rows_store import RowsOutboxStore
 from automate_kernel.storage.errors import DeadlockError

@@ -14,7 +14,7 @@ from automate_kernel.base.errors import StorageError
 from automate_kernel.operations.context import current_call
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.storage import Rows
-from automate_kernel.storage.deadlocks import write
+from automate_kernel.storage.rows import write
 from automate_kernel.storage.dialects import DIALECTS
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX

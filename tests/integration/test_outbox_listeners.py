@@ -56,7 +56,7 @@ def begin(engine: sa.Engine) -> Callable[[], tuple[str, str]]:
 
 
 def _new_id() -> str:
-    from automate_kernel.outbox.ids import new_id
+    from automate_kernel.outbox.item import new_id
 
     return new_id()
 

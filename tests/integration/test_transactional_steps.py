@@ -19,7 +19,7 @@ from automate_kernel.plugins.connectors import Connector, action
 from automate_kernel.base.errors import PluginError, StorageError
 from automate_kernel.operations.context import Call, current_call
 from automate_kernel.outbox import Backoff, ItemStatus, RowsOutboxStore
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX

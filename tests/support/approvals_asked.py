@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from automate_kernel import Kernel
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage.query import Now
 from automate_kernel.storage.tables import EXECUTION, WAIT
 from automate_kernel.workflows.decide.waits import approval_key

@@ -27,7 +27,7 @@ from automate_kernel.base.errors import (
 )
 from automate_kernel.http.app import webhook_app
 from automate_kernel.monitoring.diagnosis import secret_uses, workflow_problems
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.query import Where

@@ -74,8 +74,8 @@ def handled(kernel: Kernel) -> None:
     ("work", "most_calls", "most_files"),
     [
         pytest.param(lambda kernel: kernel.run("three"), 1340, 67, id="three steps"),
-        pytest.param(handled, 1525, 77, id="one event, one step"),
-        pytest.param(lambda kernel: kernel.run_until_idle(), 130, 26, id="nothing is due"),
+        pytest.param(handled, 1525, 71, id="one event, one step"),
+        pytest.param(lambda kernel: kernel.run_until_idle(), 130, 25, id="nothing is due"),
     ],
 )
 def test_what_is_done_takes_few_calls(

@@ -8,7 +8,7 @@ import pytest
 from automate_kernel import Kernel, StorageError
 from automate_kernel.monitoring.diagnosis import Finding, worker_findings, workflow_findings
 from automate_kernel.outbox import NewItem, RowsOutboxStore, WorkerInfo
-from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.reporter import ActivityLog
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.http.worker_ports import StartFailures, reporting_start_failures
 from automate_testing.clock import FakeClock

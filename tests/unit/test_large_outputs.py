@@ -22,7 +22,7 @@ from automate_kernel.base.errors import (
     TemplateError,
 )
 from automate_kernel.monitoring.diagnosis import secret_uses
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.secrets import MemorySecretsBackend
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.output_store import FileOutputStore, OutputStore

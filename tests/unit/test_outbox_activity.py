@@ -13,12 +13,12 @@ from automate_kernel import Kernel
 from automate_kernel.outbox import Activity, NewItem, RowsOutboxStore, WorkerInfo, percentile
 from automate_kernel.worker import Handler, Worker
 from automate_kernel.outbox.statistics import Times, total_by_kind
-from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.reporter import ActivityLog
 from automate_kernel.outbox.statistics import FIRST, LAST, bucket_of, upper_bound
 from automate_cli.observing import Observer
 from automate_kernel.monitoring.overview import Increments, ThrottledStats
 from automate_kernel.worker.in_flight import Task
-from automate_kernel.worker.liveness import Liveness
+from automate_kernel.worker.heartbeat import Liveness
 from automate_kernel.worker.reporter import Reporter
 from automate_kernel.outbox.queries import OutboxStats
 from automate_kernel.outbox.item import Outcome, OutboxItem

@@ -18,7 +18,7 @@ from automate_kernel.base.errors import ConfigError, StorageError
 from automate_kernel.outbox import WorkerInfo
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.worker.periodic import PeriodicTask
-from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.reporter import ActivityLog
 from automate_kernel.workflows.steer.precedence import (
     EVENT,
     Precedence,

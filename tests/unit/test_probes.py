@@ -17,7 +17,7 @@ from ports import free_ports
 from waiting import PATIENCE, until
 from automate_kernel import ConfigError, Kernel, StorageError
 from automate_kernel.worker import Worker
-from automate_kernel.worker.liveness import Liveness
+from automate_kernel.worker.heartbeat import Liveness
 from automate_kernel.http import pages
 from automate_kernel.http.answers import HttpAnswer
 from automate_kernel.http import probes as serving

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from automate_kernel import Call, Kernel, WorkflowContext, current_call
 from automate_kernel.base.errors import PayloadError
 from automate_kernel.operations.context import calling
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP

@@ -21,7 +21,7 @@ from automate_kernel import (
 from automate_kernel.base.errors import SecretNotFoundError, WebhookRejectedError
 from automate_kernel.triggers.webhooks import GitHubSignature
 from automate_kernel.outbox import ItemStatus, NewItem, WorkerInfo
-from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.reporter import ActivityLog
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.outbox.item import Outcome
 from automate_kernel.storage import MemoryStorage

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from itertools import count
 
-from automate_kernel.outbox.remembered import Remembered
+from automate_kernel.outbox.limits import TimedCache
 
 
 def test_a_value_is_read_again_once_its_time_is_over() -> None:
     """Or half of its time, early; or after it has been changed."""
     now, reads = [0.0], count(1)
-    known: Remembered[int] = Remembered(1.0, lambda: now[0])
+    known: TimedCache[int] = TimedCache(1.0, lambda: now[0])
 
     def get(at: float, *, early: bool = False) -> int:
         now[0] = at
@@ -24,5 +24,5 @@ def test_a_value_is_read_again_once_its_time_is_over() -> None:
 
 def test_nothing_is_remembered_for_no_time() -> None:
     """As in a store that is to see each change at once."""
-    reads, known = count(1), Remembered[int](0.0)
+    reads, known = count(1), TimedCache[int](0.0)
     assert [known.get(lambda: next(reads)) for _ in range(3)] == [1, 2, 3]

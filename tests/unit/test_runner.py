@@ -17,7 +17,7 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.context import handled_item
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.worker.handler import stoppable_by

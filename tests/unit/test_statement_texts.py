@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage.dialects import DIALECTS
 from automate_kernel.storage.query import PerKey, Where
 from automate_kernel.storage.sql import SqlStatement, _changes_text, _conditions_text

@@ -16,7 +16,7 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_testing import FakeClock
-from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.reporter import ActivityLog
 from defined import see
 
 MANUAL = {"type": "manual"}

@@ -37,7 +37,7 @@ from automate_kernel.worker.handler import Handler, Snooze, should_stop
 from automate_kernel.worker.heartbeat import Heartbeat
 from automate_kernel.worker.inline import run_inline
 from automate_kernel.worker.in_flight import Task
-from automate_kernel.worker.liveness import Liveness
+from automate_kernel.worker.heartbeat import Liveness
 from automate_kernel.worker.worker import Worker
 from automate_kernel.storage import MemoryStorage, memory
 from automate_kernel.storage.query import Where

@@ -24,7 +24,7 @@ from automate_django.tasks.versions import (
 )
 from automate_kernel.base.errors import nearest
 from automate_kernel.outbox import NewItem
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 
 _LONGEST_QUEUE = 150
 

@@ -20,7 +20,7 @@ from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.process import handling_signals, run_until_stopped
-from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.reporter import ActivityLog
 from automate_kernel.worker.supervisor import Supervisor
 from automate_kernel.worker.worker import Worker
 

@@ -18,9 +18,8 @@ from functools import partial
 from uuid import uuid4
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, printed
-from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Row, Rows, Storage, write
 from automate_kernel.storage.tables import BUDGET, EXECUTION
 
 __all__ = ["BudgetAccount", "Budgets", "Reservation", "SpendingLimit"]

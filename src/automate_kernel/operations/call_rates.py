@@ -23,9 +23,8 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.budgets import CALL_RATE, make_room
 from automate_kernel.operations.error_mapping import retry_after_of
-from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Row, Rows, Storage, write
 from automate_kernel.storage.tables import BUDGET
 
 __all__ = ["CallRate", "CallRates", "ServiceWait"]

@@ -15,15 +15,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from operator import itemgetter
+from typing import Generic, TypeVar
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import FairShare, ready_kinds
 from automate_kernel.outbox.item import check_text
-from automate_kernel.outbox.remembered import Remembered
-from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Row, Rows, Storage, write
 from automate_kernel.storage.tables import LIMIT, OUTBOX
+
+T = TypeVar("T")
 
 _MOST = 2_147_483_647
 # A limit that another worker holds is free again within so long.
@@ -133,6 +134,30 @@ class _Budget:
         return (self.bucket_full_at - self.now).total_seconds() - bucket * self.limit.seconds_apart
 
 
+class TimedCache(Generic[T]):
+    """
+    The value that was read last, for at most so many *seconds*; *clock* returns seconds.
+
+    Threads may share it: two that read at the same time both keep what is new.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
+        # With the time until which it holds.
+        self._known: tuple[T, float] | None = None
+
+    def get(self, read: Callable[[], T], *, early: bool = False) -> T:
+        """Return the value, read again if its time is over; *early* if half of its time is."""
+        now, known = self._clock(), self._known
+        if known is None or now >= known[1] - early * self._seconds / 2:
+            known = self._known = read(), now + self._seconds
+        return known[0]
+
+    def forget(self) -> None:
+        """Read it again the next time: it has just been changed."""
+        self._known = None
+
+
 class KindLimits:
     """
     The limits of all kinds, as one store keeps to them.
@@ -144,7 +169,7 @@ class KindLimits:
     def __init__(self, storage: Storage, *, control_seconds: float, skip_locked: bool) -> None:
         self._storage, self._skip_locked = storage, skip_locked
         self._control_seconds = control_seconds
-        self._known: Remembered[Mapping[str, Limit]] = Remembered(control_seconds)
+        self._known: TimedCache[Mapping[str, Limit]] = TimedCache(control_seconds)
         # By the monotonic clock.
         self._free_at: Mapping[str, float] = {}
         # Of its own for each kind, since a backlog behind a limit says nothing of other kinds; and

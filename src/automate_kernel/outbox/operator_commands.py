@@ -22,9 +22,8 @@ from automate_kernel.outbox.queries import conditions, item_ids_of
 from automate_kernel.outbox.retention import forget
 from automate_kernel.outbox.store import OutboxListener
 from automate_kernel.storage.checkpoint import RECALL
-from automate_kernel.storage.deadlocks import write_bounded
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Row, Rows, Storage, write_bounded
 from automate_kernel.storage.tables import OUTBOX
 
 BATCH = 200

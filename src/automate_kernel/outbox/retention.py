@@ -9,9 +9,8 @@ from functools import partial
 
 from automate_kernel.base.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.outbox.item import ItemStatus
-from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Row, Rows, Storage, write
 from automate_kernel.storage.tables import FAILURE, LABEL, OUTBOX
 
 # Kept for somebody to look at, whatever becomes of what went well.

@@ -33,7 +33,6 @@ from automate_kernel.outbox.bulk_actions import BulkAction, Progress
 from automate_kernel.outbox.claim_keys import ClaimKeys
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.fair_share import FairShare
-from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import (
     BEGUN,
     EXPIRED,
@@ -54,23 +53,22 @@ from automate_kernel.outbox.item import (
     claimed_ahead,
     end_changes,
     error_changes,
+    new_id,
     owner_begun,
     waiting_changes,
 )
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
-from automate_kernel.outbox.limits import KindLimits, Limit, read_limits
+from automate_kernel.outbox.limits import KindLimits, Limit, TimedCache, read_limits
 from automate_kernel.outbox.operator_commands import OperatorCommands, recall
 from automate_kernel.outbox.queries import Due, ItemFilter, ItemPage, OutboxStats
-from automate_kernel.outbox.remembered import Remembered
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxListener, OutboxStore, OutboxTables
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.checkpoint import RECALL
-from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.query import Now, Plus, Where
-from automate_kernel.storage.rows import Row, Rows, Storage, Wakeup
+from automate_kernel.storage.rows import Row, Rows, Storage, Wakeup, write, write_bounded
 from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER, WORKFLOW_PAUSE
 from automate_kernel.storage.values import Redaction, storable
 
@@ -179,7 +177,7 @@ class RowsOutboxStore(OutboxStore):
         )
         self._share = FairShare(control_seconds / 20)
         self._leases: dict[str, _Lease] = {}
-        self._paused: Remembered[frozenset[str]] = Remembered(control_seconds)
+        self._paused: TimedCache[frozenset[str]] = TimedCache(control_seconds)
         # Per choice of kinds, since a worker has several pools: whether the next claim is a full
         # one, and from when on one that finds something makes the next a full one.
         self._next_full_claim: dict[tuple[str, ...] | None, tuple[bool, float]] = {}

@@ -14,7 +14,7 @@ from math import ceil, log10
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from automate_kernel.base.forks import new_lock
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows
 

@@ -5,49 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
 from automate_kernel.outbox.item import ItemStatus, Outcome, OutcomeRecorded, Result
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.worker.handler import WorkerStats
+from automate_kernel.worker.heartbeat import Liveness
 from automate_kernel.worker.in_flight import Ended, InFlight, Task
-from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import keep_trying
-from automate_kernel.worker.statistics import ActivityLog
-from automate_kernel.worker.suspects import Suspects
+from automate_kernel.worker.quarantine import Quarantine
+from automate_kernel.worker.reporter import ActivityLog
 
 logger: logging.Logger = get_logger(__name__)
 
 _GROUP = 500
-
-
-@dataclass(slots=True)
-class WorkerStats:
-    """The outcomes that a worker has recorded since it started."""
-
-    completed: int = 0
-    retried: int = 0
-    failed: int = 0
-    lost: int = 0
-    cancelled: int = 0
-
-    def count(self, outcome: Outcome) -> None:
-        """Add an outcome that was recorded."""
-        if outcome.status is ItemStatus.COMPLETED:
-            self.completed += 1
-        elif outcome.status is ItemStatus.FAILED:
-            self.failed += 1
-        elif outcome.status is ItemStatus.RETRY:
-            self.retried += 1
-        elif outcome.status is ItemStatus.CANCELLED:
-            self.cancelled += 1
-
-    @property
-    def total(self) -> int:
-        """All outcomes."""
-        return self.completed + self.retried + self.failed + self.lost + self.cancelled
 
 
 class Acknowledger:
@@ -65,14 +39,14 @@ class Acknowledger:
         in_flight: InFlight,
         activity: ActivityLog,
         *,
-        suspects: Suspects,
+        quarantine: Quarantine,
         liveness: Liveness,
         abandoning: threading.Event,
         freed: Callable[[], None],
     ) -> None:
         self.stats: WorkerStats = WorkerStats()
         self._store, self._worker_id, self._in_flight = store, worker_id, in_flight
-        self._activity, self._liveness, self._suspects = activity, liveness, suspects
+        self._activity, self._liveness, self._quarantine = activity, liveness, quarantine
         self._abandoning, self._freed = abandoning, freed
         # A list in one entry is one wake-up, and one turn of the interpreter's lock.
         self._ended: SimpleQueue[list[Ended] | None] = SimpleQueue()
@@ -122,7 +96,7 @@ class Acknowledger:
             logger.error("%d results could not be recorded; they run again", len(outcomes))
             lost = {outcome.item_id for outcome in outcomes}
         self._in_flight.drop(group)
-        self._suspects.ended(group)
+        self._quarantine.ended(group)
         self._count(group, outcomes, lost)
         self._activity.add(group, lost)
         self._freed()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -32,6 +34,7 @@ from automate_kernel.outbox.item import (
     OutcomeRecorded,
     Result,
     bounded_seconds,
+    new_id,
 )
 from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.store import OutboxStore
@@ -169,6 +172,38 @@ def declare_limits(store: OutboxStore, handlers: Iterable[Handler]) -> None:
     """Set the limits that *handlers* declare, and lift those that they no longer declare."""
     by_kind = {handler.kind: handler.limit for handler in handlers}
     store.declare_limits([one for one in by_kind.values() if one is not None], kinds=by_kind)
+
+
+def default_worker_id() -> str:
+    """Return a name with host and process that no other worker has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}"[:200]
+
+
+@dataclass(slots=True)
+class WorkerStats:
+    """The outcomes that a worker has recorded since it started."""
+
+    completed: int = 0
+    retried: int = 0
+    failed: int = 0
+    lost: int = 0
+    cancelled: int = 0
+
+    def count(self, outcome: Outcome) -> None:
+        """Add an outcome that was recorded."""
+        if outcome.status is ItemStatus.COMPLETED:
+            self.completed += 1
+        elif outcome.status is ItemStatus.FAILED:
+            self.failed += 1
+        elif outcome.status is ItemStatus.RETRY:
+            self.retried += 1
+        elif outcome.status is ItemStatus.CANCELLED:
+            self.cancelled += 1
+
+    @property
+    def total(self) -> int:
+        """All outcomes."""
+        return self.completed + self.retried + self.failed + self.lost + self.cancelled
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from automate_kernel.base.errors import describe_error
-from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
+from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result, begin_is_noted
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger, run_logged
-from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.handler import (
     Describe,
     Handler,
     ItemRunner,
     Redact,
+    WorkerStats,
     declare_limits,
+    default_worker_id,
     stoppable_by,
 )
-from automate_kernel.worker.suspects import begin_is_noted
-from automate_kernel.worker.worker import default_worker_id
 
 logger: logging.Logger = get_logger(__name__)
 

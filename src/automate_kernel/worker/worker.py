@@ -25,31 +25,35 @@ from functools import partial
 from typing import Any
 
 from automate_kernel.base.errors import describe_error
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import ItemStatus, Outcome, OutcomeRecorded, Result
+from automate_kernel.outbox.item import (
+    ItemStatus,
+    Outcome,
+    OutcomeRecorded,
+    Result,
+    begin_is_noted,
+)
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Wakeup
-from automate_kernel.worker.acknowledger import Acknowledger, WorkerStats
-from automate_kernel.worker.handler import Handler, ItemRunner, declare_limits, stoppable_by
-from automate_kernel.worker.heartbeat import Heartbeat
+from automate_kernel.worker.acknowledger import Acknowledger
+from automate_kernel.worker.handler import (
+    Handler,
+    ItemRunner,
+    WorkerStats,
+    declare_limits,
+    default_worker_id,
+    stoppable_by,
+)
+from automate_kernel.worker.heartbeat import Heartbeat, Liveness
 from automate_kernel.worker.in_flight import Ended, InFlight, Task
-from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import PeriodicRunner, PeriodicTask, keep_trying
 from automate_kernel.worker.pools import LoopPool, Pool, PoolSetup, ThreadPool
-from automate_kernel.worker.reporter import Reporter
-from automate_kernel.worker.statistics import ActivityLog
-from automate_kernel.worker.suspects import Suspects, begin_is_noted
+from automate_kernel.worker.quarantine import Quarantine
+from automate_kernel.worker.reporter import ActivityLog, Reporter
 from automate_kernel.worker.threads import LATE_SECONDS
 
-__all__ = [
-    "Claimer",
-    "Flag",
-    "Worker",
-    "WorkerStats",
-    "default_worker_id",
-]
+__all__ = ["Claimer", "Flag", "Worker"]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -80,13 +84,13 @@ class Claimer:
         pools: Sequence[Pool],
         in_flight: InFlight,
         *,
-        suspects: Suspects,
+        quarantine: Quarantine,
         wait: Callable[[Sequence[Task]], None],
         batch: int,
         stopping: threading.Event,
     ) -> None:
         self._store, self._worker_id = store, worker_id
-        self._pools, self._in_flight, self._suspects = pools, in_flight, suspects
+        self._pools, self._in_flight, self._quarantine = pools, in_flight, quarantine
         self._wait = wait
         self._batch, self._stopping = batch, stopping
         self._resting: set[Pool] = set()
@@ -132,7 +136,7 @@ class Claimer:
 
     def _claim_for(self, kinds: Mapping[Pool, Sequence[str]], limit: int) -> int:
         """Claim *limit* for the first of these pools, and of it for the others what they have."""
-        if self._stopping.is_set() or self._suspects.alone_seconds() > 0:
+        if self._stopping.is_set() or self._quarantine.alone_seconds() > 0:
             return 0
         pools = list(kinds)
         wanted = [kind for its in kinds.values() for kind in its]
@@ -153,7 +157,7 @@ class Claimer:
             else:
                 self._resting.add(pool)
         every = [task for _, tasks in started for task in tasks]
-        waiting = self._suspects.admit(every, beside=len(self._in_flight))
+        waiting = self._quarantine.admit(every, beside=len(self._in_flight))
         self._in_flight.add(every)
         if waiting:
             self._wait(waiting)
@@ -217,11 +221,6 @@ class Flag(threading.Event):
             self._waiting.remove(waiting)
 
 
-def default_worker_id() -> str:
-    """Return a name with host and process that no other worker has."""
-    return f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}"[:200]
-
-
 @dataclass
 class Worker:
     """
@@ -273,7 +272,7 @@ class Worker:
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
         self._before_release: list[Callable[[], Collection[str]]] = []
-        self._suspects = Suspects()
+        self._quarantine = Quarantine()
         self._patience = self.grace_seconds
         self._failure: BaseException | None = None
         self._acknowledger = Acknowledger(
@@ -281,7 +280,7 @@ class Worker:
             self.worker_id,
             self._in_flight,
             self.activity,
-            suspects=self._suspects,
+            quarantine=self._quarantine,
             liveness=self.liveness,
             abandoning=self._abandoning,
             freed=self._on_freed,
@@ -370,7 +369,7 @@ class Worker:
             self.worker_id,
             self._pools,
             self._in_flight,
-            suspects=self._suspects,
+            quarantine=self._quarantine,
             wait=self._let_wait,
             batch=self.batch,
             stopping=self._stopping,
@@ -486,7 +485,7 @@ class Worker:
         idle, busy = _SHORTEST_POLL, 0
         while not self._stopping.is_set():
             self._freed.clear()
-            if (seconds := self._suspects.alone_seconds()) > 0:
+            if (seconds := self._quarantine.alone_seconds()) > 0:
                 self._freed.wait(seconds)
                 continue
             self._kept_back = self._claimer.keyed
@@ -625,10 +624,10 @@ class Worker:
         self._acknowledger.put([(one, None if one.lost else self._unbegun(one)) for one in tasks])
 
     def _let_wait(self, tasks: Sequence[Task]) -> None:
-        self._acknowledger.put(self._suspects.wait(tasks))
+        self._acknowledger.put(self._quarantine.wait(tasks))
 
     def _progressed(self, task: Task) -> None:
-        if self._suspects.cleared(task):
+        if self._quarantine.cleared(task):
             self._on_freed()
 
     def _failed(self, task: Task, error: BaseException) -> Result:

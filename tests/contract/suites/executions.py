@@ -16,7 +16,7 @@ from automate_kernel.base.errors import (
     WorkflowError,
 )
 from automate_kernel.outbox import BulkAction, ItemStatus, OutboxItem, OutboxStore, RowsOutboxStore
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.storage import Storage
 from automate_kernel.storage.errors import LockedError

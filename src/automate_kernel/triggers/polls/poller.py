@@ -28,8 +28,7 @@ from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import normalizing
 from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.invoker import Invoker
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import NewItem, bounded_seconds
+from automate_kernel.outbox.item import NewItem, bounded_seconds, new_id
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.query import Now, Where

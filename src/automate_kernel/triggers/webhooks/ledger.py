@@ -10,9 +10,8 @@ from functools import partial
 from typing import Any
 
 from automate_kernel.base.errors import ConfigError
-from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Row, Rows, Storage, write
 from automate_kernel.storage.tables import DELIVERY
 from automate_kernel.triggers.webhooks.request import Ignored
 

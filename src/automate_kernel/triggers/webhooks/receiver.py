@@ -11,13 +11,11 @@ from automate_kernel.base.errors import AutomateError, SecretUnavailableError, W
 from automate_kernel.base.tally import Tally
 from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.invoker import Invoker
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import NewItem
+from automate_kernel.outbox.item import NewItem, new_id
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error
-from automate_kernel.storage.deadlocks import write
-from automate_kernel.storage.rows import Rows, Storage
+from automate_kernel.storage.rows import Rows, Storage, write
 from automate_kernel.triggers.webhooks.ledger import ReplayLedger, WebhookReceipt
 from automate_kernel.triggers.webhooks.request import Ignored, delivery_id_of
 

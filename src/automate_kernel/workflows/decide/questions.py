@@ -12,7 +12,7 @@ from typing import Any
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, type_name
 from automate_kernel.outbox import NewItem
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.workflows.decide.waits import Wait, approval_key
 from automate_kernel.workflows.definition.approval import (
     MOST_DESCRIPTION,

@@ -36,14 +36,20 @@ from automate_kernel.base.errors import (
 )
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.portal import Portal
-from automate_kernel.outbox.item import ItemStatus, OutboxItem, Outcome, OutcomeRecorded, Result
+from automate_kernel.outbox.item import (
+    ItemStatus,
+    OutboxItem,
+    Outcome,
+    OutcomeRecorded,
+    Result,
+    begin_is_noted,
+)
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.shortage import warn_of
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
-from automate_kernel.worker.suspects import begin_is_noted
 from automate_kernel.worker.threads import LATE_SECONDS, Threads, late_since
 from automate_kernel.workflows.decide.children import CANCEL
 from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn

@@ -15,8 +15,7 @@ from blinker import NamedSignal
 
 from automate_kernel import signals
 from automate_kernel.base.errors import PayloadError, UnknownHereError
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import OutboxItem, bounded_seconds
+from automate_kernel.outbox.item import OutboxItem, bounded_seconds, new_id
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.codec import with_sorted_keys
 from automate_kernel.workflows.decide.activation import Activation, Turns

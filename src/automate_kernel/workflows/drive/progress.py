@@ -17,8 +17,7 @@ from typing import Any
 
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.reports import CallReport
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.outbox.item import OutboxItem, new_id
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.query import Now, Where

@@ -20,14 +20,12 @@ from uuid import UUID
 from automate_kernel.base.arguments import check_address, check_limit, several
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, PayloadError
 from automate_kernel.outbox import OutboxStore
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import check_text, redacted_json
+from automate_kernel.outbox.item import check_text, new_id, redacted_json
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.signing import Signer
-from automate_kernel.storage.deadlocks import write_bounded
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.query import Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Row, Rows, Storage, write_bounded
 from automate_kernel.storage.tables import EXECUTION, STEP, WAIT
 from automate_kernel.storage.values import encode_json, text_problem
 from automate_kernel.workflows.decide.waits import signal_item

@@ -24,15 +24,14 @@ from automate_kernel.outbox.failed_attempts import (
     failed_attempts,
 )
 from automate_kernel.outbox.handover import Handover
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.outbox.labels import MAX_LABELS, MOST_LABELLED, labelled_ids
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Row, Rows, Storage, write, write_bounded
 from automate_kernel.storage.tables import EXECUTION, EXECUTION_ACTIVITY, OUTBOX, STEP, WAIT
 from automate_kernel.workflows.decide.continuations import check_not_continued
 from automate_kernel.workflows.decide.waits import WaitingFor

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from automate_kernel.base.errors import ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING
 
 from automate_kernel.base.durations import format_duration
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError, WorkflowError
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Row, Rows, Storage, write, write_bounded
 from automate_kernel.storage.tables import SCHEDULE
 from automate_kernel.workflows.decide.admission import Admission, SkippedError
 from automate_kernel.workflows.definition.admission import Concurrency

@@ -30,8 +30,7 @@ from automate_kernel.outbox.failed_attempts import (
     new_attempt,
 )
 from automate_kernel.outbox.handover import NOTE, Handover
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import TRACE_HEADERS, WAITING, bounded_seconds, scoped_key
+from automate_kernel.outbox.item import TRACE_HEADERS, WAITING, bounded_seconds, new_id, scoped_key
 from automate_kernel.outbox.labels import label_rows, redacted_labels, replace_labels
 from automate_kernel.outbox.worker_reports import read_workers
 from automate_kernel.storage.checkpoint import Checkpoint, Saved, save_checkpoints, save_progress

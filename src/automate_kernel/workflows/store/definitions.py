@@ -9,10 +9,9 @@ from functools import partial
 from automate_kernel.base.arguments import check_age
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Rows, Storage
+from automate_kernel.storage.rows import Rows, Storage, write
 from automate_kernel.storage.tables import DEFINITION, EXECUTION
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus

@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypedDict
 
-from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import (
     ACCEPTED_MAX_ATTEMPTS,
     NewItem,
     bounded_seconds,
+    new_id,
     seconds,
 )
 from automate_kernel.outbox.labels import Labels

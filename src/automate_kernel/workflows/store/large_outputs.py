@@ -23,7 +23,7 @@ from typing import Any
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.outputs import stored_output
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.output_store import OutputStore

@@ -9,10 +9,9 @@ from datetime import datetime
 
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.item import check_text
-from automate_kernel.outbox.remembered import Remembered
-from automate_kernel.storage.deadlocks import write_bounded
+from automate_kernel.outbox.limits import TimedCache
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Rows, Storage
+from automate_kernel.storage.rows import Rows, Storage, write_bounded
 from automate_kernel.storage.tables import EXECUTION, PAUSE, WORKFLOW_PAUSE
 from automate_kernel.storage.values import storable
 
@@ -44,7 +43,7 @@ class WorkflowPauses:
         self, storage: Storage, outbox: OutboxStore, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._storage, self._outbox = storage, outbox
-        self._known: Remembered[frozenset[str]] = Remembered(_REMEMBERED_SECONDS, clock)
+        self._known: TimedCache[frozenset[str]] = TimedCache(_REMEMBERED_SECONDS, clock)
 
     def pause(self, workflow: str, reason: str = "", *, tenant_id: str | None = None) -> bool:
         """

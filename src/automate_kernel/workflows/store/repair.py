@@ -14,7 +14,7 @@ from typing import Any
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import NewItem
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.query import Now, PerKey, Where
 from automate_kernel.storage.rows import Row, Rows

@@ -6,9 +6,8 @@ from functools import partial
 
 from automate_kernel.operations.budgets import forget_budgets
 from automate_kernel.outbox.retention import forget
-from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Row, Rows, Storage, write
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.workflows.execution import ExecutionStatus
 from automate_kernel.workflows.store.large_outputs import LargeOutputs

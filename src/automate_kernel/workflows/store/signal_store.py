@@ -22,8 +22,7 @@ from typing import Any
 
 from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, WAITING, waiting_changes
+from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, WAITING, new_id, waiting_changes
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now, Where

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import redacted_json, seconds
+from automate_kernel.outbox.item import new_id, redacted_json, seconds
 from automate_kernel.outbox.labels import add_labels, joined_labels, label_rows, redacted_labels
 from automate_kernel.storage.codec import with_sorted_keys
 from automate_kernel.storage.dialects import Dialect

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from automate_kernel.base.forks import new_lock
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from automate_kernel.outbox.statistics import (
     MinuteRow,
     Minutes,

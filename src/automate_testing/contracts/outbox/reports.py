@@ -13,7 +13,7 @@ from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore, Outcome, Wo
 from automate_kernel.outbox.item import OutboxItem, OutcomeRecorded, Result
 from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.worker.in_flight import Task
-from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.reporter import ActivityLog
 from automate_testing.clock import FakeClock
 from automate_testing.contracts.outbox.hooks import LONG_SECONDS, UNKNOWN_ID, StoreHooks
 from automate_testing.contracts.values import each_case

@@ -8,7 +8,7 @@ import pytest
 from approvals_asked import ask
 from automate_django import get_kernel
 from automate_kernel.http.approvals import answer_show
-from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import new_id
 from django.contrib.auth.models import Group, Permission, User
 from django.test import Client, override_settings
 from rest_framework.test import APIClient

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from automate_kernel.plugins.connectors import Connector, action
 from automate_kernel.outbox import WorkerInfo
-from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.reporter import ActivityLog
 
 BASE = "/admin/automate_django/outboxitem/"
 

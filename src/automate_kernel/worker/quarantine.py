@@ -1,4 +1,4 @@
-"""Suspects: items whose workers died, and what a worker does so that no other item pays for one."""
+"""Quarantine of items whose workers died, so that no other item pays for one of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from automate_kernel.outbox.item import (
     ItemStatus,
     OutboxItem,
     Outcome,
-    begins_noted,
     last_worker_died,
 )
 from automate_kernel.worker.in_flight import Ended, Task
@@ -27,11 +26,6 @@ _WAIT_SECONDS, _LONGEST_WAIT = 0.05, 10.0
 _IDLE_SECONDS, _ALONE_SECONDS = 10.0, 10.0
 
 
-def begin_is_noted(item: OutboxItem) -> bool:
-    """Return True if it is written down when *item*, which was claimed ahead, begins."""
-    return begins_noted(item.attempt_count, item.max_attempts, item.last_error_code)
-
-
 def is_suspect(item: OutboxItem) -> bool:
     """Return True if the last worker of *item* died, perhaps because of it."""
     return last_worker_died(item.attempt_count, item.last_error_code)
@@ -42,9 +36,9 @@ def _is_alone(item: OutboxItem) -> bool:
     return item.attempt_count >= max(last, _LAST_ATTEMPT_LEAST)
 
 
-class Suspects:
+class Quarantine:
     """
-    The suspects that a worker holds.
+    The items that a worker holds whose last worker died: the suspects.
 
     A death counts for all that was running. So that no item fails because of another, a suspect
     whose last attempt it is runs alone: it waits until nothing else runs, and what is claimed

@@ -17,7 +17,7 @@ from automate_kernel.outbox.item import EXPIRED
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.worker.handler import Handler
 from automate_kernel.worker.in_flight import Task
-from automate_kernel.worker.suspects import Suspects
+from automate_kernel.worker.quarantine import Quarantine
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.execution import ExecutionStatus
 from hypothesis import given
@@ -164,21 +164,21 @@ def is_last(each: Task) -> bool:
 @given(st.lists(st.one_of(st.lists(TASKS, max_size=5), st.integers(0, 9)), max_size=12))
 def test_a_last_attempt_after_deaths_is_alone(rounds: list[Any]) -> None:
     """Whatever comes and ends, nothing else is beside it; and nothing else ever waits."""
-    suspects, held = Suspects(), list[Task]()
+    suspects, held = Quarantine(), list[Task]()
     for one in rounds:
         if isinstance(one, int):
             if held:
-                suspects.ended([(held.pop(one % len(held)), None)])
+                quarantine.ended([(held.pop(one % len(held)), None)])
             continue
-        waiting = suspects.admit(one, beside=len(held))
+        waiting = quarantine.admit(one, beside=len(held))
         alone = [each for each in held if is_last(each)]
         assert all(alone or dies(each) for each in waiting)
         held += [each for each in one if each not in waiting]
         assert len(held) == 1 or not any(map(is_last, held))
-        assert (suspects.alone_seconds() > 0) == any(map(is_last, held))
+        assert (quarantine.alone_seconds() > 0) == any(map(is_last, held))
         if waiting:
             assert len(held) > 0, "it waits for nobody"
-        for (_, outcome), each in zip(suspects.wait(waiting), waiting, strict=True):
+        for (_, outcome), each in zip(quarantine.wait(waiting), waiting, strict=True):
             assert outcome.status is ItemStatus.PENDING
             assert outcome.item_id == each.item.id
             assert outcome.next_attempt <= 20.0
@@ -186,35 +186,39 @@ def test_a_last_attempt_after_deaths_is_alone(rounds: list[Any]) -> None:
 
 def test_one_that_is_to_be_alone_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where something always runs it begins at last, beside no other suspect."""
-    suspects, fresh, last = Suspects(), task(1, 5, None), task(5, 5, EXPIRED)
-    assert suspects.admit([last], beside=1) == [last]
-    monkeypatch.setattr("automate_kernel.worker.suspects.time.monotonic", lambda: time_later(11.0))
-    assert suspects.admit([fresh, last], beside=1) == []
-    assert suspects.admit([task(2, 5, EXPIRED)], beside=3) != []
+    suspects, fresh, last = Quarantine(), task(1, 5, None), task(5, 5, EXPIRED)
+    assert quarantine.admit([last], beside=1) == [last]
+    monkeypatch.setattr(
+        "automate_kernel.worker.quarantine.time.monotonic", lambda: time_later(11.0)
+    )
+    assert quarantine.admit([fresh, last], beside=1) == []
+    assert quarantine.admit([task(2, 5, EXPIRED)], beside=3) != []
 
 
 def test_one_with_many_attempts_is_alone_before_it_takes_executions_along() -> None:
     """An execution is given up after ten deaths: an event with fifty attempts shares nine."""
     beside = [task(9, 50, EXPIRED), task(2, 10, EXPIRED)]
-    suspects = Suspects()
-    assert suspects.admit(beside, beside=1) == []
+    quarantine = Quarantine()
+    assert quarantine.admit(beside, beside=1) == []
     late = task(10, 50, EXPIRED)
-    assert suspects.admit([late]) == [late]
-    suspects.ended([(each, None) for each in beside])
-    assert suspects.admit([late]) == []
-    assert suspects.alone_seconds() > 0
+    assert quarantine.admit([late]) == [late]
+    quarantine.ended([(each, None) for each in beside])
+    assert quarantine.admit([late]) == []
+    assert quarantine.alone_seconds() > 0
 
 
 def test_one_that_takes_long_lets_others_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is new begins then; what may kill, too, waits for its end."""
-    suspects, fresh, suspect = Suspects(), task(1, 5, None), task(2, 5, EXPIRED)
+    suspects, fresh, suspect = Quarantine(), task(1, 5, None), task(2, 5, EXPIRED)
     last = task(5, 5, EXPIRED)
-    assert suspects.admit([last]) == []
-    assert suspects.admit([fresh]) == [fresh]
-    monkeypatch.setattr("automate_kernel.worker.suspects.time.monotonic", lambda: time_later(11.0))
-    assert suspects.admit([fresh, suspect]) == [suspect]
-    assert suspects.cleared(last)
-    assert suspects.admit([suspect]) == []
+    assert quarantine.admit([last]) == []
+    assert quarantine.admit([fresh]) == [fresh]
+    monkeypatch.setattr(
+        "automate_kernel.worker.quarantine.time.monotonic", lambda: time_later(11.0)
+    )
+    assert quarantine.admit([fresh, suspect]) == [suspect]
+    assert quarantine.cleared(last)
+    assert quarantine.admit([suspect]) == []
 
 
 _REAL = time.monotonic
