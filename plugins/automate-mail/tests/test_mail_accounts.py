@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 from automate_kernel import AutomateError, Kernel
-from automate_kernel.operations.loop_thread import LoopThread
+from automate_kernel.operations.portal import LoopThread
 from automate_kernel.secrets import MemorySecretsBackend, WritableFileSecretsBackend
 from automate_mail import MailConnector
 from automate_mail.config import MailConfig

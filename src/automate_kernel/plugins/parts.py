@@ -27,8 +27,8 @@ from automate_kernel.secrets import (
     SecretResolver,
     SecretsBackend,
 )
+from automate_kernel.secrets.backends import BUILT_IN
 from automate_kernel.secrets.handles import reveal, secret_keys
-from automate_kernel.secrets.writable import BUILT_IN
 from automate_kernel.storage import Storage
 from automate_kernel.storage.output_store import FileOutputStore, LateOutputStore, OutputStore
 

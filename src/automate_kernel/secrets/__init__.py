@@ -13,13 +13,14 @@ from automate_kernel.secrets.backends import (
     FileSecretsBackend,
     MemorySecretsBackend,
     SecretsBackend,
+    WritableFileSecretsBackend,
+    WritableSecretsBackend,
 )
 from automate_kernel.secrets.handles import Sealed, SecretRef, areveal, masked, reveal
 from automate_kernel.secrets.lease_lock import LeaseLock, LockEntry, LockState
 from automate_kernel.secrets.logs import RedactingFilter
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.resolver import SecretReport, SecretResolver, SecretStatus
-from automate_kernel.secrets.writable import WritableFileSecretsBackend, WritableSecretsBackend
 
 __all__ = [
     "EnvSecretsBackend",

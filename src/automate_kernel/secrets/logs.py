@@ -1,10 +1,12 @@
-"""Log records without secrets and without forged lines: the kernel's loggers, and filters."""
+"""Log records without secrets and without forged lines: loggers, filters, silent libraries."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from automate_kernel.base.errors import printed
@@ -196,3 +198,37 @@ def _loop_error(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 _logger = get_logger(__name__)
+
+
+_silent: ContextVar[int] = ContextVar("automate_kernel_silent", default=logging.NOTSET)
+
+
+# -- client libraries: their logs show headers and addresses, so they are off for a plugin's calls --
+
+
+class _NoWireLog(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for low records of our calls. Those of the application's own calls stay."""
+        return record.levelno > _silent.get()
+
+
+_FILTER = _NoWireLog()
+
+
+def guard_loggers(*libraries: str) -> None:
+    """Have the loggers of *libraries* that exist now keep silent within `quiet`."""
+    above = tuple(f"{each}." for each in libraries)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(above) or name in libraries:
+            # A filter on "botocore" itself would not see the records of its children.
+            logging.getLogger(name).addFilter(_FILTER)
+
+
+@contextmanager
+def quiet(level: int = logging.DEBUG) -> Iterator[None]:
+    """Keep this thread's or task's records up to *level* out of the log."""
+    token = _silent.set(level)
+    try:
+        yield
+    finally:
+        _silent.reset(token)

@@ -18,13 +18,12 @@ from automate_kernel.base.errors import (
     type_name,
 )
 from automate_kernel.base.tally import Tally
-from automate_kernel.secrets.backends import SecretsBackend
+from automate_kernel.secrets.backends import SecretsBackend, WritableSecretsBackend
 from automate_kernel.secrets.handles import LONGEST_SECRET, check_key
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import strength_of, weakness_of
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.tracebacks import mark
-from automate_kernel.secrets.writable import WritableSecretsBackend
 
 logger: logging.Logger = get_logger(__name__)
 

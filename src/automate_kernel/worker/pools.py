@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from automate_kernel.operations.loop_thread import LoopThread
+from automate_kernel.operations.portal import LoopThread
 from automate_kernel.outbox.item import Result
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.in_flight import Ended, Task

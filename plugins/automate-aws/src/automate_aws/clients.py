@@ -20,7 +20,7 @@ from automate_aws.access import AwsAccess
 from automate_aws.failures import worded
 from automate_aws.transport import AwsTransport
 from automate_kernel.base.forks import renew_in_children
-from automate_kernel.secrets.wire_log import guard_loggers, quiet
+from automate_kernel.secrets.logs import guard_loggers, quiet
 
 _ROLE_SESSION = "automate-kernel"
 

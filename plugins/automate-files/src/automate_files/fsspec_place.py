@@ -18,7 +18,7 @@ from automate_files.paths import joined
 from automate_files.place import FileEntry, FilePlace, Kind
 from automate_kernel import ConfigError
 from automate_kernel.operations.context import SecretReader
-from automate_kernel.secrets.wire_log import guard_loggers, quiet
+from automate_kernel.secrets.logs import guard_loggers, quiet
 
 _NS = 1_000_000_000
 _PART = 1024 * 1024

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
-from automate_kernel.operations.loop_thread import LoopThread
+from automate_kernel.operations.portal import LoopThread
 
 USER, PASSWORD = "ada", "correct-horse-7Qm2xVb91t"
 SECRETS = {"PASSWORD": PASSWORD, "S3_SECRET": "canary-s3-7Qm2xVb91t"}

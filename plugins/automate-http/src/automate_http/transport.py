@@ -18,7 +18,7 @@ import httpcore
 import httpx
 
 from automate_http.guard import Guard, GuardedBackend
-from automate_kernel.secrets.wire_log import guard_loggers, quiet
+from automate_kernel.secrets.logs import guard_loggers, quiet
 
 _MAX_CONNECTIONS = 100
 _MAX_IDLE = 20

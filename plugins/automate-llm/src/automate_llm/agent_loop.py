@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from automate_kernel import AutomateError, ErrorCodes, WorkflowContext
-from automate_kernel.operations.loop_thread import leave_nothing
+from automate_kernel.operations.portal import leave_nothing
 
 logger: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -22,7 +22,7 @@ import anyio
 
 from automate_kernel import AutomateError, ErrorCodes, ProviderContext
 from automate_kernel.operations.call_rates import ServiceWait
-from automate_kernel.secrets.wire_log import guard_loggers, quiet
+from automate_kernel.secrets.logs import guard_loggers, quiet
 
 if TYPE_CHECKING:
     from automate_llm.config import LlmService

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.call_rates import ServiceWait
-from automate_kernel.secrets.wire_log import guard_loggers, quiet
+from automate_kernel.secrets.logs import guard_loggers, quiet
 from automate_mcp.config import McpConfig
 from automate_mcp.http import http_client
 from automate_mcp.messages import MARK
