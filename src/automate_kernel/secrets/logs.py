@@ -200,10 +200,9 @@ def _loop_error(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
 _logger = get_logger(__name__)
 
 
+# -- client libraries: what they log of headers and addresses is kept off in a plugin's calls ------
+
 _silent: ContextVar[int] = ContextVar("automate_kernel_silent", default=logging.NOTSET)
-
-
-# -- client libraries: their logs show headers and addresses, so they are off for a plugin's calls --
 
 
 class _NoWireLog(logging.Filter):
