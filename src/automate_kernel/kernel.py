@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -281,7 +281,7 @@ class Kernel:
             self.plugins.load_all()
         for workflow in several(workflows):
             self.workflows.add(workflow)
-        for line in self.unused_config:
+        for line in self.plugins.unused_config(self.operations.config):
             # More plugins may come, so it is no error; but a near miss is a slip.
             if "did you mean" in line:
                 logger.warning("%s", line)
@@ -934,36 +934,6 @@ class Kernel:
                 self._announced.add(key)
                 self.filters.announce(key, partial(self.plugins.filters.get, key))
 
-    @property
-    def unused_config(self) -> list[str]:
-        """A line for each key of *config* that no connector and no provider has."""
-        return self.plugins.unused_config(self.operations.config)
-
-    def plugin_problems(
-        self, among: Collection[str] | None = None
-    ) -> dict[tuple[str, str], AutomateError]:
-        """
-        Return the errors that keep connectors and providers from being used, by kind and key.
-
-        With *among* only those keys are looked at.
-        Each is imported and made with its config and the secrets in it. Its actions, capabilities
-        and triggers are read; no service is called. Other plugins are imported; `Plugins.records`
-        shows those that can't be.
-        """
-        found: dict[tuple[str, str], AutomateError] = {}
-        self.plugins.load_all()
-        for kind in ("connector", "provider"):
-            for key in self.plugins.keys(kind):
-                if among is not None and key not in among:
-                    continue
-                try:
-                    _read_specs(self.operations.instance(kind, key))
-                except KeyboardInterrupt:
-                    raise
-                except BaseException as error:  # SystemExit too: a plugin must not end its host
-                    found[kind, key] = self.operations.clean_error(error, f"{kind} {key!r}")
-        return found
-
     @overload
     def action(self, name: F) -> F: ...
     @overload
@@ -1112,7 +1082,7 @@ class Kernel:
         from automate_kernel.worker import Worker
         from automate_kernel.worker.reporter import ActivityLog
 
-        for line in self.unused_config:
+        for line in self.plugins.unused_config(self.operations.config):
             logger.warning("%s", line)
         handlers = self._chosen(kinds, exclude_kinds)
         chosen = {handler.kind for handler in handlers}
@@ -1576,15 +1546,3 @@ def _at(value: Any, path: str) -> Any:
         else:
             return None
     return value
-
-
-def _read_specs(plugin: Any) -> None:
-    from automate_kernel.operations.schemas.checks import json_schema_of
-
-    # Asked of the instance, where an author's own method may need one.
-    for specs in ("actions", "capabilities"):
-        for spec in getattr(plugin, specs, list)():
-            spec.json_schema()
-    for events in ("triggers", "polls"):
-        for spec in getattr(plugin, events, list)():
-            json_schema_of(spec.payload_schema)

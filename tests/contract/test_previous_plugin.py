@@ -88,7 +88,7 @@ def test_each_kind_is_found_and_loads(kernel: Kernel) -> None:
         (kind, "LOADED")
         for kind in ("connector", "provider", "secrets_backend", "filter", "outbox_store")
     }
-    assert not {key for _, key in kernel.plugin_problems() if key.startswith("frozen")}
+    assert not {key for _, key in kernel.operations.plugin_problems() if key.startswith("frozen")}
 
 
 def test_its_operations_are_called(kernel: Kernel) -> None:

@@ -143,7 +143,7 @@ def test_their_specs_are_asked_for_only_by_who_needs_them(kernel):
     assert kernel.operations.is_async("listed.first")
     assert not kernel.operations.is_transactional("listed.first")
     assert kernel.operations.spec_at_hand("listed.first").json_schema() == {"type": "object"}
-    assert kernel.plugin_problems() == {}
+    assert kernel.operations.plugin_problems() == {}
     kernel.worker()
     assert Listed.asked == 0
     assert kernel.operation("listed.first").json_schema() == NUMBER

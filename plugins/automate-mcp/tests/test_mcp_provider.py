@@ -102,7 +102,7 @@ def test_no_process_is_started_before_it_is_needed(make: Make, tmp_path: Path) -
         {"name": "w", "trigger": {"type": "manual"}, "steps": [{"id": "a", "action": "bad.add"}]}
     )
     kernel.worker()
-    assert kernel.plugin_problems() == {}
+    assert kernel.operations.plugin_problems() == {}
     assert starts(tmp_path) == 0
     assert kernel.invoke("bad.add", {"a": 1, "b": 2}) == {"total": 3}
     assert kernel.invoke("bad.add", {"a": 3, "b": 2}) == {"total": 5}

@@ -49,7 +49,10 @@ def ls(
         _search(context, search, kind)
         return
     kernel, out = context.session.in_memory(workflows=False), context.out
-    problems = kernel.plugin_problems() if load else {}
+    problems = {}
+    if load:
+        kernel.plugins.load_all()
+        problems = kernel.operations.plugin_problems()
     records = kernel.plugins.records(kind)
     rows = [_data(record, problems) for record in records]
     columns = {

@@ -346,13 +346,14 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
     for name in kernel.plugins.unmatched():
         text = f"there is no plugin {name!r} to disable or prefer"
         found.append(Finding("plugins", "warn", text, "correct disabled or winners"))
-    remedy = "correct the key, or install the plugin"
-    found += [Finding("plugins", "warn", text, remedy) for text in kernel.unused_config]
+    remedy, config = "correct the key, or install the plugin", kernel.operations.config
+    unused = kernel.plugins.unused_config(config)
+    found += [Finding("plugins", "warn", text, remedy) for text in unused]
     other = "register one of them with another key="
     found += [Finding("plugins", "warn", text, other) for text in kernel.plugins.hidden()]
     found += [
         Finding("plugins", "fail", error.message, error.hint)
-        for error in kernel.plugin_problems(kernel.operations.config).values()
+        for error in kernel.operations.plugin_problems(config).values()
         if isinstance(error, ConfigError)  # a secret that is missing is reported with the others
     ]
     found += [Finding("plugins", "warn", str(wrong), wrong.remedy) for wrong in misspelt()]

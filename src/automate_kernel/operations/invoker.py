@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -37,6 +37,7 @@ from automate_kernel.operations.plugin_config import ConfigPlaces
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.replacement import Replacement, Replacements
 from automate_kernel.operations.reports import CallReport, while_heard
+from automate_kernel.operations.schemas.checks import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, step_operation
 from automate_kernel.operations.timed_calls import Key, TimedCalls
 from automate_kernel.secrets import Redactor, SecretResolver
@@ -505,6 +506,28 @@ class Invoker:
         except Exception:
             return list(secrets_of_input(data, None))  # it failed because there is none
 
+    def plugin_problems(
+        self, among: Collection[str] | None = None
+    ) -> dict[tuple[str, str], AutomateError]:
+        """
+        Return the errors that keep connectors and providers from being used, by kind and key.
+
+        With *among* only those keys are looked at. Each is imported and made with its config and
+        the secrets in it. Its actions, capabilities and triggers are read; no service is called.
+        """
+        found: dict[tuple[str, str], AutomateError] = {}
+        for kind, registry in self.sources.items():
+            for key in registry:
+                if among is not None and key not in among:
+                    continue
+                try:
+                    _read_specs(self.instance(kind, key))
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # SystemExit too: a plugin must not end its host
+                    found[kind, key] = self.clean_error(error, f"{kind} {key!r}")
+        return found
+
     def clean_error(
         self, error: BaseException, what: str, hidden: Redactor | None = None
     ) -> AutomateError:
@@ -621,3 +644,13 @@ def _is_awaitable(result: Any) -> bool:
 
 async def _dumped(spec: OperationSpec, result: Any) -> Any:
     return spec.dump(await result)
+
+
+def _read_specs(plugin: Any) -> None:
+    # Asked of the instance, where an author's own method may need one.
+    for specs in ("actions", "capabilities"):
+        for spec in getattr(plugin, specs, list)():
+            spec.json_schema()
+    for events in ("triggers", "polls"):
+        for spec in getattr(plugin, events, list)():
+            json_schema_of(spec.payload_schema)
