@@ -274,7 +274,7 @@ def is_setup_fault(error: BaseException) -> bool:
 
     Its words are for the log, and never for a client.
     """
-    # Of an error inside a call the invoker keeps the class's name in the group.
+    # The invoker keeps the class's name of an error inside a call in the group.
     group = error.group if isinstance(error, AutomateError) else None
     return isinstance(error, _SETUP) or bool(group and _SETUP_GROUP.match(group))
 

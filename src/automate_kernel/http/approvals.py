@@ -112,7 +112,7 @@ class SentAnswer:
     @classmethod
     def read(cls, sent: Iterable[tuple[str, Any]]) -> SentAnswer:
         """Read the fields of a form."""
-        # Of a box and the hidden field before it the last one counts.
+        # A box has a hidden field before it: the last counts.
         given = {name: str(value) for name, value in sent}
         return cls(
             {"approve": True, "reject": False}.get(given.get("decision", "")),

@@ -16,7 +16,7 @@ from automate_kernel.secrets.logs import AllRedactingFilter, get_logger
 from automate_kernel.secrets.redaction import redact_text
 
 logger: logging.Logger = get_logger(__name__)
-# Of the standard library: they log what somebody else's code has raised or warned of.
+# Loggers of the standard library, which log what somebody else's code has raised or warned of.
 _OTHERS = ("py.warnings", "asyncio", "concurrent.futures")
 
 

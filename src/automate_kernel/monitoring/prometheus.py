@@ -298,7 +298,7 @@ def _write_executions(
     page.write("automate_steps_total", _outcomes(by_name, steps, "steps_"))
     took = ((w, one.step_buckets, one.step_seconds) for w, one in by_name)
     page.write_histograms("automate_step_seconds", took)
-    # Of all workflows together: so many actions of so many workflows would be too many series.
+    # For all workflows together: each action of each workflow would be too many series.
     _write_named(page, "action", "automate_action_attempts_total", "automate_action_seconds",
         counts_by_name(_summed(one.actions for one in totals)), steps)  # fmt: skip
     _write_named(page, "reason", "automate_waits_total", "automate_wait_seconds",

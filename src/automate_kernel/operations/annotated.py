@@ -159,7 +159,7 @@ class Results(Values):
     """
     The results of a function with one annotation: what is read is what was written.
 
-    Raises `WorkflowError` for an annotation none of whose values comes back from JSON.
+    Raises `WorkflowError` for an annotation whose values never come back from JSON.
     """
 
     def __init__(self, annotation: Any, what: str) -> None:

@@ -136,7 +136,7 @@ def callers_key(key: str, *, tenant_id: str | None, caller: str, name: str) -> s
     """
     Return the key that what is called *name* gets for a caller's own idempotency *key*.
 
-    Of two callers with the same key, none gets the other's answer.
+    Two callers with the same key never get each other's answers.
     """
     asked = json.dumps([tenant_id, caller, name, key])
     return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()

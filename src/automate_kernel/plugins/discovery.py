@@ -174,7 +174,7 @@ def _announced(distribution: Distribution, text: str) -> Iterator[Announced]:
 
 
 def _name_of(distribution: Distribution) -> str:
-    # Of the folder's name, where it has one: the other is in a text that has to be read and parsed.
+    # From the folder's name, where it has one: the other name has to be read and parsed.
     folder = _folder_of(distribution) or ""
     name, _, version = folder[folder.rfind(os.sep) + 1 :].partition("-")
     if version and name.isidentifier() and "__" not in name:
@@ -193,7 +193,7 @@ def _found(entries: Iterable[Announced]) -> tuple[Found, ...]:
         found.append(Found(kind, entry.name, target, entry.group, *about, place))
     groups = list(GROUPS)
     found.sort(key=lambda f: (f.kind, f.key, f.distribution or "", groups.index(f.group)))
-    # Of two announcements of one target the first counts: it may be in an old and a new group. Not
+    # The first of two announcements of a target counts: it may be in an old and a new group. Not
     # across keys: one class may well be announced under a second name.
     first: dict[tuple[str, str, str], Found] = {}
     for one in found:

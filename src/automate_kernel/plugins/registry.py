@@ -217,10 +217,9 @@ class Registry(Generic[T]):
         """
         Add a class, a function, or the path of one.
 
-        The key is the class's own unless *key* says another. Of two registrations of one key the
-        second is refused, unless it is to *replace* the first or the application named it the
-        winner. A path is imported at first use. *source* is ``register``, ``settings`` or
-        ``builtin``.
+        The key is the class's own unless *key* says another. The second registration of a key is
+        refused, unless it is to *replace* the first or the application named it the winner. A path
+        is imported at first use. *source* is ``register``, ``settings`` or ``builtin``.
         """
         level = Source[source.upper()]
         if isinstance(plugin, str):

@@ -7,4 +7,4 @@ from typing import Annotated
 from pydantic import Field
 
 SecretKey = Annotated[str, Field(min_length=1, json_schema_extra={"format": "secret-key"})]
-"""The key of a secret: text that is none itself, so that pages may show it."""
+"""The key of a secret: text that is no secret itself, so that pages may show it."""

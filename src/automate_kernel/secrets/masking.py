@@ -140,7 +140,7 @@ def _hidden(value: Any, deepest: int, left: list[int], above: frozenset[int]) ->
 
 
 def _is_secret_pair(key: Any, value: Any) -> bool:
-    # Yes and no are no secrets, and nothing is none.
+    # Yes, no and nothing are no secrets.
     nothing = value is None or value == "" or isinstance(value, bool)
     return not nothing and is_secret_name(str(key))
 
@@ -181,7 +181,7 @@ _TELLING = {
     "signature", "signing", "webhook", "webhooks",
 }  # fmt: skip
 _REFERENCE = re.compile(r"\$(secret|env):(\{[\w./-]+\}|[\w./-]+)")
-# A word that only begins so, or ends so as "task-list" does, is none.
+# A word that only begins so, or ends so as "task-list" does, doesn't count.
 _ISSUED = re.compile(
     r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk|whsec|gh[a-z]|github_pat|glpat|xox[a-z])[-_]|AKIA|eyJ)"
     r"[-_A-Za-z0-9]{8,}"
@@ -302,7 +302,8 @@ def _literals(
             for each in value:
                 yield from within(each, _items(forms), name, named=named)
         elif isinstance(value, str) and "$secret:" not in value and "{{" not in value:
-            # Of a mapping like that of headers not every value is a secret, though none is shown.
+            # A mapping, such as that of headers, also has values that are no secrets, though none
+            # is shown.
             password = named and any(map(_is_password, forms))
             secret = is_secret_name(name) and not _is_told(name, value)
             if password or secret or looks_secret(value):

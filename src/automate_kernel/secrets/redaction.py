@@ -32,7 +32,7 @@ def _encoded_forms(value: str) -> set[str]:
     """
     Return *value* and its forms in URLs, JSON, HTML, Python reprs, base64 and hex.
 
-    Of base64 it is the part that stays the same wherever the value stands in the encoded text, as
+    The base64 form is the part that stays the same wherever the value stands in the text, as
     in the ``user:password`` of basic authentication. Values over 4096 characters get no URL and
     hex forms, which are as rare as they would be large.
     """
@@ -112,7 +112,7 @@ _alive: weakref.WeakValueDictionary[int, Redactor] = weakref.WeakValueDictionary
 
 def redactors() -> list[Redactor]:
     """Return every redactor of this process: no log may show a secret that one of them knows."""
-    # Of the references, which are copied in one step to other threads.
+    # From a copy of the references: it is made in one step for other threads.
     return [found for each in _alive.valuerefs() if (found := each()) is not None]
 
 

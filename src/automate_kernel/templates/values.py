@@ -115,7 +115,7 @@ _PLAIN = (int, float, type(None))
 
 def text_of(budget: Budget, value: Any) -> str:
     """
-    Return *value* as text. Raises `TemplateError` if it has none of its own.
+    Return *value* as text. Raises `TemplateError` if it has no text of its own.
 
     Python's text for any object would show its class and its place in memory.
     """

@@ -44,8 +44,8 @@ class FieldProblem:
     """
     A fault of a value: its field (``lines.0.price``) and a message. Never the value.
 
-    Of a field that is *unknown* nothing can be set. *missing* names a field that has to be added to
-    *field*, where the schema reports the object around it.
+    No value can be set for a field that is *unknown*. *missing* names a field that has to be added
+    to *field*, where the schema reports the object around it.
     """
 
     field: str
@@ -197,7 +197,7 @@ def validation_problems(
             message = unknown(fields_at(model, place[:-1]), place[-1])
         elif entry["type"] not in _valueless_errors():
             message = _without_values(message, data)
-        # Of an assertion without a text nothing follows the comma.
+        # After an assertion without a text nothing follows the comma.
         words = message.rstrip(", ") if entry["type"] == "assertion_error" else message
         found.append(FieldProblem(_shown_path(place), words, unknown=extra))
     return found

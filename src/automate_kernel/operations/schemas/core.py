@@ -59,7 +59,7 @@ def shape_of(schema: Any) -> Shape:
         problem=_READ_ONCE
         if "generator" in kinds
         else next(_problems(schema, named, frozenset()), None),
-        # Of a union's choices another one may read what was written.
+        # Another choice of a union may read what was written.
         plain=kinds.isdisjoint(("json", "union")),
         loose="any" in kinds,
         round_trip="json" in kinds or any(map(_forbids_computed, nodes)),

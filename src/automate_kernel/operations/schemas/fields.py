@@ -202,7 +202,7 @@ def _takes_text(schema: _Schema) -> bool:
 
 
 def bound_text(bound: object) -> str:
-    """Return a bound as HTML writes numbers, exactly; empty if it is none that a form can have."""
+    """Return a bound as HTML writes numbers, exactly; empty if no form can have it."""
     if not isinstance(bound, (int, float)) or not is_finite(bound):
         return ""
     return str(bound) if isinstance(bound, int) else repr(bound).removesuffix(".0")
@@ -269,7 +269,7 @@ class _Reader:
             inner, nullable = self._plain(given)
             here, must = (*path, name), required and name in needed
             if self._is_object(inner) and len(here) < _DEEPEST:
-                # Of an object that may be left out no field is needed.
+                # An object that may be left out needs no field.
                 yield from self.fields(inner, here, required=must)
             else:
                 yield self._field(inner, here, required=must, nullable=nullable, within=required)

@@ -45,7 +45,7 @@ def is_pattern(text: str) -> bool:
 
 
 def find_pattern(pattern: str, text: str) -> bool:
-    """Return True if *pattern* is found in *text*; raises `ValueError` if it is none."""
+    """Return True if *pattern* is found in *text*; raises `ValueError` for an invalid pattern."""
     return _matchers.of(pattern)(text)
 
 
@@ -138,7 +138,7 @@ _CLASSES = {
     "s": 700,
 }  # fmt: skip
 _ANY, _RANGE, _LARGE_RANGE = 1_000, 40, 600
-# What a class takes wherever it stands. Of a group of \p there are many.
+# What a class takes wherever it stands. There are many groups of \p.
 _SURELY = {"w": 49_900, "W": 46_300, "d": 5_100, "D": 12_700, "S": 1_900, "s": 600}
 
 
@@ -146,7 +146,7 @@ def weigh(pattern: str) -> tuple[int, int]:
     """
     Return about the fewest and the most bytes that the automaton of *pattern* takes.
 
-    The fewest are none where the engine may find a shorter way.
+    The fewest are 0 where the engine may find a shorter way.
     """
     tokens = list(_TOKEN.finditer(pattern))
     if any("[" in (token["class"] or "")[1:] for token in tokens):

@@ -117,7 +117,7 @@ class Polls:
         return found
 
     def unmatched(self) -> dict[str, str]:
-        """Return the events that name a connector and are none of its polls, with its key."""
+        """Return the events that name a connector and no poll of it, with its key."""
         found: dict[str, str] = {}
         for pattern, _ in dict.fromkeys(self._demand()):
             connector = self._connector_in(pattern)
@@ -185,7 +185,7 @@ class Polls:
             return rows.update(POLL, [Where("id", "eq", key), *where], changes)
 
     def _matching(self, pattern: str) -> list[tuple[str, PollSpec]]:
-        """Return the polls whose events *pattern* means. Of other connectors nothing is loaded."""
+        """Return the polls whose events *pattern* means; loads no other connector."""
         connector = self._connector_in(pattern)
         if connector is None:
             return []
