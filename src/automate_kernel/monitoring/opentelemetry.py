@@ -279,7 +279,7 @@ class Instrumentation:
 
 
 class BoundedNames:
-    """The values that an attribute of a metric has had: the first thousand, then `OTHERS`."""
+    """The values that an attribute of a metric has had: the first `MOST_NAMES`, then `OTHERS`."""
 
     def __init__(self, most: int = 1000) -> None:
         self._most = most

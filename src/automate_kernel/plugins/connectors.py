@@ -259,11 +259,6 @@ class Connector(Plugin):
         return polls_of(cls)
 
     @classmethod
-    def find_action(cls, name: str) -> OperationSpec:
-        """Return the spec of the action *name*, or raise ``INVALID_ARGUMENT`` with their names."""
-        return cls.find_operation(name)
-
-    @classmethod
     def find_trigger(cls, name: str) -> TriggerSpec:
         """Return the trigger called *name*, or raise ``NOT_FOUND`` with the names of all."""
         triggers = cls.triggers()
@@ -283,7 +278,7 @@ class Connector(Plugin):
 
         The kernel calls `call_action`, which checks the input first.
         """
-        return self.find_action(action).call(input_data, self)
+        return self.find_operation(action).call(input_data, self)
 
     def call_action(self, action: str, input_data: Mapping[str, Any]) -> Any:
         """Return the action's output, or an awaitable of it; see `Plugin.call_operation`."""

@@ -93,18 +93,13 @@ class BaseProvider(Plugin):
         """Return the same as `capabilities`."""
         return cls.capabilities()
 
-    @classmethod
-    def find_capability(cls, name: str) -> OperationSpec:
-        """Return the spec of a capability, or raise ``INVALID_ARGUMENT`` with their names."""
-        return cls.find_operation(name)
-
     def execute_capability(self, name: str, input_data: dict[str, Any]) -> Any:
         """
         Carry out the capability *name*. Mark methods, or override it (``def``, ``async def``).
 
         The kernel calls `call_capability`, which checks the input first.
         """
-        return self.find_capability(name).call(input_data, self)
+        return self.find_operation(name).call(input_data, self)
 
     def call_capability(self, name: str, input_data: Mapping[str, Any]) -> Any:
         """Return the capability's output, or an awaitable of it; see `Plugin.call_operation`."""

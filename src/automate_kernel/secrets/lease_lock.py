@@ -18,6 +18,7 @@ logger: logging.Logger = get_logger(__name__)
 
 
 _FREE = ""
+_WAIT_SECONDS = 60.0
 
 
 class LockState(NamedTuple):
@@ -45,8 +46,8 @@ class LeaseLock:
 
     The holder writes its entry again, from a thread, every quarter of *lease_seconds*. An entry
     that nobody has written for that long belongs to a process that died, and is taken. Each process
-    measures that with its own clock, so clocks need not agree. Whoever waits longer than
-    *wait_seconds* gets a `SecretUnavailableError`.
+    measures that with its own clock, so clocks need not agree. Whoever waits longer than a
+    minute gets a `SecretUnavailableError`.
 
     A holder that can't reach the store for *lease_seconds* may lose the lock: it helps against
     doing work twice, and a write that must not be lost names the version that it replaces.
@@ -58,12 +59,11 @@ class LeaseLock:
         name: str,
         *,
         lease_seconds: float = 20.0,
-        wait_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._entry, self._name = entry, name
-        self._lease, self._wait = lease_seconds, wait_seconds
+        self._lease = lease_seconds
         self._clock, self._sleep = clock, sleep
 
     @contextmanager
@@ -90,7 +90,7 @@ class LeaseLock:
                 version = self._entry.write(holder, found.version)
                 if version is not None:
                     return version
-            if now - begin >= self._wait:
+            if now - begin >= _WAIT_SECONDS:
                 raise SecretUnavailableError(f"secret {self._name!r} is locked by another process")
             self._sleep(random.uniform(0.01, 0.1))
 
