@@ -7,7 +7,6 @@ import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_origin
 
@@ -232,6 +231,7 @@ _NAME_IT = (
     "write its type in the annotation; where JSON writes two of them alike, return a model with a"
     " field that tells which it is"
 )
+_LEAVES = frozenset({str, int, float, bool, type(None)})
 
 
 def difference(
@@ -244,9 +244,6 @@ def difference(
     enum. With *loose* anything may be what is written for it: a date that is text. With *converts*
     any type may become another; a value of the same type must be equal.
     """
-    with suppress(Exception):  # an array, whose comparison is an array too
-        if type(given) is type(back) and _names_of_parts(given) is not None and given == back:
-            return None
     return _Comparison(loose, converts).of(given, back, ())
 
 
@@ -256,6 +253,8 @@ class _Comparison:
     converts: bool
 
     def of(self, given: Any, back: Any, path: tuple[str | int, ...]) -> UnstorableError | None:
+        if type(given) in _LEAVES and type(given) is type(back):  # as most are
+            return None if given == back else _changed(given, back, path)
         if isinstance(given, Mapping) and isinstance(back, Mapping):
             return self._of_mappings(given, back, path)
         if isinstance(given, (list, tuple)) and isinstance(back, (list, tuple)):
