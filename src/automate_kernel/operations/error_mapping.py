@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, did_you_mean, printed, type_name
@@ -170,6 +169,8 @@ def retry_after_of(headers: Mapping[str, Any]) -> float | None:
     Seconds may have a fraction. A time is compared with the answer's own ``Date``: our clock and
     the service's may be minutes apart.
     """
+    from email.utils import parsedate_to_datetime  # here, as it brings much along
+
     text = _header(headers, "Retry-After")
     if _SECONDS.fullmatch(text):
         return min(float(text), _LONGEST_WAIT_SECONDS)
