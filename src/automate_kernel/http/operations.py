@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from typing import Any
 
 from automate_kernel.base.errors import (
@@ -51,21 +52,8 @@ _STATUS: Mapping[ErrorCodes, int] = {
     ErrorCodes.INTERNAL: 500,
 }
 """The service's answer in the words of ours: its 401 or 404 says nothing of our own request."""
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
+# Older versions of Python have the words of older standards.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 _CODES = {408: ErrorCodes.DEADLINE_EXCEEDED.value, 413: "PAYLOAD_TOO_LARGE"}
@@ -100,7 +88,7 @@ class OperationProblem:
         """Return the problem as JSON."""
         body: dict[str, Any] = {
             "type": "about:blank",
-            "title": _TITLES.get(self.status, "Error"),
+            "title": _TITLES.get(self.status) or HTTPStatus(self.status).phrase,
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
