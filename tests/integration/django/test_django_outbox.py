@@ -87,7 +87,7 @@ def test_stuck_items_are_recovered(alias: str) -> None:
 
 
 def test_an_execution_fails_with_its_item(sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """``automate_reap`` gives up an execution whose worker died for the last time."""
+    """An item whose worker died for the last time takes its execution with it."""
     emit("order.created", {"lines": [], "channel_id": "C1"})
     event = get_kernel().outbox.claim_batch("worker-1")[0]
     handler = get_kernel()._handlers["automate.event"]
@@ -95,7 +95,7 @@ def test_an_execution_fails_with_its_item(sqlite: str, capsys: pytest.CaptureFix
     OutboxItem.objects.filter(kind="automate.advance").update(max_attempts=1)
     get_kernel().outbox.claim_batch("worker-1")
     age(700)
-    call_command("automate_reap")
+    call_command("automate", "outbox", "requeue", "--stale")
     assert capsys.readouterr().out == "1 item recovered\n"
     execution = WorkflowExecution.objects.get()
     assert (execution.workflow, execution.status) == ("order-notify", "FAILED")

@@ -66,7 +66,6 @@ CASES: dict[str, list[Case]] = {
     "automate polls resume": [Case("sheet.new_row --tenant a --start-over --yes", codes=(1,))],
     "automate schedules ls": [Case("")],
     "automate_emit": [*WITHOUT_FILES, Case("go @{file}")],
-    "automate_reap": [Case("--stale-seconds 600")],
     "automate_doctor": [Case("--idle-after 5m --test-connections", "database", codes=(0, 1))],
     "automate db migrate": [
         Case("--sql"),
