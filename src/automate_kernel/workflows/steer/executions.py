@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.base.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.base.errors import AutomateError, ErrorCodes, type_name
-from automate_kernel.outbox import BulkAction, ItemStatus, OutboxStore
+from automate_kernel.outbox import BulkAction, ItemStatus, NewItem, OutboxStore
 from automate_kernel.outbox.bulk_actions import Progress, carry_on
 from automate_kernel.outbox.failed_attempts import (
     ErrorGroup,
@@ -156,6 +156,21 @@ def _hides(rows: Rows, execution_id: str, tenant_id: str | None) -> bool:
     return tenant_id is not None and not rows.select(EXECUTION, its, columns=("id",))
 
 
+def _resuming(
+    rows: Rows,
+    row: Row,
+    item_id: str,
+    run_at: datetime | None = None,
+    known: Workflow | None = None,
+) -> NewItem:
+    """Return the item that wakes an execution which had ended."""
+    concurrency = concurrency_of(rows, row, known)
+    return wake_up(
+        row["id"], item_id, row["tenant_id"],
+        run_at=run_at, concurrency=concurrency, resumed=True,
+    )  # fmt: skip
+
+
 def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
     found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
     runs = step_runs(rows, [row["id"] for row in found])
@@ -271,7 +286,10 @@ class ExecutionStore:
 
     def is_cancelling(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
         """Return True if an execution is CANCELLING; with *tenant_id* none of another tenant's."""
-        where = [*_this(execution_id, tenant_id), Where("status", "eq", "CANCELLING")]
+        where = [
+            *_this(execution_id, tenant_id),
+            Where("status", "eq", ExecutionStatus.CANCELLING.value),
+        ]
         with self.storage.begin(atomic=False) as rows:
             return bool(rows.select(EXECUTION, where, columns=("id",)))
 
@@ -685,8 +703,10 @@ class ExecutionStore:
         if found[0]["status"] in LIVE:
             return self._retry_now(rows, its, workflow, step_id, position)
         workflow.check_outside(step_id)
-        where = [Where("execution_id", "eq", execution_id), Where("step_id", "eq", step_id)]
-        where += [Where("position", "eq", position), Where("status", "eq", "FAILED")]
+        where = _equal(
+            execution_id=execution_id, step_id=step_id, position=position,
+            status=StepStatus.FAILED.value,
+        )  # fmt: skip
         if not rows.select(STEP, where, columns=("id",)):
             return False
         row, item_id = found[0], new_id()
@@ -710,11 +730,7 @@ class ExecutionStore:
             return False
         if gone is not None:
             forget(rows, [row], {row["id"]: gone}, workflow)
-        concurrency = concurrency_of(rows, row)
-        item = wake_up(
-            execution_id, item_id, row["tenant_id"], concurrency=concurrency, resumed=True
-        )
-        self.outbox.enqueue_many([item], transaction=rows.native)
+        self.outbox.enqueue_many([_resuming(rows, row, item_id)], transaction=rows.native)
         return True
 
     def _retry_now(
@@ -894,7 +910,7 @@ class ExecutionStore:
         failed_until: datetime,
     ) -> int:
         """Resume those of the executions *ids* that had failed until then, in few statements."""
-        failed = [Where("status", "eq", ExecutionStatus.FAILED.value)]
+        failed = _equal(status=ExecutionStatus.FAILED.value)
         failed += [Where("id", "in", ids), Where("completed_at", "le", failed_until)]
         found = rows.select(EXECUTION, failed, order_by=("id",), lock=True, columns=_RESUMED_BY)
         groups: dict[str, list[Row]] = {}
@@ -913,17 +929,11 @@ class ExecutionStore:
         items = {row["id"]: new_id() for row in found}
         for each, its in groups.items():
             reopen_failed(rows, its, gone[each], known[each], items)
-        self.outbox.enqueue_many(
-            [
-                wake_up(
-                    row["id"], items[row["id"]], row["tenant_id"], run_at=due[row["id"]],
-                    concurrency=concurrency_of(rows, row, known[row["definition_id"]]),
-                    resumed=True,
-                )
-                for row in found
-            ],
-            transaction=rows.native,
-        )  # fmt: skip
+        new = [
+            _resuming(rows, row, items[row["id"]], due[row["id"]], known[row["definition_id"]])
+            for row in found
+        ]
+        self.outbox.enqueue_many(new, transaction=rows.native)
         return len(found)
 
     def _resume(
@@ -948,11 +958,7 @@ class ExecutionStore:
         # What it waits for now may be new, and may come before that step begins.
         awaited = self._workflows.awaited_in_code(found[0]["workflow"])
         self.signals.register(rows, {*awaited, *(definition.awaited if definition else ())})
-        concurrency = concurrency_of(rows, found[0])
-        item = wake_up(
-            found[0]["id"], item_id, found[0]["tenant_id"], concurrency=concurrency, resumed=True
-        )
-        self.outbox.enqueue_many([item], transaction=rows.native)
+        self.outbox.enqueue_many([_resuming(rows, found[0], item_id)], transaction=rows.native)
         return True
 
     # -- retention ---------------------------------------------------------------------------
