@@ -540,10 +540,10 @@ class Kernel:
         """
         Return the choices of a *field* of an action or capability: the channels of a workspace.
 
-        They are those of its schema, or of the plugin's method that
-        `automate_kernel.options` marked, with *search* as the text that a person has
-        typed and *values* as the other fields, by name. There are *limit* of them at most, by
-        default 100; a method has a *timeout* of 10 seconds. An answer is kept for half a minute.
+        They come from its schema, or from the plugin's method that `automate_kernel.options`
+        marked. *search* is the text that a person has typed, *values* are the other fields by name.
+        There are *limit* of them at most; a method has *timeout* seconds. An answer is kept for
+        half a minute.
         Raises ``NOT_FOUND`` for a field without choices, ``FAILED_PRECONDITION`` where another
         field has to be chosen first, and the service's error, normalised.
         """
@@ -619,9 +619,9 @@ class Kernel:
 
         The event exists exactly if the transaction commits; without one, when this returns. With
         SQLAlchemy *transaction* is a ``Session`` or a ``Connection``; in Django it is left out. A
-        second event with the same *idempotency_key* is the first one. Queries by *labels*
-        (``{"order": 4711}``) find the event and the executions that it starts. Raises
-        `PayloadError`, before anything is written, for values that can't be stored as they are.
+        second event with the same *idempotency_key* adds nothing: the first event's id is returned.
+        Queries by *labels* (``{"order": 4711}``) find the event and the executions that it starts.
+        Raises `PayloadError`, before anything is written, for values that can't be stored.
         """
         from automate_kernel.workflows.store.events import event_item
 
@@ -765,7 +765,7 @@ class Kernel:
         """
         Render every call that *workflow* would make, and make none; nothing is written.
 
-        It is for *event*; by default for one with *payload*, as its first trigger expects it.
+        It is for *event*; by default for an event with *payload*, as its first trigger expects it.
         *outputs* are those of steps, by their ids. Without them an example is made up where the
         action has an output schema, and what depends on others is marked. Secrets stand as
         ``[secret KEY]``.
@@ -840,11 +840,11 @@ class Kernel:
         """
         Send the signal *name* to one execution, in the application's *transaction*; return its id.
 
-        A step ``wait_for: {signal: name}`` of that execution takes it, also one that begins later.
-        Of one that was continued as new, the execution that goes on has it.
-        As long as it, or its chain, is kept, a second one with the same *idempotency_key* is the
-        first. Raises ``NOT_FOUND`` for an unknown execution, and with *tenant_id* for another
-        tenant's; ``FAILED_PRECONDITION`` for one that has ended, and `PayloadError` for a payload
+        A step ``wait_for: {signal: name}`` of that execution takes it, even if it begins later. If
+        the execution was continued as new, the one that goes on gets it.
+        As long as it, or its chain, is kept, a second signal with the same *idempotency_key* adds
+        nothing. Raises ``NOT_FOUND`` for an unknown execution, and with *tenant_id* for another
+        tenant's; ``FAILED_PRECONDITION`` if it has ended, and `PayloadError` for a payload
         that can't be stored.
         """
         return write(
@@ -1342,7 +1342,7 @@ class Kernel:
             if found is None or found.status.finished or patience <= 0:
                 return found
             if any(item["status"] == ItemStatus.RUNNING for item in items):
-                # A worker has taken one: at its own pace, and more seldom the longer it takes.
+                # A worker has taken an item: look less often the longer it takes.
                 time.sleep(min(pause, patience))
                 pause = min(1.0, 2 * pause)
             elif items == before:
@@ -1362,7 +1362,7 @@ class Kernel:
         self.plugins.hooks.notify("automate_item_failed", item=item, error=error)
         if item.kind == ADVANCE:
             execution = self.executions.get(item.payload["execution_id"], large_outputs=False)
-            # One that has something to undo goes on, and fails after that.
+            # An execution that has something to undo goes on, and fails after that.
             failed = execution is not None and execution.status is ExecutionStatus.FAILED
             if execution is not None and failed and execution.item_id == item.id:
                 self._runner.send_failed(execution)
@@ -1378,7 +1378,7 @@ class Kernel:
         """
         Delete items and executions that have been kept for their time; returns how many.
 
-        COMPLETED ones go after *retention_seconds*, FAILED and CANCELLED ones after
+        What COMPLETED goes after *retention_seconds*, what FAILED or was CANCELLED after
         *failed_retention_seconds*. The defaults are the outbox's own times: None is for ever. It
         takes some seconds at most; the next call continues. A worker does so every minute.
         """

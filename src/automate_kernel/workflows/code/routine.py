@@ -25,7 +25,7 @@ in_workflow: ContextVar[bool] = ContextVar("automate_in_workflow", default=False
 
 
 class Routine(Protocol):
-    """A coroutine, as far as it is needed to drive one."""
+    """The part of a coroutine that is needed to drive it."""
 
     def send(self, value: Any, /) -> Any:
         """Go on with *value*, and return what is asked for next; raises ``StopIteration``."""

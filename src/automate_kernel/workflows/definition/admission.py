@@ -33,7 +33,7 @@ class Concurrency(DefinitionModel):
 
     An execution counts from its beginning to its end, while it waits too. ``queue`` lets a start
     wait for its place. ``skip`` begins no execution while so many have not ended. ``cancel_older``
-    cancels the oldest ones that have not ended.
+    cancels the oldest executions that have not ended.
     """
 
     limit: int = Field(default=1, ge=1, le=MAX_CONCURRENCY)
@@ -64,7 +64,7 @@ class Debounce(DefinitionModel):
     """
     A wait for the last of many events: they start one execution, once it has been quiet.
 
-    Each event of a *key* takes the place of the one before, and the execution begins when none has
+    Each event of a *key* takes the place of the last. The execution begins when no event has
     come *for* so long, or *at_most* so long after the first.
     """
 

@@ -232,7 +232,7 @@ def _text_date(value: Any) -> Any:
 
 
 def _written_number(value: Any) -> Any:
-    # pydantic would read 1_000 as a thousand, and true as one.
+    # pydantic would read 1_000 as a thousand, and true as 1.
     if isinstance(value, bool) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
         raise PydanticCustomError("number_type", "no number")
     return value

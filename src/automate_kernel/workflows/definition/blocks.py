@@ -1,9 +1,8 @@
 """
 The paths of steps inside blocks.
 
-A step inside a block is known by its path: ``lines.charge`` in the definition, and
-``lines[3].charge`` in an execution, where the block has a ``for_each`` and runs for its element 3,
-or is a loop and in its round 3.
+A step inside a block is known by its path, ``lines.charge`` in the definition. In an execution it
+is ``lines[3].charge``, for element 3 of the block's ``for_each``, or for round 3 of a loop.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ YAML, JSON and Python build these same objects. `automate_kernel.workflows.defin
 the first two, with a line for each problem. They are frozen: a workflow that runs can't change.
 
 **Order.** A step without ``needs`` starts when the step before it in the list has ended, even if
-that one was skipped. ``needs: [a, b]`` waits for those steps instead, and ``needs: []`` for none.
+that step was skipped. ``needs: [a, b]`` waits for those steps instead, and ``needs: []`` for none.
 
 **Skipping.** A step whose ``if`` is false is SKIPPED. Steps that name it in ``needs`` are skipped
 with it, unless they have an ``if`` of their own. That condition then decides alone, and may look at
@@ -575,7 +575,7 @@ class Workflow(DefinitionModel):
         """
         Return *step_id* and the ids of all steps that wait for it, directly or not, in order.
 
-        Raises `WorkflowError` for an unknown step, or one that cleans up.
+        Raises `WorkflowError` for an unknown step, or a step that cleans up.
         """
         order = self.order()
         self.check_outside(step_id)
@@ -729,7 +729,7 @@ class CodeWorkflow(Workflow):
     """
 
     version: int = Field(default=1, ge=1)
-    """The version of the function. Executions go on with the one that they began with."""
+    """The version of the function. Executions go on with the version that they began with."""
     steps: Annotated[Sequence[Step], Field(max_length=0), AfterValidator(tuple)] = ()
     code: str = Field(min_length=1, max_length=500)
     """The function: ``shop.flows:fulfil``."""

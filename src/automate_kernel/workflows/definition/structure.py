@@ -178,7 +178,7 @@ def _cycle_problem(group: Sequence[StepNeeds]) -> list[DefinitionProblem]:
     cycle = find_cycle(needs)
     if not cycle:
         return []
-    # Blame a step that says what it needs: one that only follows the step before is innocent.
+    # Blame a step that says what it needs: a step that only follows the step before is innocent.
     spoken = {step_id: path for path, step_id, own in group if own is not None}
     blamed = next(step_id for step_id in needs if step_id in cycle and step_id in spoken)
     start = cycle.index(blamed)

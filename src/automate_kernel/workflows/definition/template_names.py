@@ -217,7 +217,7 @@ def names_read(text: str, *, bare: bool = False) -> NamesRead:
     """
     Return the names that a template reads; *bare* text is an expression without braces.
 
-    Nothing is read in text without a template, or in one that can't be parsed.
+    Nothing is read in text without a template, or in a template that can't be parsed.
     """
     tree = _parse(text, bare=bare)
     if tree is None:

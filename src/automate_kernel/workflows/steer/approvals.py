@@ -83,7 +83,7 @@ class PendingApproval:
     created_at: datetime
     expires_at: datetime | None
     asked: str
-    """The id of this asking: a step that is run again asks anew."""
+    """The id of this asking: a step that is run again asks again."""
     key: str = field(repr=False)
     decided_by: str | None = None
     """The person who has decided, until a worker takes the decision up."""
@@ -218,9 +218,10 @@ class Approvals:
         Approve what a step waits for, in the application's *transaction*; return the step's output.
 
         *by* is the person, with *roles* by their plain names. *position* is that of an element of
-        ``for_each``. Raises ``NOT_FOUND`` if the step doesn't wait for an approval,
-        ``FAILED_PRECONDITION`` if somebody has decided or it is too late, ``PERMISSION_DENIED`` if
-        the approval is for others, and ``INVALID_ARGUMENT`` for a *form* that is not right.
+        ``for_each``. Raises ``NOT_FOUND`` if the step doesn't wait for an approval, and
+        ``FAILED_PRECONDITION`` if somebody has decided or it is too late. Raises
+        ``PERMISSION_DENIED`` if the approval is for others, and ``INVALID_ARGUMENT`` for a *form*
+        that is not right.
         """
         return self._decide(
             execution_id, step_id, position, approved=True, by=by, roles=roles, comment=comment,
@@ -337,10 +338,10 @@ class Approvals:
         Return the link by which *by* decides on a step's approval, without an account.
 
         *by* is a person who may decide, or an entry of the approval's ``by`` list, a role too: then
-        whoever has the link decides in its name. With *decision* it is good for that one only. It
-        works once, and until the approval's timeout, or for 30 days if there is none. It is below
-        *base_url*, by default the kernel's ``public_url``. Raises ``PERMISSION_DENIED`` if the
-        approval is for others, and `ConfigError` without a signing key or an address.
+        whoever has the link decides in its name. With *decision* it is good for that decision only.
+        It works once, and until the approval's timeout, or for 30 days if there is none. It is
+        below *base_url*, by default the kernel's ``public_url``. Raises ``PERMISSION_DENIED`` if
+        the approval is for others, and `ConfigError` without a signing key or an address.
         """
         base = check_address(base_url, "base_url") or self.public_url
         if not base:

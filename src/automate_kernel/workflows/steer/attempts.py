@@ -22,8 +22,8 @@ class StepAttempt:
     One attempt of a step, or of an element of its ``for_each`` (*position*).
 
     *attempt* counts from 1; 0 is a step that failed before its call. *status* is RUNNING or the
-    status of its end: COMPLETED, FAILED or CANCELLED; and WAITING for that of a sub-workflow. One
-    that was lost with its worker is FAILED with ``LEASE_EXPIRED``. *worker_id* is the worker that
+    status of its end: COMPLETED, FAILED or CANCELLED; and WAITING for that of a sub-workflow. What
+    was lost with its worker is FAILED with ``LEASE_EXPIRED``. *worker_id* is the worker that
     made it, *trace* the place of its error, without values.
     """
 
@@ -61,7 +61,7 @@ def step_attempts(runs: Iterable[StepRun], failed: Iterable[FailedAttempt]) -> l
     for run in runs:
         ended_at = kept.get((run.step_id, run.position, run.attempts))
         began = run.attempted_at or run.started_at
-        # One with its number may be of before the execution was resumed.
+        # An attempt with its number may be from before the execution was resumed.
         same = ended_at is not None and (began is None or began <= ended_at + _COARSE)
         if run.attempts and not (same and run.status is not StepStatus.COMPLETED):
             found += _latest(run)

@@ -139,7 +139,7 @@ def _equal(**values: Any) -> list[Where]:
 
 
 def _id_of(given: str) -> str:
-    """Return the id that is *given*, as it is stored; for what can't be one, that of nothing."""
+    """Return the id that is *given*, as it is stored; for what can't be an id, that of nothing."""
     # A caller whose own column is empty means no execution, rather than any, and no database is to
     # refuse another text.
     return next(iter(item_ids_of([given])), _NOTHING)
@@ -317,7 +317,7 @@ class ExecutionStore:
         """
         Return an execution that goes on, without its steps, in the transaction of *rows*.
 
-        Of one that was continued as new it is the last of the chain.
+        If it was continued as new, that is the last execution of the chain.
         Raises ``NOT_FOUND``, with *tenant_id* for another tenant's too; and ``FAILED_PRECONDITION``
         if it has ended.
         """
@@ -444,7 +444,7 @@ class ExecutionStore:
             )
 
     def handover(self, execution: Execution) -> Handover | None:
-        """Return the note of the worker that handed *execution* on, if it waits for another one."""
+        """Return the note of the worker that handed *execution* on, if it waits."""
         if execution.status.finished or execution.item_id is None:
             return None
         item = self.outbox.get(execution.item_id)
@@ -507,8 +507,8 @@ class ExecutionStore:
         ends as it will, and nothing follows. It is CANCELLED at once, unless its workflow has
         something to clean up: then it is CANCELLING until its steps are undone, and those under
         ``on_cancel`` and ``finally`` have run. With *force*, or if it is CANCELLING already, it is
-        CANCELLED at once all the same. Of one that was continued as new, the execution that goes on
-        is cancelled. With *tenant_id* another tenant's is not there.
+        CANCELLED at once all the same. If it was continued as new, the execution that goes on is
+        cancelled. With *tenant_id* another tenant's is not there.
         """
         return self._cancel_chain(execution_id, tenant_id, force=force)
 
@@ -584,7 +584,7 @@ class ExecutionStore:
                 ]  # fmt: skip
         # An operator may have cancelled it meanwhile: twice would end it at once.
         done = [self._cancel(_this(row["id"]), again=False) for row in found]
-        # One that has just ended may have been continued as new.
+        # What has just ended may have been continued as new.
         return len(found) >= limit or not all(done)
 
     def _held(self, rows: Rows, its: list[Where], hold: Callable[[Rows, str], None]) -> Row | None:
@@ -602,7 +602,7 @@ class ExecutionStore:
         return None
 
     def _recall(self, rows: Rows, item_id: str) -> None:
-        """Have an item taken up anew, which is locked from then on."""
+        """Have an item taken up again, and lock it."""
         self.outbox.recall([item_id], transaction=rows.native)
 
     def _tell(self, rows: Rows, item_id: str) -> None:
@@ -619,9 +619,9 @@ class ExecutionStore:
         """
         Let no more steps of an execution begin until `unpause`; return False if it can't be paused.
 
-        What runs ends and is saved. One that has ended, is cancelled or paused can't be paused. The
-        times of its retries, and of its workflow's timeout, go on. With *tenant_id* another
-        tenant's is not there.
+        What runs ends and is saved. An execution that has ended, is cancelled or is paused already
+        can't be paused. The times of its retries, and of its workflow's timeout, go on. With
+        *tenant_id* another tenant's is not there.
         """
         return self._set_paused(_this(execution_id, tenant_id), (PENDING, RUNNING), PAUSED)
 
@@ -872,7 +872,7 @@ class ExecutionStore:
         """
         Carry a bulk action on, for so many *seconds* or to its end; return how far it has come.
 
-        Its *target* is ``executions``. The commands are ``resume``, for FAILED ones, ``cancel``,
+        Its *target* is ``executions``. The commands are ``resume`` (of what FAILED), ``cancel``,
         ``pause`` and ``unpause``. Pass what is returned to go on, in another process too. ::
 
             action = BulkAction("cancel", {"workflow": "pay"}, target="executions")
@@ -918,7 +918,7 @@ class ExecutionStore:
             check_not_continued(row)
             groups.setdefault(row["definition_id"], []).append(row)
         known = {each: stored_workflow(rows, each) for each in groups}
-        # All is read before anything is written: one that is refused leaves the others.
+        # All is read before anything is written: a refused execution leaves the others.
         gone = {
             each: forgotten_of_each(rows, [row["id"] for row in its], known[each])
             for each, its in groups.items()

@@ -55,7 +55,7 @@ class ExecutionListener:
 
     def take_cancelled(self, store: ExecutionStore) -> Iterator[Execution]:
         """Yield the executions that were cancelled here, once that is committed."""
-        # One whose transaction was made again after a deadlock is here twice.
+        # An execution whose transaction was repeated after a deadlock is here twice.
         told = set[tuple[str, str | None]]()
         for _ in range(len(self._cancelled)):
             try:
@@ -79,7 +79,7 @@ class ExecutionListener:
             self.cancel_with(rows, item)
 
     def give_up(self, rows: Rows, item: OutboxItem) -> None:
-        """Fail the execution whose wake-up was given up; one that has something to undo, later."""
+        """Fail the execution whose wake-up was given up, after its clean-up if it has any."""
         for row in _rows_driven_by(rows, item):
             execution = Execution.from_row(row)
             cancelling = execution.status is ExecutionStatus.CANCELLING
@@ -119,7 +119,7 @@ class ExecutionListener:
         able = (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
         if not found or not reopen(rows, found[0], item.id, able):
             return False
-        # As the new item of one that is resumed: its calls may have been made before.
+        # As the new item of a resumed execution: its calls may have been made before.
         changes: Row = {"headers": {**item.headers, RESUMED: True}}
         rows.update(OUTBOX, [Where("id", "eq", item.id)], changes)
         return True

@@ -45,7 +45,7 @@ class ApprovalNotices:
         self._operations, self._programs = operations, programs
 
     def handle(self, item: OutboxItem) -> Snooze | None:
-        """Make the call, unless the approval is decided, gone or asked anew."""
+        """Make the call, unless the approval is decided, gone or asked again."""
         given = item.payload
         place = (given["execution_id"], given["step_id"], given["position"])
         waiting = self._approvals.get(*place)

@@ -108,7 +108,7 @@ class Precedence:
             self._looked_at = -math.inf  # should this fail, `leaves` looks again
         known, workers = tuple(self.known()), list(self.workers())
         if not any((one.version, one.workflows) == (self.version, known) for one in workers):
-            # This one has just begun, and has not reported yet.
+            # This worker has just begun, and has not reported yet.
             kinds = (EVENT,)
             workers.append(
                 WorkerInfo("", "", 0, None, None, kinds, version=self.version, workflows=known)

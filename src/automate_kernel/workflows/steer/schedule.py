@@ -59,9 +59,9 @@ _UTC = timezone.utc
 # Of a database: it would refuse the same value for ever.
 _REFUSED = ErrorCodes.INVALID_ARGUMENT
 _EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
-# So much the clock may differ between a database and the one that takes over from it.
+# So much the clock may differ between a database and its replacement.
 _BEHIND = timedelta(minutes=1)
-# A time that a worker comes to so long after it is late. One that it comes to later was missed.
+# A time that a worker comes to so long after it is late. Later than that, it was missed.
 _LATE = timedelta(minutes=1)
 # Places behind the last one at which a schedule is looked for that has moved forward.
 _PLACES_BEHIND = 10
@@ -206,7 +206,7 @@ class Schedule:
         return list(islice(upcoming(self.trigger, after), count))
 
     def overdue(self, now: datetime) -> timedelta:
-        """Return for how long it is due; zero for one that no worker has looked at yet."""
+        """Return for how long it is due; zero if no worker has looked at it yet."""
         last = self.last_fired_at
         missed = due(self.trigger, last, now) if last is not None else []
         # Where several were missed only the newest fires, once its jitter is over.
@@ -240,9 +240,9 @@ def schedules_of(workflow: Workflow, tenant_id: str | None) -> list[Schedule]:
     """
     Return the schedules of a workflow with the keys that they get where they are new.
 
-    A schedule whose times are changed is another one. It begins to count anew, and does not fire
-    for its new times in the past. One that has another place among the triggers stays the same;
-    see `as_stored`.
+    A schedule whose times are changed is another schedule. It begins to count again, and does not
+    fire for its new times in the past. A schedule that only moves among the triggers stays the
+    same; see `as_stored`.
     """
     found = []
     for number, trigger in enumerate(workflow.triggers):
@@ -267,8 +267,8 @@ def as_stored(rows: Rows, schedules: Iterable[Schedule]) -> list[tuple[Schedule,
     """
     Return *schedules* with the keys that their state is stored under, and that state, if any.
 
-    A key keeps the place that its trigger had at first, so that those events and executions which
-    follow from it stay the same when other triggers come or go.
+    A key keeps the place that its trigger had at first. So the events and executions that follow
+    from it stay the same when other triggers come or go.
     """
     given = list(schedules)
     own = {each.key for each in given}
@@ -364,7 +364,7 @@ class Ticker:
 
     def _count_again(self, schedule: Schedule, last: datetime, now: datetime) -> None:
         """Let a schedule count from *now*: the database's clock was ahead when it fired last."""
-        # A time that fired meanwhile has its execution, and makes no second one.
+        # A time that fired meanwhile has its execution, and makes no second execution.
         with self._storage.begin() as rows:
             if _moved_on(rows, schedule, last, now):
                 logger.warning(
