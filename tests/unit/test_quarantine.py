@@ -164,7 +164,7 @@ def is_last(each: Task) -> bool:
 @given(st.lists(st.one_of(st.lists(TASKS, max_size=5), st.integers(0, 9)), max_size=12))
 def test_a_last_attempt_after_deaths_is_alone(rounds: list[Any]) -> None:
     """Whatever comes and ends, nothing else is beside it; and nothing else ever waits."""
-    suspects, held = Quarantine(), list[Task]()
+    quarantine, held = Quarantine(), list[Task]()
     for one in rounds:
         if isinstance(one, int):
             if held:
@@ -186,7 +186,7 @@ def test_a_last_attempt_after_deaths_is_alone(rounds: list[Any]) -> None:
 
 def test_one_that_is_to_be_alone_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where something always runs it begins at last, beside no other suspect."""
-    suspects, fresh, last = Quarantine(), task(1, 5, None), task(5, 5, EXPIRED)
+    quarantine, fresh, last = Quarantine(), task(1, 5, None), task(5, 5, EXPIRED)
     assert quarantine.admit([last], beside=1) == [last]
     monkeypatch.setattr(
         "automate_kernel.worker.quarantine.time.monotonic", lambda: time_later(11.0)
@@ -209,7 +209,7 @@ def test_one_with_many_attempts_is_alone_before_it_takes_executions_along() -> N
 
 def test_one_that_takes_long_lets_others_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is new begins then; what may kill, too, waits for its end."""
-    suspects, fresh, suspect = Quarantine(), task(1, 5, None), task(2, 5, EXPIRED)
+    quarantine, fresh, suspect = Quarantine(), task(1, 5, None), task(2, 5, EXPIRED)
     last = task(5, 5, EXPIRED)
     assert quarantine.admit([last]) == []
     assert quarantine.admit([fresh]) == [fresh]
