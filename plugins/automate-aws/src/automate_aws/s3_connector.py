@@ -220,7 +220,7 @@ class S3Connector(Connector):
 
     def _chunks(self, body: Any, most: int, name: str) -> Iterator[bytes]:
         size = 0
-        # The length that was said need not be the one that comes.
+        # The length that was announced need not be the length that comes.
         while chunk := _read(body):
             size += len(chunk)
             self._check_size(size, most, name)

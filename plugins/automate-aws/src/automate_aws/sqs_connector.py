@@ -229,7 +229,7 @@ def _partly(answer: dict[str, Any], sent: int, most: int, *, again: bool) -> Aut
         known,
         f"the queue took {sent} of {most} messages: {code}: {str(failed[0].get('Message'))[:200]}",
         hint=None if again or not sent else "to send all again would repeat those that it took",
-        # Of a FIFO queue's messages none is doubled.
+        # A FIFO queue's messages are never doubled.
         retryable=known.retryable and (again or not sent),
         details={"sent": [each["Id"] for each in answer.get("Successful") or ()]},
     )

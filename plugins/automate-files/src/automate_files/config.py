@@ -56,7 +56,7 @@ class _PlaceConfig(BaseModel):
 
 
 class LocalConfig(_PlaceConfig):
-    """A folder of this machine, or one that is mounted here."""
+    """A folder of this machine, or a folder that is mounted here."""
 
     type: Literal["local"] = Field("local", description="`local`.")
     folder: str = Field(min_length=1, description="The folder. No path and no link leaves it.")

@@ -83,7 +83,7 @@ class PlaceOutputStore(OutputStore):
             self.place.delete(path.rpartition("/")[0])
 
     def keys(self, *, older_than_seconds: float) -> Iterator[str]:
-        """Yield the keys of files that are old enough; unfinished ones are deleted on the way."""
+        """Yield the keys of files that are old enough; unfinished files are deleted on the way."""
         until = (time.time() - older_than_seconds) * _NS
         with self._doing("list"):
             for each in self.place.walk("*/*/*"):

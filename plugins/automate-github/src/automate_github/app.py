@@ -90,7 +90,7 @@ class AppAuth(Auth):
         return Credentials(header, values=(token.value,), account=account)
 
     async def renew(self, secrets: SecretReader, used: Credentials) -> bool:
-        """Return True if there is another token than the one that was refused."""
+        """Return True if the token differs from the refused token."""
         token = await asyncio.to_thread(self._current, secrets, used.values)
         return token.value not in used.values
 

@@ -196,7 +196,7 @@ class GitHubConnector(Connector):
         return f"{rate.remaining:,} of {rate.limit:,} requests are left in this hour"
 
     def close(self) -> None:
-        """Close the connections. The next call opens new ones."""
+        """Close the connections. The next call opens new connections."""
         for each in (self.client, self._app, self._api):
             if each is not None:
                 each.close()
@@ -273,7 +273,7 @@ class GitHubConnector(Connector):
         return GitHubSignature(self._settings.webhook_secrets)
 
     def route_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> str:
-        """Return the trigger of the event in a request to ``events``, if there is one."""
+        """Return the trigger of the event in a request to ``events``, if it has its own."""
         name = self.find_trigger(trigger).signature.event_name(headers, raw_body)  # type: ignore[union-attr]
         return name if trigger == _ANY and name in EVENTS else trigger
 

@@ -17,7 +17,7 @@ _READ, _READ_JSON, _SHOWN = 4_096, 65_536, 200
 _FORBIDDEN, _TOO_MANY, _UNAVAILABLE = 403, 429, 503
 # With these a service says that it has done nothing.
 _REFUSED = frozenset({408, 409, 425, _TOO_MANY})
-# Where services put their words, the most telling first; "error" and "errors" hold further ones.
+# Where services put their words, the most telling first; "error" and "errors" hold further fields.
 _WORDS = (
     "message", "error_description", "detail", "title", "error", "errors", "msg", "reason", "code"
 )  # fmt: skip

@@ -147,7 +147,7 @@ class OAuth2(Auth):
         return await (await self._chosen(secrets)).credentials(secrets)
 
     async def renew(self, secrets: SecretReader, used: Credentials) -> bool:
-        """Return True if there is another token than the one that was refused."""
+        """Return True if the token differs from the refused token."""
         return await (await self._chosen(secrets)).renew(secrets, used)
 
     async def _chosen(self, secrets: SecretReader) -> OAuthAccount:

@@ -337,7 +337,7 @@ class OAuthAccount(Auth):
         return self._current(secrets, refused).access_token
 
     async def renew(self, secrets: SecretReader, used: Credentials) -> bool:
-        """Return True if there is another token than the one that was refused."""
+        """Return True if the token differs from the refused token."""
         # The token is one of them: a request may carry other credentials beside it.
         tokens = await asyncio.to_thread(self._current, secrets, used.values)
         return tokens.access_token not in used.values
@@ -720,7 +720,7 @@ def _hide_values(secrets: SecretReader, *values: str | None) -> None:
 
 
 def _tokens_of(answer: Any, levels: int = _TOKEN_LEVELS) -> Iterator[str]:
-    """Yield the tokens of an answer, by their fields: ``id_token`` too, and Slack's inner ones."""
+    """Yield the tokens of an answer by their fields: ``id_token`` too, and Slack's inner tokens."""
     for name, value in answer.items():
         if isinstance(value, str) and str(name).lower().endswith(("token", "secret")):
             yield value
@@ -751,7 +751,7 @@ def _seconds(lifetime: Any) -> float | None:
 
 
 def _moment(seconds: float | None) -> datetime | None:
-    """Return the time of *seconds* since 1970, or None for one that no calendar has."""
+    """Return the time of *seconds* since 1970, or None for a time that no calendar has."""
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
     except (OverflowError, ValueError, OSError):

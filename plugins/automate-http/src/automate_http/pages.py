@@ -101,8 +101,8 @@ class PageNumber(Pages):
     The query parameter *parameter* counts pages, from *start*.
 
     The last page is the first that is empty or, where *size* is given, holds fewer items than those
-    before it. So is a first page with fewer than *size* if the service refuses the second one.
-    *size* is sent as *size_parameter*.
+    before it. A first page with fewer than *size* items is the last too, if the service refuses the
+    second page. *size* is sent as *size_parameter*.
     """
 
     def __init__(

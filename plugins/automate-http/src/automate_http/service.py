@@ -59,7 +59,7 @@ _UNAUTHORIZED, _SERVER_ERROR = 401, 500
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A request before its credentials: they are read anew for each attempt."""
+    """A request before its credentials: they are read again for each attempt."""
 
     method: str
     url: httpx.URL
@@ -406,7 +406,7 @@ class ServiceClient:
         own = Redactor(used.values)
         error = failure_of(reply, lambda text: own.redact(self._ctx.redact(text)))
         if reply.status == _SERVER_ERROR:
-            # INTERNAL is a mistake in the plugin; this one is the service's.
+            # INTERNAL is a mistake in the plugin; this is the service's.
             error.code = ErrorCodes.UNAVAILABLE
         if reply.status == _UNAUTHORIZED and self._auth is not None:
             error.hint = self._auth.hint or None
@@ -443,7 +443,7 @@ class ServiceClient:
         )
 
     async def aclose(self) -> None:
-        """Close the connections. The client opens new ones if it is used again."""
+        """Close the connections. The client opens new connections if it is used again."""
         await self._transports.aclose_here()
         # Each loop closes its own: the portal ends when it is done with that.
         await asyncio.to_thread(self.close)

@@ -239,7 +239,7 @@ class AutomateDurability(BaseDurabilityCapability[AgentDepsT]):
         try:
             return super()._find_model_id(model)
         except UserError:
-            # Its step is in this process, and a replay is given the run's model anew.
+            # Its step is in this process, and a replay is given the run's model again.
             number = str(id(model))
             self._given[number] = model
             return number

@@ -114,7 +114,7 @@ class ChatFiles:
                     "a file by its url is fetched by automate-http, which is not installed",
                     hint="pip install automate-http, or send its bytes as base64",
                 ) from None
-            # One of its own: with no header that belongs to another service.
+            # A client of its own: with no header that belongs to another service.
             self._http = HttpConnector(
                 {
                     "timeout_seconds": _FETCH_SECONDS,

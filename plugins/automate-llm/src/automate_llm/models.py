@@ -95,7 +95,7 @@ def _provider_factory(service: LlmService, clients: HttpClients) -> Callable[[st
         try:
             made = cls(**given, http_client=client)
         except ValueError as error:
-            # One that has the parameter, and refuses it.
+            # A model that has the parameter, and refuses it.
             raise (_unbounded(name) if "http_client" in str(error) else error) from None
         if not _sends_by(made, client):
             raise _unbounded(name)

@@ -54,7 +54,7 @@ def _text_of(event: AgentStreamEvent) -> str:
 
 def end_of(text: str) -> str:
     """Return as much of the end of *text* as progress may have."""
-    # Of a character only half may have come.
+    # Only half of a character may have come.
     shown: str = readable(text[-_MOST_BYTES:])
     while len(json.dumps(shown)) > _MOST_BYTES:
         shown = shown[len(shown) // 4 + 1 :]

@@ -28,7 +28,7 @@ class BoundedImap(imaplib.IMAP4):
     """
     The standard library's client, reading from its socket within a deadline and a number of bytes.
 
-    Its own reads wait anew for each byte that drips in, and take any size that a server names.
+    Its own reads wait again for each byte that drips in, and take any size that a server names.
     """
 
     def __init__(self, server: MailServer, *, timeout_seconds: float, max_bytes: int) -> None:

@@ -158,7 +158,7 @@ class SmtpSession:
     def _refused_receivers(
         self, refused: dict[str, aiosmtplib.SMTPRecipientRefused]
     ) -> AutomateError:
-        # One that is refused for good is so the next time as well.
+        # An address that is refused for good is so the next time as well.
         worst = max(refused.values(), key=lambda error: error.code)
         code, retryable = code_of_reply(worst.code)
         return AutomateError(

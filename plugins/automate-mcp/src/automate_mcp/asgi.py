@@ -135,7 +135,7 @@ class BearerApp:
             await self._refuse(send, is_wrong=token is not None)
             return
         # Sessions belong to who began them: the SDK compares this.
-        # Of two tenants' callers with one name, neither may go on with the other's.
+        # Two tenants' callers may have one name: neither may go on with the other's.
         client = json.dumps([caller.tenant_id, caller.name])
         user = AuthenticatedUser(AccessToken(token="", client_id=client, scopes=[]))
         await self._app({**scope, _CALLER: caller, "user": user}, receive, send)

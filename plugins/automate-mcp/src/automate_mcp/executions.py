@@ -151,7 +151,7 @@ class Executions:
             return True
         execution = self._kernel.executions.get(waiting.execution_id, large_outputs=False)
         client = client_of(execution) if execution is not None else None
-        # Who wants a destructive call is not the one who allows it.
+        # Whoever wants a destructive call does not allow it.
         return client is not None and client != caller.name
 
 

@@ -175,7 +175,7 @@ async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
 
 
 def _id_of(request: httpx2.Request) -> int | str | None:
-    """Return the id of the message in *request*; None for one that wants no answer."""
+    """Return the id of the message in *request*; None for a message that wants no answer."""
     message = json.loads(request.content)
     found: int | str | None = message.get("id") if isinstance(message, dict) else None
     return found

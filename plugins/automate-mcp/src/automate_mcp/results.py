@@ -143,7 +143,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def _code_in(told: Any) -> ErrorCodes | None:
-    """Return the code that an error says it has; None for one in other words than ours."""
+    """Return the code that an error says it has; None if it is worded otherwise than ours."""
     code = told.get("code") if isinstance(told, dict) else None
     return ErrorCodes(code) if isinstance(code, str) and code in ErrorCodes.__members__ else None
 

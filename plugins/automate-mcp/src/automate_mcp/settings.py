@@ -42,7 +42,7 @@ _Bytes = Annotated[int, Field(ge=1_000, le=1 << 30)]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of tools: its *name*, tenant and scopes, and its roles as one who approves."""
+    """The caller of tools: its *name*, tenant and scopes, and its roles in approvals."""
 
     name: str
     tenant_id: str | None = None

@@ -57,5 +57,5 @@ class RequestSigning:
         return found
 
     async def renew(self, used: Credentials) -> bool:
-        """Return True if there is another token than the one that was refused."""
+        """Return True if the token differs from the refused token."""
         return await self._account.renew(self._secrets, used)

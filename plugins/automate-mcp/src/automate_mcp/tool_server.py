@@ -85,14 +85,14 @@ class ToolServer:
         return allowed
 
     def allowed_of(self, listed: ListedTools) -> AllowedTools:
-        """Return the allowed ones of the tools *listed*; what is wrong is logged, once."""
+        """Return the allowed tools of those *listed*; what is wrong is logged, once."""
         kept, before = self._allowed, self._listed
         if kept is not None and listed == before:
             return kept
         problems = []
         left_out = {}
         for name, fault in listed.left_out:
-            # One without a name may be any of them.
+            # A tool without a name may be any of them.
             if is_allowed(name, self._config) or name.startswith("number "):
                 problems.append(f"the tool {name!r} is left out, as it can't be read: {fault}")
                 left_out[capability_name(name)] = fault

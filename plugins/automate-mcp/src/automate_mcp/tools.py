@@ -44,7 +44,7 @@ class RemoteTool:
 
 
 def remote_tools(tools: Iterable[Tool], config: McpConfig, tell: Tell) -> dict[str, RemoteTool]:
-    """Return the allowed ones of *tools*, by the names of their capabilities; *tell* of faults."""
+    """Return the allowed tools of *tools*, by the names of their capabilities; *tell* of faults."""
     found: dict[str, RemoteTool] = {}
     seen: dict[str, Tool] = {}
     schemas = _Schemas(tell)
@@ -138,7 +138,7 @@ class _Schemas:
         self._budget = PatternBudget()
 
     def usable(self, schema: Mapping[str, Any] | None, what: str) -> Mapping[str, Any] | None:
-        """Return a schema that we can check; None for one that the server alone can check."""
+        """Return a schema that we can check; None for a schema that the server alone can check."""
         if schema is None:
             return None
         try:

@@ -97,7 +97,7 @@ class OpenApiConnector(Connector):
         return f"{actions.document.title} at {address} has {len(actions)} wanted action(s)"
 
     def close(self) -> None:
-        """Close the connections. The next call opens new ones."""
+        """Close the connections. The next call opens new connections."""
         with self._lock:
             clients, self._clients = [*self._clients.values(), *self._retired], {}
             self._retired = []

@@ -309,7 +309,7 @@ class PluginFiles:
                     answer = sample_of(output, each.paging.items if each.paging is not None else "")
                 except LookupError:
                     continue
-            # A value that may be anything tells no wrong answer from a right one.
+            # A value that may be anything tells no wrong answer from a right answer.
             item = answer[0] if isinstance(answer, list) and answer else answer
             found.append((each.name, (each, given, answer if isinstance(item, dict) else None)))
         found.sort(key=lambda each: (

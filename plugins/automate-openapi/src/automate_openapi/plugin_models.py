@@ -110,7 +110,7 @@ class PluginModels(PythonTypes):
         return name
 
     def type_of(self, schema: Any, place: TypePlace, direction: Direction) -> str:
-        """Return the type of *schema*; a long choice gets a name, and one that is too long none."""
+        """Return the type of *schema*. A long choice gets a name, but not if it is too long."""
         if not isinstance(schema, Mapping) or "enum" not in schema:
             return super().type_of(schema, place, direction)
         kind = super().type_of(schema, place, direction)

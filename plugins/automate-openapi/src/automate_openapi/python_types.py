@@ -27,7 +27,7 @@ class TypePlace:
     path: str
 
     def inner(self, name: str, path: str) -> TypePlace:
-        """Return the place of a schema in this one."""
+        """Return the place of a schema in this schema."""
         return TypePlace(f"{self.name}{name}", f"{self.path}/{path}")
 
 
@@ -153,7 +153,7 @@ class PythonTypes(ABC):
         return self.object_of(joined, place, direction) if properties else "Any"
 
     def object_of(self, schema: Mapping[str, Any], place: TypePlace, direction: Direction) -> str:
-        """Write a class for the object, unless there is one, and return its name."""
+        """Write a class for the object, unless it is written, and return its name."""
         found = self._made.get(place.path)  # in a list that several refer to
         if found is None:
             found = self._made[place.path] = self._name(place)

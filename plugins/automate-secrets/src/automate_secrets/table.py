@@ -190,7 +190,7 @@ class SecretTableBackend(WritableSecretsBackend):
 
     def rotate(self) -> int:
         """
-        Encrypt with the first key what another one has encrypted, and return how many there were.
+        Encrypt with the first key what another key has encrypted, and return how many there were.
 
         Readers and writers go on meanwhile. Afterwards the other keys can be taken away. A secret
         that can't be read stops no other one: its error is raised at the end, as is one if a
@@ -306,7 +306,7 @@ class _LockRow:
         try:
             with self._connected() as connection:
                 done = connection.execute(change)
-                # Of an INSERT some drivers report no number of rows.
+                # Some drivers report no number of rows for an INSERT.
                 return version + 1 if not version or done.rowcount == 1 else None
         except IntegrityError:
             return None

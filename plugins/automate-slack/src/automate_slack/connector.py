@@ -130,7 +130,7 @@ class SlackConnector(Connector):
         self, channel: MessageChannel, ts: Timestamp, text: Text, blocks: Blocks | None = None
     ) -> PostedMessage:
         """Change a message that the bot has posted."""
-        # Without blocks the old ones would stay, and hide the text.
+        # Without blocks the old blocks would stay, and hide the text.
         return await self._api.call_for(
             PostedMessage, "chat.update", channel=channel, ts=ts, text=text, blocks=blocks or []
         )

@@ -241,7 +241,7 @@ class _ThreadPool(_Pool):
         )  # fmt: skip
         for engine in (self._engine, self.spare):
             self.give_password(engine)
-        # One for each connection, and one for each that has to be let go of.
+        # A thread for each connection, and a thread for each that has to be let go of.
         self.threads = ThreadPoolExecutor(2 * config.pool_size, "automate-sql")
 
     async def open(self, deadline: float) -> DatabaseSession:

@@ -32,7 +32,7 @@ _CANCEL_SECONDS = 2.0
 _MOST_BYTES = 64 * 1024 * 1024
 _MYSQL = ("mysql", "mariadb")
 # What a session of PostgreSQL keeps beyond its transaction, ended before the commit: behind a
-# pooler whatever comes after it may reach another session. Deferred triggers could begin it anew.
+# pooler whatever comes after it may reach another session. Deferred triggers could begin it again.
 _END_SESSION = (
     "SET CONSTRAINTS ALL IMMEDIATE", "SELECT pg_advisory_unlock_all()", "CLOSE ALL", "UNLISTEN *",
     "DISCARD TEMP", "DISCARD SEQUENCES", "RESET ALL", "SET SESSION AUTHORIZATION DEFAULT",
@@ -288,7 +288,7 @@ def cancel(connection: Any, spare: sa.Engine) -> None:
     """
     Ask the database to end what the driver's *connection* runs, from another thread.
 
-    *spare* opens another connection where the request needs one.
+    *spare* opens another connection where the request needs it.
     """
     with contextlib.suppress(Exception):
         if hasattr(connection, "cancel_safe"):

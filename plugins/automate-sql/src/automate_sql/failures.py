@@ -105,7 +105,7 @@ def failure_of(error: Exception, values: Iterable[Any] = ()) -> AutomateError | 
     if isinstance(error, sa.exc.DBAPIError):
         original = error.orig if error.orig is not None else error
         return _said(_code(original, error), original, values, error.statement or "")
-    # Of asyncpg, while rows are fetched.
+    # Raised by asyncpg while rows are fetched.
     by_state = _by_state(error)
     if by_state is not None:
         return _said(by_state, error, values)

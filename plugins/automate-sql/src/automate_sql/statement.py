@@ -33,7 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]|\r(?!
 _DOLLAR = re.compile(r"\$(?:[A-Za-z_][A-Za-z0-9_]*)?\$")
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_$]*")
 _PARAMETER = re.compile(r"(?<![:\w\x5c]):(\w+)(?![:\w])", re.ASCII)
-# PostgreSQL joins a text in the next line to the one before, with its escapes.
+# PostgreSQL joins a text in the next line to the text before, with its escapes.
 _GOES_ON = re.compile(r"[ \t\r]*(?:--[^\n]*)?\n(?:\s|--[^\n]*\n)*'")
 # Functions and words that reach beyond the transaction, wherever they stand: also in a quotation,
 # as a name or as a text that another function executes.

@@ -68,7 +68,7 @@ def poll_rows(connection: sa.Connection, watch: TableWatch, cursor: Any) -> Poll
     """
     Return the rows that are new since *cursor*, in a read-only transaction.
 
-    A cursor of another table or column says nothing of this one: the watch begins anew.
+    A cursor of another table or column says nothing of this column: the watch starts over.
     """
     of = [watch.table, watch.column, watch.key]
     if cursor is not None and cursor.get("of", of) != of:
@@ -238,7 +238,7 @@ class _ByTime:
     def _settled(self) -> sa.ColumnElement[bool]:
         lag = self._watch.lag_seconds
         if self._is_sqlite:
-            # Of the forms of a time in text, its function reads all.
+            # Its function reads all forms of a time in text.
             return sa.func.datetime(self._column) <= sa.func.datetime("now", f"-{lag:f} seconds")
         if self._connection.dialect.name in ("mysql", "mariadb"):
             return self._column <= sa.text(f"now(6) - INTERVAL {lag:.6f} SECOND")

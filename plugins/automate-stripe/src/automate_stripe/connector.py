@@ -127,7 +127,7 @@ class StripeConnector(Connector):
         return f"the {mode} key is valid"
 
     def close(self) -> None:
-        """Close the connections. The next call opens new ones."""
+        """Close the connections. The next call opens new connections."""
         self.client.close()
 
     def normalize_error(self, exc: Exception) -> Exception:
@@ -162,7 +162,7 @@ class StripeConnector(Connector):
         )
 
     def route_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> str:
-        """Return the trigger of the event in a request to ``events``, if there is one."""
+        """Return the trigger of the event in a request to ``events``, if it has its own."""
         if trigger != _ANY:
             return trigger
         if read_field(raw_body, "object") == "v2.core.event":
@@ -745,7 +745,7 @@ def _payloads() -> dict[str, tuple[type[BaseModel], str]]:
     """
     Return the model and the description of each trigger's payload.
 
-    They are kept: pydantic builds a generic model anew once nobody holds it, in some milliseconds.
+    They are kept: pydantic rebuilds a generic model once nobody holds it, in some milliseconds.
     """
     payloads: dict[str, tuple[type[BaseModel], str]] = {
         name: (StripeEvent[kind], f"An event {name}.")  # type: ignore[valid-type]

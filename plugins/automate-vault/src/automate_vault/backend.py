@@ -76,7 +76,7 @@ class VaultBackend(SecretsBackend):
         renew_in_children(self)
 
     def renew(self) -> None:
-        """Log in anew: the token is another process's, which renews and revokes it."""
+        """Log in again: the token is another process's, which renews and revokes it."""
         self._keeper = TokenKeeper(self._api, self._login)
 
     def get_secret(self, key: str) -> str:
@@ -171,7 +171,7 @@ class VaultBackend(SecretsBackend):
         return version
 
     async def _ask(self, method: str, path: str, body: Any = None) -> VaultAnswer:
-        """Send a request with the token, and once more if that one is gone."""
+        """Send a request with the token, and once more if the token is gone."""
         token = await self._keeper.token()
         try:
             return await self._api.send(method, path, token=token, body=body)

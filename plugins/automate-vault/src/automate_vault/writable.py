@@ -126,5 +126,5 @@ class _Entry:
 
 
 def _without(fields: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """Return *fields* without one; None if it isn't there."""
+    """Return *fields* without *name*; None if it isn't there."""
     return {key: value for key, value in fields.items() if key != name} if name in fields else None
