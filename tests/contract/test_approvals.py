@@ -15,6 +15,7 @@ from clocked_world import ClockedWorld
 from lock_waits import until_held_up
 from waiting import PATIENCE, until
 
+from workers import working
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus
@@ -302,20 +303,16 @@ def test_a_decision_in_time_counts_while_another_branch_works(local: World) -> N
         {"id": "long", "action": "slow", "needs": []},
     )
     decided, late = local.kernel.start("w"), local.kernel.start("w")
-    worker = local.kernel.worker(poll_seconds=0.01, exclude_kinds=[SIGNAL_KIND])
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        for each in (decided, late):
-            until(lambda each=each: local.kernel.approvals.get(each, "ok") is not None)
-        local.kernel.approvals.approve(decided, "ok", by="ann")
-        local.clock.advance(2)
-        for each in (decided, late):
-            until(lambda each=each: local.output(each) is not None)
-    finally:
-        go_on.set()
-        worker.stop()
-        thread.join(PATIENCE)
+    with working(local.kernel, exclude_kinds=[SIGNAL_KIND]):
+        try:
+            for each in (decided, late):
+                until(lambda each=each: local.kernel.approvals.get(each, "ok") is not None)
+            local.kernel.approvals.approve(decided, "ok", by="ann")
+            local.clock.advance(2)
+            for each in (decided, late):
+                until(lambda each=each: local.output(each) is not None)
+        finally:
+            go_on.set()
     assert [local.output(each)["by"] for each in (decided, late)] == ["ann", None]
 
 

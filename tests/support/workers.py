@@ -15,8 +15,16 @@ from automate_kernel.worker import Worker
 
 @contextmanager
 def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
-    """Have a worker run while the block does."""
-    worker = kernel.worker(**{"poll_seconds": 0.02, "grace_seconds": 5.0, **options})
+    """Have a worker of *kernel* run while the block does."""
+    with running(
+        kernel.worker(**{"poll_seconds": 0.02, "grace_seconds": 5.0, **options})
+    ) as worker:
+        yield worker
+
+
+@contextmanager
+def running(worker: Worker) -> Iterator[Worker]:
+    """Have this worker run while the block does."""
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:

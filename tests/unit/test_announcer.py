@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from machines import no_more_threads
+from workers import working
 from waiting import PATIENCE, Gate, until
 from automate_kernel import signals
 from automate_kernel.kernel import Kernel
@@ -44,19 +45,6 @@ def kernel() -> Iterator[Kernel]:
         ]
         kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
         yield kernel
-
-
-@contextmanager
-def working(kernel: Kernel, **options: Any) -> Iterator[None]:
-    worker = kernel.worker(poll_seconds=0.02, **options)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
 
 
 def status(kernel: Kernel, execution_id: str) -> ExecutionStatus:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from workers import running, working
 from waiting import PATIENCE, Gate, until
 from automate_kernel import Kernel, signals
 from automate_kernel.base.errors import AutomateError, ErrorCodes
@@ -27,18 +28,6 @@ from defined import see
 @pytest.fixture
 def store() -> RowsOutboxStore:
     return RowsOutboxStore(MemoryStorage())
-
-
-@contextmanager
-def working(worker: Worker) -> Iterator[Worker]:
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
 
 
 def heard(worker: Worker) -> int:
@@ -66,7 +55,7 @@ def test_an_async_handler_is_cancelled(store: RowsOutboxStore) -> None:
 
     item_id = store.enqueue("k", ordering_key="key")
     following = store.enqueue("k", ordering_key="key", priority=-1)
-    with working(Worker(store, [Handler("k", handle)], poll_seconds=0.05)) as worker:
+    with running(Worker(store, [Handler("k", handle)], poll_seconds=0.05)) as worker:
         begun.pass_()
         begun.clear()
         assert store.cancel([item_id]) == 1
@@ -91,7 +80,7 @@ def test_an_async_handler_that_won_t_be_cancelled(store: RowsOutboxStore) -> Non
             assert cancelling()
 
     item_id = store.enqueue("k")
-    with working(Worker(store, [Handler("k", handle)], poll_seconds=0.05)):
+    with running(Worker(store, [Handler("k", handle)], poll_seconds=0.05)):
         begun.pass_()
         store.cancel([item_id])
         until(lambda: status(store, item_id) is ItemStatus.COMPLETED)
@@ -119,7 +108,7 @@ def test_a_plain_handler_looks_by_itself(
         return ends()
 
     item_id = store.enqueue("k", max_attempts=1)
-    with working(Worker(store, [Handler("k", handle)], poll_seconds=0.05)):
+    with running(Worker(store, [Handler("k", handle)], poll_seconds=0.05)):
         begun.pass_()
         store.cancel([item_id])
         until(lambda: status(store, item_id) is expected)
@@ -140,7 +129,7 @@ def test_only_the_cancelled_item_stops(store: RowsOutboxStore) -> None:
             saw.append(should_stop())
 
     other, cancelled = store.enqueue_many([NewItem("k", 0), NewItem("k", 1)])
-    with working(Worker(store, [Handler("k", handle)], poll_seconds=0.05)):
+    with running(Worker(store, [Handler("k", handle)], poll_seconds=0.05)):
         for gate in begun:
             gate.pass_()
         store.cancel([cancelled])
@@ -164,7 +153,7 @@ def test_an_item_that_has_not_begun_never_does(
 
     store.enqueue_many(NewItem("k") for _ in range(30))
     worker = Worker(store, [Handler("k", handle)], slots=10, poll_seconds=0.05)
-    with working(worker):
+    with running(worker):
         until(lambda: len(calls) == 10 and worker.in_flight > 10)
         ahead = sorted(set(worker._in_flight.held()) - set(calls))
         assert store.cancel(ahead) == len(ahead)
@@ -203,7 +192,7 @@ def test_a_running_execution_stops_after_its_step(by: str) -> None:
         execution_id = kernel.start("w")
         execution = see(kernel, execution_id)
         item_id = str(execution.item_id)
-        with working(kernel.worker(poll_seconds=0.05)) as worker:
+        with working(kernel, poll_seconds=0.05) as worker:
             begun.pass_()
             if by == "execution":
                 assert kernel.executions.cancel(execution_id)

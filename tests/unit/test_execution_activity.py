@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from workers import working
 from automate_kernel import Kernel
 from automate_cli import overview as overviews
 from automate_kernel.outbox.statistics import MOST_NAMES, OTHERS, NamedTimes, counts_by_name
@@ -149,13 +150,9 @@ def test_a_worker_tells_of_executions(kernel: Kernel) -> None:
         ended.set()
 
     signals.workflow_completed.connect(end, sender=kernel)
-    worker = kernel.worker(poll_seconds=0.01, report_seconds=3600.0)
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    kernel.start("order", {"ids": [1]})
-    assert ended.wait(30)
-    worker.stop()
-    thread.join(30)
+    with working(kernel, report_seconds=3600.0):
+        kernel.start("order", {"ids": [1]})
+        assert ended.wait(30)
     (found,) = kernel.executions.activity()
     assert (found.started, found.completed, found.steps_completed) == (1, 1, 2)
 

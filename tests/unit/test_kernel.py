@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from workers import working
 from automate_kernel import signals
 from automate_kernel.plugins.connectors import Connector, TriggerSpec, action
 from automate_kernel.operations.context import current_call
@@ -251,15 +252,13 @@ def test_a_worker_runs_events_and_executions(kernel: Kernel, posted: list[str]) 
         if len(completed) == 5:
             ended.set()
 
-    with signals.workflow_completed.connected_to(note, sender=kernel):
-        worker = kernel.worker(retention_seconds=60, slots=4)
-        thread = threading.Thread(target=worker.run)
-        thread.start()
+    with (
+        signals.workflow_completed.connected_to(note, sender=kernel),
+        working(kernel, retention_seconds=60, slots=4, poll_seconds=1.0) as worker,
+    ):
         for n in range(5):
             kernel.emit("order.created", {"total": 101, "lines": [n]})
         assert ended.wait(20)
-        worker.stop()
-        thread.join(20)
     assert sorted(posted) == [f"{n} EUR" for n in range(5)]
     assert (worker.stats.completed, worker.stats.failed, worker.stats.lost) == (10, 0, 0)
 

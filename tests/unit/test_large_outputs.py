@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from waiting import until
+from workers import working
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.base.errors import (
     AutomateError,
@@ -126,19 +128,9 @@ def stored(kernel: Kernel, execution_id: str) -> Execution:
 
 def run_in_worker(kernel: Kernel) -> Execution:
     """Start the workflow, and let a worker of threads bring it to its end."""
-    worker = kernel.worker(grace_seconds=5.0, poll_seconds=0.02)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
+    with working(kernel):
         one = kernel.start("flow")
-        tick = threading.Event()
-        for _ in range(int(PATIENCE * 100)):
-            if stored(kernel, one).status.finished:
-                break
-            tick.wait(0.01)
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
+        until(lambda: stored(kernel, one).status.finished)
     return stored(kernel, one)
 
 

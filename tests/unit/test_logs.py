@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from waiting import until
 
+from workers import working
 from automate_kernel import Kernel, signals
 from automate_kernel.plugins.connectors import Connector, action
 from automate_kernel.operations.context import ConnectorContext
@@ -162,12 +163,8 @@ def test_a_task_that_a_plugin_left_behind(log: io.StringIO, kernel: Kernel, wher
         if where == "inline":
             kernel.run_until_idle()
         else:
-            worker = kernel.worker(poll_seconds=0.01)
-            thread = threading.Thread(target=worker.run)
-            thread.start()
-            until(lambda: kernel.outbox.stats().total("COMPLETED") == 1)
-            worker.stop()
-            thread.join()
+            with working(kernel):
+                until(lambda: kernel.outbox.stats().total("COMPLETED") == 1)
     text = told(log)
     assert "Task exception was never retrieved" in text
     assert "RuntimeError: left with [secret]" in text

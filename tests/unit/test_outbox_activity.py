@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from workers import running
 from waiting import PATIENCE, Gate, until
 from automate_kernel import Kernel
 from automate_kernel.outbox import Activity, NewItem, RowsOutboxStore, WorkerInfo, percentile
@@ -136,13 +137,9 @@ def run_some(store: RowsOutboxStore, look: Any = lambda worker: None) -> Worker:
     """Run a worker until three items are done, *look* at it, and stop it."""
     store.enqueue_many([NewItem("k")] * 3)
     worker = Worker(store, [Handler("k", lambda item: None)], slots=2, report_seconds=0.02)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    until(lambda: worker.stats.completed == 3)
-    look(worker)
-    worker.stop()
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+    with running(worker):
+        until(lambda: worker.stats.completed == 3)
+        look(worker)
     return worker
 
 
@@ -213,11 +210,8 @@ def test_what_a_worker_did_last_is_not_lost() -> None:
     store = RowsOutboxStore(MemoryStorage())
     worker = Worker(store, [Handler("k", lambda item: None)], report_seconds=3600)
     store.enqueue("k")
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    until(lambda: worker.stats.completed == 1)
-    worker.stop()
-    thread.join(PATIENCE)
+    with running(worker):
+        until(lambda: worker.stats.completed == 1)
     assert [one.completed for one in store.activity()] == [1]
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from workers import running, working
 from waiting import PATIENCE, until
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import Backoff, ItemStatus, NewItem, OutboxItem, RowsOutboxStore
@@ -44,13 +45,8 @@ def store() -> Noting:
 
 def work(store: Noting, *handlers: Handler, ids: Sequence[str]) -> None:
     """Let a worker do all there is."""
-    worker = Worker(store, handlers, poll_seconds=0.02)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    until(lambda: all(status(store, one).value in ("COMPLETED", "FAILED") for one in ids))
-    worker.stop()
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+    with running(Worker(store, handlers, poll_seconds=0.02)):
+        until(lambda: all(status(store, one).value in ("COMPLETED", "FAILED") for one in ids))
 
 
 def status(store: RowsOutboxStore, item_id: str) -> ItemStatus:
@@ -118,12 +114,8 @@ def test_the_begin_of_an_execution_is_written_down_before_its_first_step() -> No
             (item,) = store.claim_ahead("dead")
             until(lambda: store.reap().retried)
             store.lease_seconds = 30.0
-            worker = kernel.worker(poll_seconds=0.02)
-            thread = threading.Thread(target=worker.run, daemon=True)
-            thread.start()
-            until(lambda one=execution_id: ended(kernel, one))
-            worker.stop()
-            thread.join(PATIENCE)
+            with working(kernel):
+                until(lambda one=execution_id: ended(kernel, one))
             assert store.begun == [item.id]
             store.lease_seconds = 0.05
         assert seen == [True, True]

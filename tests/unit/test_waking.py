@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from workers import running
 from automate_kernel.outbox import NewItem, OutboxItem, SkipLockedClaimOutboxStore
 from automate_kernel.storage import MemoryStorage, Wakeup
 from automate_kernel.worker import Handler, Worker
@@ -64,12 +65,8 @@ def run(store: Store, until: int, **options: int) -> int:
         if done == until:
             enough.set()
 
-    worker = Worker(store, [Handler("k", handle)], poll_seconds=PATIENCE_SECONDS, **options)
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    enough.wait(PATIENCE_SECONDS / 2)
-    worker.stop()
-    thread.join(PATIENCE_SECONDS)
+    with running(Worker(store, [Handler("k", handle)], poll_seconds=PATIENCE_SECONDS, **options)):
+        enough.wait(PATIENCE_SECONDS / 2)
     return done
 
 
