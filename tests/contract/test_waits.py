@@ -1257,6 +1257,7 @@ def nested(world: World) -> World:
               output="{{ event.payload.n * 2 }}")  # fmt: skip
     call = {"id": "sub", "workflow": "child", "input": {"n": "{{ event.payload.n }}"}}
     world.add("parent", call, output="{{ steps.sub.output }}")
+    world.add("grandparent", {**call, "workflow": "parent"}, output="{{ steps.sub.output }}")
     return world
 
 

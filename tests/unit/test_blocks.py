@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from defined import see
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
@@ -49,9 +50,7 @@ class Shop:
         return workflow
 
     def see(self, execution_id: str) -> Execution:
-        found = self.kernel.executions.get(execution_id)
-        assert found is not None
-        return found
+        return see(self.kernel, execution_id)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from automate_testing import FakeClock
 from automate_kernel.workflows import RetryPolicy
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from pydantic import BaseModel
-from defined import see
+from defined import item_of, see
 
 calls: Counter[str] = Counter()
 broken: dict[str, AutomateError] = {}
@@ -88,12 +88,6 @@ def deployed(storage: Any, *functions: Code, **options: Any) -> Kernel:
     for other in others:
         kernel.workflow(other)
     return kernel
-
-
-def item_of(kernel: Kernel, execution_id: str) -> OutboxItem:
-    item = kernel.outbox.get(see(kernel, execution_id).item_id or "")
-    assert item is not None
-    return item
 
 
 def is_handed_on(kernel: Kernel, execution_id: str) -> bool:

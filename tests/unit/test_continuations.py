@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from defined import see
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.workflows import loads
@@ -50,9 +51,7 @@ class Book:
         return f"page {page}"
 
     def see(self, execution_id: str) -> Execution:
-        found = self.kernel.executions.get(execution_id)
-        assert found is not None
-        return found
+        return see(self.kernel, execution_id)
 
     def chain(self, execution_id: str | None) -> list[Execution]:
         found = []

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from waiting import Gate, until
 from workers import working
+from defined import see
 from automate_kernel import AutomateError, ErrorCodes, Execution, Kernel, WorkflowContext
 from automate_kernel.workflows.execution import StepStatus
 
@@ -42,9 +43,7 @@ class Beside:
         return self.see(execution_id)
 
     def see(self, execution_id: str) -> Execution:
-        found = self.kernel.executions.get(execution_id)
-        assert found is not None
-        return found
+        return see(self.kernel, execution_id)
 
     def failed(self, execution_id: str) -> bool:
         return any(run.status is StepStatus.FAILED for run in self.see(execution_id).steps)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from waiting import PATIENCE, until
 from workers import working
+from defined import is_over, see
 from automate_kernel import Kernel
 from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_kernel.operations.context import current_item
@@ -34,16 +35,6 @@ def kernel() -> Kernel:
 def add(kernel: Kernel, name: str, *steps: dict[str, Any], **more: Any) -> None:
     more.setdefault("trigger", {"type": "manual"})
     kernel.add_workflow({"name": name, "steps": list(steps), **more})
-
-
-def execution(kernel: Kernel, execution_id: str) -> Execution:
-    found = kernel.executions.get(execution_id)
-    assert found is not None
-    return found
-
-
-def is_over(kernel: Kernel, execution_id: str) -> bool:
-    return execution(kernel, execution_id).status.finished
 
 
 def item_status(kernel: Kernel, item_id: str) -> ItemStatus:
@@ -76,12 +67,12 @@ def test_a_call_that_is_cancelled_before_it_began_ends(kernel: Kernel) -> None:
         one = kernel.start("late")
         assert begun.wait(PATIENCE)
         # The second one's call was handed to the loop before it is shown.
-        until(lambda: [run.step_id for run in execution(kernel, one).steps] == ["a", "b"])
+        until(lambda: [run.step_id for run in see(kernel, one).steps] == ["a", "b"])
         kernel.executions.cancel(one)
         until(lambda: all(task.asked for task in worker._in_flight.tasks.values()))
         held.set()
         until(lambda: worker.in_flight == 0)
-    assert execution(kernel, one).status is ExecutionStatus.CANCELLED
+    assert see(kernel, one).status is ExecutionStatus.CANCELLED
 
 
 def test_a_keyboard_interrupt_in_a_step_ends_the_step(kernel: Kernel) -> None:
@@ -95,7 +86,7 @@ def test_a_keyboard_interrupt_in_a_step_ends_the_step(kernel: Kernel) -> None:
     with working(kernel):
         one = kernel.start("rude")
         until(lambda: is_over(kernel, one))
-    assert execution(kernel, one).status is ExecutionStatus.FAILED
+    assert see(kernel, one).status is ExecutionStatus.FAILED
 
 
 @pytest.mark.parametrize("kind", ["plain", "quick", "async"])
@@ -159,7 +150,7 @@ def test_a_bad_wake_up_holds_up_no_other(kernel: Kernel, payload: Any) -> None:
         until(lambda: is_over(kernel, one) and is_over(kernel, two))
         until(lambda: worker.in_flight == 0)
     assert item_status(kernel, bad) in (ItemStatus.FAILED, ItemStatus.COMPLETED)
-    assert execution(kernel, one).status is ExecutionStatus.COMPLETED
+    assert see(kernel, one).status is ExecutionStatus.COMPLETED
 
 
 def test_a_bad_event_holds_up_no_other(kernel: Kernel) -> None:
@@ -312,7 +303,7 @@ def test_executions_that_wait_for_a_thread_for_long_are_given_back(kernel: Kerne
         assert not is_over(kernel, held)
         go.set()
         until(lambda: is_over(kernel, held))
-    attempts = {run.attempts for one in others for run in execution(kernel, one).steps}
+    attempts = {run.attempts for one in others for run in see(kernel, one).steps}
     assert attempts == {1}
 
 
@@ -348,9 +339,9 @@ def test_room_that_comes_right_after_it_was_looked_for_is_noticed(
     def work() -> None:
         made.append(1)
 
-    def waiting(worker: Worker, seconds: float) -> None:
+    def waiting(worker: Worker, seconds: float) -> float:
         idle.set()
-        wait(worker, seconds)
+        return wait(worker, seconds)
 
     wait = Worker._wait_for_work
     monkeypatch.setattr(Worker, "_wait_for_work", waiting)
@@ -466,7 +457,7 @@ def test_the_async_calls_of_an_execution_that_is_given_back_are_cancelled(
     with working(kernel) as worker:
         assert cancelled.wait(PATIENCE)
         until(lambda: worker.in_flight == 0)
-    item = kernel.outbox.get(execution(kernel, one).item_id or "")
+    item = kernel.outbox.get(see(kernel, one).item_id or "")
     assert item is not None
     assert item.status is ItemStatus.RETRY
 
@@ -499,7 +490,7 @@ def test_what_the_database_refuses_altogether_fails_alone(
     else:
         with working(kernel):
             until(lambda: all(is_over(kernel, one) for one in started))
-    failed = [execution(kernel, one).status is ExecutionStatus.FAILED for one in started]
+    failed = [see(kernel, one).status is ExecutionStatus.FAILED for one in started]
     assert failed == [n == 5 for n in range(10)]
     assert refusals <= 10
 

@@ -22,21 +22,13 @@ from automate_kernel.workflows.decide.turn import CallOutcome
 from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
-from defined import see
+from defined import define, is_over, see
 
 
 @pytest.fixture
 def kernel() -> Iterator[Kernel]:
     with Kernel(discover=False, secrets={}) as kernel:
         yield kernel
-
-
-def add(kernel: Kernel, *steps: dict[str, Any], **more: Any) -> None:
-    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps, **more})
-
-
-def is_over(kernel: Kernel, execution_id: str) -> bool:
-    return see(kernel, execution_id).status.finished
 
 
 # -- values that the database refuses --------------------------------------------------------------
@@ -72,7 +64,7 @@ def test_what_runs_beside_a_refused_output_is_not_made_again(
         return "after"
 
     monkeypatch.setattr(kernel.executions.checkpoints, "save", refuse)
-    add(
+    define(
         kernel,
         {"id": "slow", "action": "slow", "needs": []},
         {"id": "odd", "action": "odd", "needs": [], "on_failure": "continue"},
@@ -105,7 +97,7 @@ def test_a_half_that_is_saved_stays_with_its_worker(
     def work(n: int) -> int:
         return n
 
-    add(kernel, {"id": "a", "action": "work", "input": {"n": "{{ event.payload.n }}"}})
+    define(kernel, {"id": "a", "action": "work", "input": {"n": "{{ event.payload.n }}"}})
     started = [kernel.start("w", {"n": n}) for n in range(4)]
     items = kernel.outbox.claim_batch("me", 4, kinds=[ADVANCE])
     flows: list[Any] = list(runner.open(items).values())
@@ -162,7 +154,7 @@ def test_a_claim_that_was_lost_is_not_saved_beside_a_later_one_of_the_same_worke
     def other() -> None:
         return None
 
-    add(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "after"})
+    define(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "after"})
     kernel.add_workflow(
         {"name": "other", "trigger": {"type": "manual"}, "steps": [{"id": "a", "action": "other"}]}
     )
@@ -212,7 +204,7 @@ def test_outputs_are_saved_a_few_at_once_if_they_are_large(
 
     barrier = threading.Barrier(10)
     monkeypatch.setattr(kernel.executions.checkpoints, "save", measure)
-    add(
+    define(
         kernel,
         {"id": "a", "action": "work", "for_each": list(range(10)), "concurrency": 10},
     )
@@ -252,7 +244,7 @@ def test_many_large_rows_are_several_statements(
     def work() -> str:
         return '"' * (490_000 if database == "mariadb" else 10_000)
 
-    add(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "work", "needs": []})
+    define(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "work", "needs": []})
     started = [kernel.start("w") for _ in range(20)]
     items = kernel.outbox.claim_batch("me", 20, kinds=[ADVANCE])
     runner = kernel._runner
@@ -281,7 +273,7 @@ def test_what_an_event_starts_does_not_pass_over_other_tenants(kernel: Kernel) -
     def work() -> None:
         pass
 
-    add(kernel, {"id": "a", "action": "work"}, trigger={"type": "event", "event": "e"})
+    define(kernel, {"id": "a", "action": "work"}, trigger={"type": "event", "event": "e"})
     for _ in range(10):
         kernel.start("w", tenant_id="small")
     kernel.emit("e", tenant_id="large")
@@ -302,7 +294,7 @@ def test_without_other_tenants_it_begins_at_once(kernel: Kernel) -> None:
     def work() -> None:
         pass
 
-    add(kernel, {"id": "a", "action": "work"}, trigger={"type": "event", "event": "e"})
+    define(kernel, {"id": "a", "action": "work"}, trigger={"type": "event", "event": "e"})
     for _ in range(10):
         kernel.start("w")
     kernel.emit("e")
@@ -336,7 +328,7 @@ def test_an_execution_that_is_alone_is_saved_by_the_thread_of_its_turns(
     monkeypatch.setattr("automate_kernel.workflows.drive.engine.SEEN_SECONDS", 600.0)
     monkeypatch.setattr(kernel.executions.checkpoints, "save", noted)
     met = {"alone": "{{ event.payload == 'alone' }}"}
-    add(kernel, *({"id": name, "action": "meet", "input": met} for name in "abc"))
+    define(kernel, *({"id": name, "action": "meet", "input": met} for name in "abc"))
     with working(kernel):
         alone = kernel.start("w", "alone")
         until(lambda: is_over(kernel, alone))

@@ -23,7 +23,7 @@ from automate_testing import FakeClock
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from hypothesis import given
 from hypothesis import strategies as st
-from defined import see
+from defined import define, item_of, see
 
 LATER = 600.0
 
@@ -40,18 +40,8 @@ def kernel_on(storage: MemoryStorage, *actions: str, **options: Any) -> Kernel:
     return kernel
 
 
-def define(kernel: Kernel, *steps: dict[str, Any], name: str = "w", **options: Any) -> None:
-    kernel.add_workflow({"name": name, "trigger": {"type": "manual"}, "steps": steps, **options})
-
-
 def step(step_id: str, action: str, **options: Any) -> dict[str, Any]:
     return {"id": step_id, "action": action, **options}
-
-
-def item_of(kernel: Kernel, execution_id: str) -> OutboxItem:
-    item = kernel.outbox.get(see(kernel, execution_id).item_id or "")
-    assert item is not None
-    return item
 
 
 # -- actions ---------------------------------------------------------------------------------------

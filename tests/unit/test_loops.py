@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from defined import see
 from automate_kernel import Kernel, signals
 from automate_kernel.base.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.storage.query import Where
@@ -56,9 +57,7 @@ class Works:
         return workflow
 
     def see(self, execution_id: str) -> Execution:
-        found = self.kernel.executions.get(execution_id)
-        assert found is not None
-        return found
+        return see(self.kernel, execution_id)
 
     def rows(self, execution_id: str) -> list[tuple[str, int]]:
         with self.kernel.storage.begin(atomic=False) as rows:

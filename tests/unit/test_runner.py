@@ -30,7 +30,7 @@ from automate_kernel.workflows.drive.flow import Flow
 from automate_kernel.workflows.drive.runner import Runner
 from automate_kernel.workflows.decide.turn import CallOutcome, StepCall
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
-from defined import see
+from defined import define, item_of, see
 
 LEASE = 10.0
 
@@ -70,10 +70,6 @@ def kernel(storage: Failing) -> Iterator[Kernel]:
         yield kernel
 
 
-def define(kernel: Kernel, *steps: dict[str, Any], **options: Any) -> None:
-    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps, **options})
-
-
 def step(step_id: str, **options: Any) -> dict[str, Any]:
     return {"id": step_id, "action": options.pop("action", "do.it"), **options}
 
@@ -88,12 +84,6 @@ def start_worker(kernel: Kernel, **options: Any) -> tuple[Any, threading.Thread]
 def joined(thread: threading.Thread) -> None:
     thread.join(PATIENCE)
     assert not thread.is_alive()
-
-
-def wake_item(kernel: Kernel, execution_id: str) -> Any:
-    item = kernel.outbox.get(see(kernel, execution_id).item_id or "")
-    assert item is not None
-    return item
 
 
 # -- pausing ---------------------------------------------------------------------------------------
@@ -123,7 +113,7 @@ def test_a_stop_pauses_an_execution_between_two_steps(kernel: Kernel) -> None:
     assert calls == [1]
     assert execution.status is ExecutionStatus.RUNNING
     assert [(run.step_id, run.status) for run in execution.steps] == [("s1", StepStatus.COMPLETED)]
-    item = wake_item(kernel, execution_id)
+    item = item_of(kernel, execution_id)
     assert (item.status, item.attempt_count) == (ItemStatus.PENDING, 0)
     kernel.run_until_idle()
     assert calls == [1, 2, 3]
@@ -337,7 +327,7 @@ def test_a_cancelled_execution_goes_no_further(kernel: Kernel) -> None:
     define(kernel, step("a", input=given), step("b", input=given))
     execution = kernel.run("w")
     assert (execution.status, len(calls)) == (ExecutionStatus.CANCELLED, 1)
-    assert wake_item(kernel, execution.id).status is ItemStatus.COMPLETED
+    assert item_of(kernel, execution.id).status is ItemStatus.COMPLETED
 
 
 def test_an_item_of_before_the_resume_drives_nothing(kernel: Kernel) -> None:
@@ -430,7 +420,7 @@ def test_calls_that_wait_for_a_thread_don_t_begin(kernel: Kernel, why: str) -> N
     joined(thread)
     assert calls == [0]
     if why == "stop":
-        item = wake_item(kernel, execution_id)
+        item = item_of(kernel, execution_id)
         assert (item.status, item.attempt_count) == (ItemStatus.PENDING, 0)
         kernel.run_until_idle()
         assert sorted(calls) == elements
@@ -623,7 +613,7 @@ def test_who_can_t_save_begins_nothing_more(
         joined(thread)
         (execution,) = kernel.executions.find()
         assert calls == [0, 1]
-        assert wake_item(kernel, execution.id).status is ItemStatus.RETRY
+        assert item_of(kernel, execution.id).status is ItemStatus.RETRY
 
 
 def test_two_calls_that_can_not_be_saved_give_the_execution_back_once(

@@ -9,6 +9,7 @@ import pytest
 from waiting import PATIENCE, until
 from workers import working
 
+from defined import item_of, see
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.storage import MemoryStorage
@@ -50,14 +51,10 @@ class World:
             kernel.add_workflow(parent)
 
     def see(self, execution_id: str) -> Execution:
-        found = self.new.executions.get(execution_id)
-        assert found is not None
-        return found
+        return see(self.new, execution_id)
 
     def item(self, execution_id: str) -> OutboxItem:
-        item = self.new.outbox.get(self.see(execution_id).item_id or "")
-        assert item is not None
-        return item
+        return item_of(self.new, execution_id)
 
     def handed_on(self, execution_id: str) -> bool:
         note = self.item(execution_id).handover
