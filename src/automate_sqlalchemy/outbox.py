@@ -16,24 +16,22 @@ from automate_kernel.workflows.steer.listener import ExecutionListener
 from automate_sqlalchemy.storage import SqlAlchemyStorage
 
 
-class SkipLockedClaimOutboxStore(outbox.SkipLockedClaimOutboxStore):
+class _OnEngine(outbox.RowsOutboxStore):
+    """An outbox in the database of *engine*; other options are its base class's."""
+
+    def __init__(
+        self, engine: Engine, *, lease_seconds: float = LEASE_SECONDS, **options: Any
+    ) -> None:
+        super().__init__(SqlAlchemyStorage(engine), lease_seconds=lease_seconds, **options)
+        self.listen(ExecutionListener())
+
+
+class SkipLockedClaimOutboxStore(_OnEngine, outbox.SkipLockedClaimOutboxStore):
     """An outbox that claims with ``FOR UPDATE SKIP LOCKED``; other options are its base class's."""
 
-    def __init__(
-        self, engine: Engine, *, lease_seconds: float = LEASE_SECONDS, **options: Any
-    ) -> None:
-        super().__init__(SqlAlchemyStorage(engine), lease_seconds=lease_seconds, **options)
-        self.listen(ExecutionListener())
 
-
-class OptimisticClaimOutboxStore(outbox.OptimisticClaimOutboxStore):
+class OptimisticClaimOutboxStore(_OnEngine, outbox.OptimisticClaimOutboxStore):
     """An outbox that claims without row locks; other options are its base class's."""
-
-    def __init__(
-        self, engine: Engine, *, lease_seconds: float = LEASE_SECONDS, **options: Any
-    ) -> None:
-        super().__init__(SqlAlchemyStorage(engine), lease_seconds=lease_seconds, **options)
-        self.listen(ExecutionListener())
 
 
 class OutboxReaper(worker.OutboxReaper):

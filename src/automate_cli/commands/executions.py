@@ -416,7 +416,7 @@ def _resume(
 ) -> None:
     execution = found_execution(context, execution_id)
     if execution.status.value == "PAUSED" and step is None and definition is None:
-        _each(context, [execution_id], "unpause", "going on", tenant_id=tenant)
+        _each(context, [execution_id], "unpause", "resumed", tenant_id=tenant)
         return
     found = _definition(context, execution, definition)
     about = {"step_id": step, "definition": found, "tenant_id": tenant}
