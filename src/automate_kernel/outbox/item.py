@@ -178,7 +178,7 @@ class OutboxItem:
     `attempt_count` counts the attempts begun, the current one included. A waiting item
     `waiting_for`: ``worker``, ``time``, ``key`` (its ordering or concurrency key) or ``resume``.
     On a running item ``cancel`` means that it is asked to stop, and ``recall`` that it is to be put
-    back and taken up anew. `last_error_group` is shared by
+    back and taken up again. `last_error_group` is shared by
     errors of one type and place; a claimed item, as its handler has it, lacks it.
     """
 
@@ -324,7 +324,7 @@ class NewItem:
         return row
 
     def key_row(self) -> Row:
-        """Return the columns of its concurrency key; none of one without, as nearly all are."""
+        """Return the columns of its concurrency key; nearly all items have none."""
         if self.concurrency_key is None:
             return {}
         key = scoped_key(self.concurrency_key, self.tenant_id)
@@ -440,7 +440,7 @@ def scoped_key(key: str | None, tenant_id: str | None) -> str | None:
     return f"{len(tenant_id)}:{tenant_id}:{key}"
 
 
-# Not frozen: one is made for every item, and freezing triples what that costs.
+# Not frozen: every item has an outcome, and freezing triples what it costs.
 @dataclass(slots=True)
 class Outcome:
     """
@@ -503,7 +503,7 @@ def begins_noted(attempt_count: int, max_attempts: int, last_error_code: str | N
     """
     Return True if it is written down when this attempt of an item that was claimed ahead begins.
 
-    That is so for a last attempt, and for one after the death of a worker.
+    That is so for a last attempt, and for an attempt after the death of a worker.
     """
     return last_worker_died(attempt_count, last_error_code) or attempt_count >= max_attempts
 

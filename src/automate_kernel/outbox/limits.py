@@ -29,7 +29,7 @@ T = TypeVar("T")
 _MOST = 2_147_483_647
 # A limit that another worker holds is free again within so long.
 _BUSY_SECONDS = 0.02
-# A kind of which enough runs may have room again at any time: whoever ends one looks at once.
+# A kind of which enough runs may have room again at any time: whoever ends an item looks at once.
 _FULL_SECONDS = 0.5
 Take = Callable[[Sequence[str], int, FairShare], list[Row]]
 """Claims up to so many items of some kinds, by a share."""

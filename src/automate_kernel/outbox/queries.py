@@ -162,7 +162,7 @@ def find_items(
 
 
 def running_items(rows: Rows, limit: int) -> list[OutboxItem]:
-    """Return items under lease, the one that was claimed first at the front."""
+    """Return items under lease, in the order in which they were claimed."""
     leased = [Where("lease_expires_at", "ne", None)]
     found = rows.select(OUTBOX, leased, order_by=("updated_at", "id"), limit=limit)
     return [OutboxItem.from_row(row) for row in found]
@@ -211,7 +211,7 @@ def requests(rows: Rows, worker_id: str, word: str) -> dict[str, str]:
     """Return the items of a worker on which *word* is left: ``cancel`` or ``recall``."""
     asked = [
         Where("waiting_for", "eq", word),
-        # So that a database without partial indexes has one to use.
+        # So that a database without partial indexes has an index to use.
         Where("lease_expires_at", "ne", None),
         Where("lease_owner", "in", [worker_id, owner_begun(worker_id)]),
     ]

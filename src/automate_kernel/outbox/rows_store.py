@@ -88,10 +88,10 @@ _NO_KEYS = dict.fromkeys(("concurrency_key", "last_error_code"))
 _KEYLESS = (Where("ordering_key", "eq", None), Where("concurrency_key", "eq", None))
 # How many items that have become due one claim moves to the ready ones.
 _PROMOTE = 1000
-# For how long after one with a key was seen claims expect more of them.
+# For how long claims expect more items with keys, after they have seen such an item.
 _KEYED_SECONDS = 60.0
 # How often a claim takes more in place of what has to wait for its key. A busy worker that has
-# room for one item puts one aside each time.
+# room for a single item puts one item aside each time.
 _ROUNDS = 30
 _TRIES = 3
 _WAITS_AGAIN = (ItemStatus.RETRY, ItemStatus.PENDING)
@@ -612,7 +612,7 @@ class RowsOutboxStore(OutboxStore):
         """Record what is no success; return the item's status, or None if the lease was lost."""
         item_id, fenced = outcome.item_id, _fence([outcome.item_id], lease.token)
         again, status = outcome.status in _WAITS_AGAIN, _next_status(lease, outcome)
-        # One that is asked to stop does not wait again, nor does it fail for want of attempts.
+        # An item that is asked to stop does not wait again, nor does it fail for want of attempts.
         held = [*fenced, Where("waiting_for", "eq", None)] if again else fenced
         changes = _changes(lease, outcome, status)
         recalled = [*fenced, Where("waiting_for", "eq", RECALL)]
@@ -851,7 +851,7 @@ class RowsOutboxStore(OutboxStore):
         return self._read(queries.requests, worker_id, "cancel")
 
     def recall(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
-        """Have items taken up anew; see `OutboxStore.recall`."""
+        """Recall items; see `OutboxStore.recall`."""
         return write_bounded(self.storage, transaction, lambda rows: recall(rows, item_ids))
 
     def recall_requests(self, worker_id: str) -> dict[str, str]:
@@ -995,7 +995,7 @@ def _insert(rows: Rows, new: list[Row], fresh: bool, labels: Sequence[Row]) -> l
     added = rows.insert(OUTBOX, new, notify=True, fresh=fresh)
     ids = [row["id"] for row in new] if added == len(new) else _ids_of_keys(rows, new, added)
     if labels:
-        # Of one that was there already nothing is added.
+        # Nothing is added to an item that was there already.
         theirs = {row["id"] for row, item_id in zip(new, ids, strict=True) if row["id"] == item_id}
         add_labels(rows, [row for row in labels if row["subject_id"] in theirs])
     return ids

@@ -196,7 +196,7 @@ class OutboxStore(ABC):
         """
         Lease up to *limit* due items to *worker_id*, the most urgent first.
 
-        Other workers may be faster, so fewer can come back. Each one spends an attempt.
+        Other workers may be faster, so fewer can come back. Each item spends an attempt.
         """
 
     def claim_ahead(
@@ -223,7 +223,7 @@ class OutboxStore(ABC):
 
         Returns the ids whose lease was lost: nothing was recorded for those. (Of outcomes of two
         claims of one item the older is lost, and gives its id; the other is recorded all the same.)
-        The same outcome may come twice, from a caller who never heard that the first one committed.
+        The same outcome may come twice, from a caller who never heard of the first call's commit.
         Only where finished items are deleted at once is a repeated success reported as lost: there
         it looks like that of a worker whose item another worker has done since.
         """
@@ -243,7 +243,7 @@ class OutboxStore(ABC):
         Renew one lease, in *transaction* together with what else is written there.
 
         Raises `LeaseLostError`, after which the transaction must be rolled back: so whatever is
-        saved beside this call is saved only by the one that holds the item.
+        saved beside this call is saved only by the worker that holds the item.
         """
         raise self._unable("renew inside a transaction")
 
@@ -355,7 +355,7 @@ class OutboxStore(ABC):
         self, *, limit: int = 50, before_id: str | None = None, **matching: Unpack[ItemFilter]
     ) -> list[OutboxItem]:
         """
-        Return items that match, the newest first; with *before_id* only older ones.
+        Return items that match, the newest first; with *before_id* only older items.
 
         Without a filter that an index serves it looks through the whole outbox: see `page`.
         """
@@ -374,8 +374,8 @@ class OutboxStore(ABC):
         Return a page of items that match, however many there are in all.
 
         `ItemPage.after` leads to the next page. Items come in the order of the index that serves
-        the filter. RUNNING ones come as their leases end, those that wait for their time by due
-        time, due ones by kind in claim order, all others the newest first.
+        the filter. RUNNING items come as their leases end, items that wait for their time by due
+        time, and due items by kind in claim order. All others come the newest first.
 
         Indexes lead to *ids*, labels, idempotency keys, and ordering keys of waiting items; and to
         what is FAILED, RUNNING, due or waits for its time. Other conditions are looked for among
@@ -406,7 +406,7 @@ class OutboxStore(ABC):
 
     def running(self, *, limit: int = 50) -> list[OutboxItem]:
         """
-        Return items under lease, the one that was claimed first at the front.
+        Return items under lease, in the order in which they were claimed.
 
         `OutboxItem.lease_owner` is the worker that has the item, `OutboxItem.updated_at` the time
         of the claim.
@@ -415,7 +415,7 @@ class OutboxStore(ABC):
 
     def handed_on(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
         """
-        Return items that wait for another worker, since the last one lacked something.
+        Return items that wait for another worker, since the last worker lacked something.
 
         `OutboxItem.handover` says what. None where a store can't know.
         """
@@ -427,7 +427,7 @@ class OutboxStore(ABC):
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """
-        Return the errors of an item's attempts, the earliest first: the first one, and the latest.
+        Return the errors of an item's attempts, the earliest first: the first, and the latest.
 
         By default the last error alone, as the item itself has it.
         """
@@ -573,7 +573,7 @@ class OutboxStore(ABC):
 
     def recall(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
         """
-        Have items taken up anew: those that wait are due now, those that run are put back soon.
+        Recall items: those that wait are due now, and those that run are put back soon.
 
         A running item's handler is told, if it is one that can be; an execution of a workflow saves
         the calls that it is in and begins no other. No attempt is spent. Returns how many there
@@ -686,7 +686,7 @@ class OutboxStore(ABC):
         """Take a worker that has ended off the list of `workers`."""
 
     def workers(self) -> list[WorkerInfo]:
-        """Return the workers that reported, lost ones too; none where a store can't know."""
+        """Return the workers that reported, lost workers too; none where a store can't know."""
         return []
 
     def activity(self, *, seconds: float = 3600.0) -> list[Activity]:

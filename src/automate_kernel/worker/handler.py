@@ -87,7 +87,7 @@ def cancelling() -> bool:
     """
     Return True if somebody has cancelled the item that this handler works on.
 
-    Nothing stops a ``def`` handler by force. A long one looks here, and returns `Snooze` or
+    Nothing stops a ``def`` handler by force. A long handler looks here, and returns `Snooze` or
     raises. An ``async def`` handler is cancelled by its worker.
     """
     return _stops.get()[1]()
@@ -287,7 +287,7 @@ def failed(
     code, retryable, delay = "ERROR", True, None
     if isinstance(error, AutomateError):
         # A database that failed says nothing about the item, whatever its own work could hope for;
-        # one that refused a value will refuse it again.
+        # a database that refused a value will refuse it again.
         refused = error.code is ErrorCodes.INVALID_ARGUMENT
         retryable = error.retryable or (isinstance(error, StorageError) and not refused)
         code, delay = str(error.code), error.retry_after
@@ -316,7 +316,7 @@ def _described(error: BaseException, describe: Describe) -> str:
 
 
 class HandlerRegistry:
-    """One handler for each kind of items."""
+    """The handlers, by the kind of their items."""
 
     def __init__(self) -> None:
         self._by_kind: dict[str, Handler] = {}

@@ -113,8 +113,8 @@ class Heartbeat:
         return lost
 
     def _lose(self, task: Task) -> None:
-        # Not the task of a later claim. And one that has ended may have finished its item between
-        # the two looks at it.
+        # Not the task of a later claim. And a task that has ended may have finished its item
+        # between the two looks at it.
         if self._in_flight.tasks.get(task.item.id) is task and not task.lost and not task.ended:
             logger.warning("lease of item %s lost while it ran", task.item.id)
             task.lost = True
@@ -136,7 +136,7 @@ class Heartbeat:
             self._recall()
 
     def _recall(self) -> None:
-        """Have the tasks put back that are to be taken up anew."""
+        """Put back the tasks whose items are recalled."""
         for item_id, token in self._store.recall_requests(self._worker_id).items():
             task = self._in_flight.tasks.get(item_id)
             if task is None or task.item.lease_token != token or task.ended or task.lost:

@@ -41,7 +41,7 @@ class Task:
         self.ended: bool = False
         self.cancel: Callable[[], Any] | None = None
         self.recall: Callable[[], Any] | None = None
-        """Is called once its item is to be put back and taken up anew, if it can be."""
+        """The function that puts its item back once that is recalled, if it has such a function."""
 
     def ran_out(self, lease_seconds: float) -> bool:
         """Return True if nothing has renewed its lease in time: this process was frozen, say."""

@@ -36,7 +36,7 @@ class PeriodicTask:
     """
     A function to call every so many *seconds*. An error is logged, and it is called again in time.
 
-    With *at_once* it is first called when the worker starts, else at some time after. One that
+    With *at_once* it is first called when the worker starts, else at some time after. A task that
     returns True has more to do, and is called again in a second.
 
     A worker has two sorts. The *clock* looks at what is due, in milliseconds. All else is upkeep,

@@ -24,7 +24,7 @@ _FROZEN_BY_PYTHON = gc.get_freeze_count()
 @contextmanager
 def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
     """
-    Call *stop* on SIGTERM, SIGINT and SIGHUP while the block runs; an ignored one stays ignored.
+    Call *stop* on SIGTERM, SIGINT and SIGHUP while the block runs; an ignored signal stays ignored.
     """
 
     def handle(number: int, frame: Any) -> None:

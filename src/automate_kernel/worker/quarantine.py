@@ -15,14 +15,15 @@ from automate_kernel.outbox.item import (
 )
 from automate_kernel.worker.in_flight import Ended, Task
 
-# One that is alone has seen at least two deaths. With fewer attempts two deaths are what its author
-# allows, and a power cut must not make many items go one after another. However many attempts it
-# has, it is alone from the tenth on: an execution beside it is given up after so many deaths.
+# An item that runs alone has seen at least two deaths. With fewer attempts two deaths are what its
+# author allows, and a power cut must not make many items go one after another. However many
+# attempts it has, it is alone from the tenth on: an execution beside it is given up after so many
+# deaths.
 _LAST_ATTEMPT_LEAST, _LAST_ATTEMPT_MOST = 3, 10
 # Those that wait for their place come back one by one, about so far apart and not much later.
 _WAIT_SECONDS, _LONGEST_WAIT = 0.05, 10.0
-# For so long one that is to be alone waits for the end of what runs beside it, and then all else
-# for its own end.
+# For so long an item that is to run alone waits for the end of what runs beside it, and then all
+# else for its own end.
 _IDLE_SECONDS, _ALONE_SECONDS = 10.0, 10.0
 
 
@@ -100,7 +101,7 @@ class Quarantine:
         """Return the outcomes of *tasks* that have to wait. They spend no attempt."""
         with self._lock:
             since = min((one.claimed_at for one in self._held), default=0.0)
-        # Ever longer while one takes long.
+        # Ever longer while an item takes long.
         held_seconds = time.monotonic() - since if since else 0.0
         about = min(_LONGEST_WAIT, max(_WAIT_SECONDS * len(tasks), held_seconds))
         return [(task, _later(task, about * 2 * random.random())) for task in tasks]

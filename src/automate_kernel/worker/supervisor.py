@@ -22,7 +22,7 @@ logger: logging.Logger = get_logger(__name__)
 _LONGEST_PAUSE = 30.0
 # After so many doublings each pause is the longest one; without a bound they get too large for one.
 _DOUBLINGS = 16
-# One that ran for this long was well: the next time it dies, it starts again without much delay.
+# A process that ran so long was well: the next time it dies, it starts again without much delay.
 _WELL_SECONDS = 60.0
 # So long may a process take to hand back what runs. A key that is held down comes again and again.
 _HAND_BACK_SECONDS = 5.0
@@ -30,7 +30,7 @@ _HAND_BACK_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _Slot:
-    """One of the processes, with the number of its early deaths in a row."""
+    """A process, with the number of its early deaths in a row."""
 
     process: Any = None
     started_at: float = 0.0
@@ -44,10 +44,10 @@ class Supervisor:
     Runs ``target(**options)`` in *count* processes, and each again that dies.
 
     *target* and *options* are pickled, and *prepare* is called before *target* (``django.setup``,
-    say). A process that ends with 0 has done its work. One that dies is started again after
+    say). A process that ends with 0 has done its work. A process that dies is started again after
     *again_seconds*. The pause doubles each time that it dies soon after.
 
-    The processes end when this one is gone, however it ended.
+    The processes end when the supervisor's process is gone, however it ended.
     """
 
     def __init__(

@@ -58,8 +58,8 @@ __all__ = ["Claimer", "Flag", "Worker"]
 logger: logging.Logger = get_logger(__name__)
 
 _SHORTEST_POLL = 0.02
-# The main thread runs the handlers of signals. One that another thread gets doesn't wake it, nor
-# does one that comes right before its wait begins; and on Windows none ends a wait for a lock.
+# The main thread runs the handlers of signals. A signal that another thread gets doesn't wake it,
+# nor does a signal right before its wait begins. On Windows no signal ends a wait for a lock.
 _LONGEST_DEAF = 0.5
 _SOON = 1.0
 # After so many claims in a row that found something a worker wants no notices: it looks anyway.
@@ -98,7 +98,7 @@ class Claimer:
         self.asked: bool = False
         """True if a pool had room the last time."""
         self.keyed: bool = False
-        """True if an item with a key was claimed, after whose end another one may begin."""
+        """True if an item with a key was claimed: when it ends, the next of its key may begin."""
 
     @property
     def full(self) -> bool:
@@ -195,7 +195,7 @@ class Flag(threading.Event):
         """Set it, and wake the threads that wait for it."""
         self._set = True
         for waiting in list(self._waiting):
-            with suppress(RuntimeError):  # another one has released it
+            with suppress(RuntimeError):  # another thread has released it
                 waiting.release()
 
     def clear(self) -> None:
