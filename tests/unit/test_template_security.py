@@ -625,6 +625,18 @@ def test_attacks_on_memory_and_time_end_in_an_error(name):
 @pytest.mark.parametrize(
     "text",
     [
+        "{{ 0 | format_datetime('%Y' * 101) }}",
+        "{{ ('{:' ~ '%Y' * 101 ~ '}').format(0 | to_datetime) }}",
+    ],
+)
+def test_a_pattern_of_a_time_is_short(text):
+    """The C library writes it, and looks at no limit of ours."""
+    assert "a pattern has at most 200 characters" in fails(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "{{ event.payload.list == event.payload.list }}",
         "{{ 3 in event.payload.list }}",
         "{{ 3 is in event.payload.list }}",
