@@ -122,7 +122,8 @@ class _Flow:
         """Take in the outcome of a call."""
         step, run = outcome.call.step, outcome.call.run
         self._in_flight.discard(run.key)
-        self._count_call(step.id, -1)
+        if self._scopes:
+            self._count_call(step.id, -1)
         self._take_in(step, run, outcome)
 
     def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | WaitEnd) -> None:
@@ -175,12 +176,11 @@ class _Flow:
         self._close(run, abandon=status is StepStatus.CANCELLED)
         self._draft.end(run, status, output, error)
         if run.position < 0 and status.finished:
-            scope = self._scope_of(run.step_id)
-            if scope is None:
-                self._agenda.end(run.step_id)
-            else:
-                scope.agenda.end(run.step_id)
-        self._stir(run.step_id)
+            scope = self._scope_of(run.step_id) if self._scopes else None
+            agenda = self._agenda if scope is None else scope.agenda
+            agenda.end(run.step_id)
+        if self._scopes:
+            self._stir(run.step_id)
 
     def _close(self, run: StepRun, *, abandon: bool) -> None:
         """End the wait of *run*, if it waits; *abandon* cancels the sub-workflow that it has."""
@@ -514,11 +514,11 @@ class _Flow:
         return (step.id, -1) not in self._runs and (step.id, 0) not in self._runs
 
     def _skips(self, step: Step) -> bool:
-        scope = self._scope_of(step.id)
+        scope = self._scope_of(step.id) if self._scopes else None
         its = self._program.needs if scope is None else scope.inside.needs
         if step.skipped_with_needs:
-            needs = (self._runs.get((need, -1)) for need in its[step.id])
-            if any(run is not None and run.status is StepStatus.SKIPPED for run in needs):
+            needs = [self._runs.get((need, -1)) for need in its[step.id]]
+            if StepStatus.SKIPPED in [run.status for run in needs if run is not None]:
                 return True
         return not self._program.condition(step, self._view_of(step))
 
@@ -623,7 +623,8 @@ class _Flow:
         given = self._program.input(step, self._view_of(step), extra)
         self._draft.begin(run, self._crashes, first=self.first)
         self._in_flight.add(run.key)
-        self._count_call(step.id, 1)
+        if self._scopes:
+            self._count_call(step.id, 1)
         self._waits.drop(run.key)
         self._draft.add(run)
         if step.if_ is not None and not step.repeats:
@@ -739,11 +740,11 @@ class _Flow:
 
     def _scope_of(self, path: str) -> BlockScope | None:
         """Return the inside of a block that the step at *path* is in; None for one in no block."""
-        # Most workflows have no blocks, and this is asked all the time.
-        return self._scopes.get(list_of(path)) if self._scopes else None
+        return self._scopes.get(list_of(path))
 
     def _view_of(self, step: Step) -> TemplateView:
-        scope = self._scope_of(step.id)
+        # Most workflows have no blocks, and this is asked all the time.
+        scope = self._scope_of(step.id) if self._scopes else None
         return self._view if scope is None else scope.inside.view
 
     def _step(self, path: str) -> Step:

@@ -27,6 +27,7 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 
+_BEGINS = {StepStatus.RUNNING}
 NOT_HERE: JsonText = NULL
 """The JSON in the row of an output that is in the output store."""
 
@@ -139,7 +140,7 @@ class Turn:
     @property
     def progresses(self) -> bool:
         """True if it forgets the crashes of workers so far: some step has come on."""
-        return self.counted or any(run.status is not StepStatus.RUNNING for run in self.saves)
+        return self.counted or bool({run.status for run in self.saves} - _BEGINS)
 
     @property
     def started(self) -> list[Workflow]:

@@ -46,6 +46,7 @@ logger: logging.Logger = get_logger(__name__)
 _ABOUT_SECONDS = 0.02
 # Of a block that goes on, and of a loop that may pause.
 _BEGUN = (StepStatus.RUNNING, StepStatus.WAITING)
+_GOES_ON = {status for status in StepStatus if not status.finished}
 _MANY_RUNS = 200
 _NOTHING: Mapping[StepKey, Arrived] = {}
 
@@ -216,7 +217,7 @@ class Flow:
         self, signal: NamedSignal, sender: Any, run: StepRun | None = None, **arguments: Any
     ) -> None:
         """Send a signal of this execution, or of its step *run*."""
-        if not signals.is_heard(signal, sender):
+        if not signal.receivers or not signals.is_heard(signal, sender):
             return
         send: Callable[..., Any] = signals.emit
         execution = self.execution
@@ -292,7 +293,8 @@ class Flow:
                 self.made[key] = outcome.call.action, now - self._begun[key][1]
             if outcome.begun or outcome.error is not None:
                 self.unsaved[key] = outcome.call
-        self.hold(outcome.held)
+        if outcome.held:
+            self.hold(outcome.held)
         if not outcome.begun:
             _take_back(outcome.call)
             self._idle[key] = outcome.call.run
@@ -385,8 +387,9 @@ class Flow:
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
         timeout = call.step.timeout
-        cleans_up = call.recovers or plain_id(call.step.id) in self._recovery
-        if self._ends_at is None or cleans_up:
+        if self._ends_at is None:
+            return timeout
+        if call.recovers or plain_id(call.step.id) in self._recovery:  # it cleans up
             return timeout
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
@@ -449,7 +452,7 @@ class Flow:
         first, self.fresh, self._stored = self.fresh, False, True
         self._advanced = self._advanced or _has_ended(turn)
         self._known_at, self._learnt = at, time.monotonic()
-        for key in (*turn.past, *(run.key for run in (*turn.saves, *turn.idle))):
+        for key in [*turn.past, *[run.key for run in (*turn.saves, *turn.idle)]]:
             self.unsaved.pop(key, None)
         for run in turn.saves:
             if run.status.finished:
@@ -497,7 +500,7 @@ def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:
 
 
 def _has_ended(turn: Turn) -> bool:
-    return any(run.status.finished for run in turn.saves)
+    return bool({run.status for run in turn.saves} - _GOES_ON)
 
 
 def _take_back(call: StepCall) -> None:

@@ -506,7 +506,10 @@ class Runner:
 
     def has_large_output(self, turn: Turn) -> bool:
         """Return True if *turn* has an output of a block or of the execution for the store."""
-        is_large = self.store.outputs.is_large
+        outputs = self.store.outputs
+        if outputs.store is None:
+            return False
+        is_large = outputs.is_large
         return is_large(turn.encoded or NOT_HERE) or any(map(is_large, turn.outputs.values()))
 
     def put_output(self, flow: Flow, turn: Turn) -> None:
@@ -590,7 +593,9 @@ class Runner:
                 if should_stop() or flow.recalled:
                     flow.pause(turn)
                 if needs_saving(turn):
-                    saved = yield from self._saved_with_rest(flow, turn)
+                    saved = yield from self._saved(flow, turn)
+                    if saved is not None and flow.recalled:
+                        saved = yield from self._saved_rest(flow, saved)
                     if saved is None or saved.last:
                         return OutcomeRecorded() if saved else None
                     turn = saved
@@ -616,7 +621,7 @@ class Runner:
         """Note that *calls* are made now; return False if the execution has been ended."""
         for call in calls:
             self.begin(flow, call)
-        means = [self.mean_seconds(call.action) for call in calls]
+        means = [self._means.get(call.action, _UNKNOWN_SECONDS) for call in calls]
         slow = [call.run for call, mean in zip(calls, means, strict=True) if mean > SEEN_SECONDS]
         if slow and (yield from self._saved(flow, Turn(saves=slow))) is None:
             return False
@@ -624,10 +629,9 @@ class Runner:
             yield None
         return True
 
-    def _saved_with_rest(self, flow: Flow, turn: Turn) -> _Saving:
-        """Do `_saved`; of an execution that was recalled meanwhile, nothing more begins."""
-        saved = yield from self._saved(flow, turn)
-        if saved is None or saved.last or not flow.recalled:
+    def _saved_rest(self, flow: Flow, saved: Turn) -> _Saving:
+        """Let nothing more begin of an execution that was recalled while a turn was *saved*."""
+        if saved.last:
             return saved
         rest = flow.paused(saved)
         return (yield from self._saved(flow, rest)) if rest.last else rest

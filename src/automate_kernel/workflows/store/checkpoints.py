@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from automate_kernel.base.errors import LeaseLostError, UnknownHereError
@@ -75,6 +76,7 @@ _RELOOK_SHARE = 0.1
 _RELOOK_SECONDS = (0.5, 10.0)
 # In a store that can't park an item, it is looked at so often.
 _LATE_SECONDS = 60.0
+_failures_of = attrgetter("turn.failures")
 
 
 @dataclass(slots=True)
@@ -240,6 +242,7 @@ class Checkpoints:
     ) -> None:
         self._storage, self._outbox, self._starts = storage, outbox, starts
         self._tables = outbox.tables
+        self._shares_tables = self._tables is not None
         self._signals, self._pauses, self._outputs = signals, pauses, outputs
 
     def load(self, execution_id: str) -> Loaded | None:
@@ -300,7 +303,7 @@ class Checkpoints:
         and saves nothing if an application's transaction holds up what is written beside them.
         """
         checkpoints = [self._checkpoint(save) for save in group]
-        failures = any(save.turn.failures for save in group)
+        failures = any(map(_failures_of, group))
         # What finishes an item in more than one statement; nearly always there is nothing.
         outcomes = [
             save for save, one in zip(group, checkpoints, strict=True)
@@ -475,11 +478,6 @@ class Checkpoints:
             come = self._signals.unseen(rows, waiting)
             self._signals.wake(rows, sorted(come - lost))
         return lost
-
-    @property
-    def _shares_tables(self) -> bool:
-        """True if the items are in the tables that the executions are in."""
-        return self._tables is not None
 
     def _write(self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]) -> Saved:
         if self._tables is not None:
