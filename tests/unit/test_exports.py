@@ -68,6 +68,13 @@ def test_importing_the_kernel_loads_what_its_class_needs():
     assert len(ours) <= MOST_MODULES, ours
 
 
+def test_the_first_kernel_builds_no_model_and_no_hooks():
+    """Each model is built with the first definition that needs it; without hooks pluggy waits."""
+    made = "from automate_kernel import Kernel, Workflow; Kernel(discover=False)"
+    loaded = _loaded(f"{made}; assert not Workflow.__pydantic_complete__")
+    assert loaded.isdisjoint({*HEAVY, "automate_kernel.triggers.webhooks.signatures"})
+
+
 def test_a_plugin_module_is_imported_without_pydantic():
     """A plugin author's module that needs `Connector` alone stays light."""
     loaded = _loaded("from automate_kernel import Connector, TriggerSpec, action")

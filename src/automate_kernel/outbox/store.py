@@ -337,8 +337,8 @@ class OutboxStore(ABC):
         return None
 
     def look(self) -> Due:
-        """Return when the next item is due, and whether `reap` has work."""
-        return Due(self.next_due_seconds())
+        """Return when the next item is due, and whether `reap` has work; by default both may be."""
+        return Due(self.next_due_seconds() or 0.0)
 
     def wakeup(self) -> Wakeup | None:
         """Return something that waits for new items; None where polling is all there is."""

@@ -115,7 +115,7 @@ class Hooks:
         # Re-entrant: a hook plugin that calls hooks as it is imported gets the manager so far.
         self._lock = new_rlock()
         self._manager: PluginManager | None = None
-        self._ready = False
+        self._ready = self._unused = False
         # The implementations of each hook that was called, in the order of their calls.
         self._receivers: dict[str, Sequence[HookImpl]] = {}
 
@@ -142,6 +142,7 @@ class Hooks:
     def add(self, plugin: Any, key: str) -> None:
         """Let *plugin* receive hooks from now on."""
         with self._lock:
+            self._unused = False
             try:
                 if self._manager is not None:
                     self._admit(self._manager, key, plugin)
@@ -155,6 +156,10 @@ class Hooks:
         A kernel that is set up in part must not run, so what it raises goes on; ``SystemExit``
         becomes a `PluginError`, or the application would end without a word.
         """
+        # Most applications have no hooks: without pluggy a kernel is made in less time.
+        self._unused = not self._registry.keys() and self._manager is None
+        if self._unused:
+            return
         try:
             self.hook.automate_configure(kernel=kernel)
         except (KeyboardInterrupt, AutomateError):
@@ -191,6 +196,8 @@ class Hooks:
         return bool(self._receivers_of(name))
 
     def _receivers_of(self, name: str) -> Sequence[HookImpl]:
+        if self._unused:
+            return ()
         known = self._receivers.get(name)
         if known is not None:
             return known
