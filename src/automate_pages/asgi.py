@@ -1,4 +1,4 @@
-"""The pages as an ASGI application: for Starlette, FastAPI, Litestar, and any other host."""
+"""The pages as an ASGI application: for Starlette, FastAPI, and any other host that mounts."""
 
 from __future__ import annotations
 
@@ -86,10 +86,7 @@ class _Shell:
         if user is not None and not isinstance(user, User):
             user = await user
         if user is None:
-            if self._log_in is not None and request.method == "GET":
-                back = quote(request.url.path, safe="/")
-                return RedirectResponse(f"{self._log_in}?next={back}", 303)
-            return PlainTextResponse("Log in first.", 401, headers=_HEADERS)
+            return self._stranger(request)
         form: dict[str, str] = {}
         if request.method == "POST":
             problem = self._foreign(request)
@@ -101,7 +98,7 @@ class _Shell:
             self._site.kernel,
             user,
             request.path_params["path"],
-            base=request.scope.get("root_path", "").rstrip("/"),
+            base=_base(request),
             method="POST" if request.method == "POST" else "GET",
             query=dict(request.query_params),
             form=form,
@@ -110,13 +107,24 @@ class _Shell:
         work = partial(self._respond, request, asked)
         return await to_thread.run_sync(work, limiter=self._threads)
 
+    def _stranger(self, request: Request) -> Response:
+        if self._log_in is None or request.method == "POST":
+            return PlainTextResponse("Log in first.", 401, headers=_HEADERS)
+        # Two slashes at its beginning would lead to another host.
+        back = f"{_base(request)}/{quote(request.path_params['path'].lstrip('/'))}"
+        if request.url.query:
+            back += f"?{request.url.query}"
+        mark = "&" if "?" in self._log_in else "?"
+        return RedirectResponse(
+            f"{self._log_in}{mark}next={quote(back, safe='/')}", 303, headers=_HEADERS
+        )
+
     def _respond(self, request: Request, asked: PageRequest) -> Response:
         found = self._site.answer(asked)
         if isinstance(found, OrderAnswer):
             moved = RedirectResponse(found.url, 303, headers=_HEADERS)
             if found.notice:
-                text = quote(json.dumps([found.notice, found.tone]))
-                self._keep(request, moved, _NOTICE, text, max_age=60)
+                self._keep(request, moved, _NOTICE, _cookie_text(found), max_age=60)
             return moved
         csrf = request.cookies.get(_CSRF) or secrets.token_urlsafe(32)
         notice = None if asked.part else _notice(request)
@@ -127,15 +135,15 @@ class _Shell:
             return response
         self._keep(request, response, _CSRF, csrf)
         if notice is not None:
-            response.delete_cookie(_NOTICE, path=_path(request))
+            response.delete_cookie(_NOTICE, path=_base(request) or "/")
         return response
 
     def _keep(
         self, request: Request, response: Response, name: str, value: str, **options: Any
     ) -> None:
         response.set_cookie(
-            name, value, path=_path(request), secure=request.url.scheme == "https", httponly=True,
-            samesite="strict", **options,
+            name, value, path=_base(request) or "/", secure=request.url.scheme == "https",
+            httponly=True, samesite="strict", **options,
         )  # fmt: skip
 
     def _foreign(self, request: Request) -> str | None:
@@ -159,17 +167,28 @@ class _Shell:
             body += chunk
             if len(body) > _MOST_BODY:
                 return {}, "The form is too large."
-        form = dict(
-            parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=500)
-        )
+        text = body.decode("utf-8", "replace")
+        try:
+            form = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=500))
+        except ValueError:
+            return {}, "The form has too many fields."
         sent, kept = form.pop("csrf", ""), request.cookies.get(_CSRF, "")
         if not kept or not hmac.compare_digest(sent.encode(), kept.encode()):
             return {}, "The form is too old. Go back, reload the page, and send it again."
         return form, None
 
 
-def _path(request: Request) -> str:
-    return request.scope.get("root_path", "") or "/"
+def _base(request: Request) -> str:
+    """Return the path that the pages are mounted at, for addresses and the paths of cookies."""
+    # A part that the host leaves open (/{shop}/ops) may hold a semicolon, which ends a cookie's.
+    path = quote(request.scope.get("root_path", "").strip("/"), safe="/:@!$&'()*+,=")
+    return f"/{path}" if path else ""
+
+
+def _cookie_text(answer: OrderAnswer) -> str:
+    """Return the notice of *answer* within the 4 KB that a browser keeps of a cookie."""
+    texts = (quote(json.dumps([answer.notice[:most], answer.tone])) for most in (500, 200))
+    return next((text for text in texts if len(text) < 3_500), "")
 
 
 def _notice(request: Request) -> dict[str, str] | None:
@@ -192,7 +211,10 @@ def loopback(user: User) -> Auth:
     """
 
     def auth(request: Request) -> User | None:
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        try:
+            host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        except ValueError:  # half an address, such as "["
+            return None
         return user if host in ("127.0.0.1", "localhost", "::1") else None
 
     return auth

@@ -51,6 +51,15 @@ class PageRequest:
             raise PageError(403, f"your roles don't let you {right} here")
 
 
+def read_position(text: str) -> int:
+    """Return the position in an address or a form, -1 for the step itself; raise `PageError`."""
+    if text in ("", "-1", "whole"):
+        return -1
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    raise PageError(404, "a list has no such element")
+
+
 @dataclass(frozen=True, slots=True)
 class PageAnswer:
     """A page: the *template* that shows it, and the *context* that it shows."""

@@ -79,7 +79,10 @@ class Site:
                 text = formats.shown_text(self.kernel, str(error)).text
                 return OrderAnswer(request.url(*_parts(request.path)), text, "bad")
             status = _STATUSES.get(error.code, 500)
-            return _problem(status, self.kernel.redactor.redact(error.message), error.hint or "")
+            text, hint = (
+                formats.shown_text(self.kernel, each).text for each in (error.message, error.hint)
+            )
+            return _problem(status, text, hint)
 
     def _view(self, request: PageRequest) -> PageAnswer | OrderAnswer:
         parts, methods = _parts(request.path), set()
@@ -129,6 +132,6 @@ def _problem(status: int, text: str, hint: str = "") -> PageAnswer:
     return PageAnswer(
         "problem.html",
         titles.get(status, "That didn't work"),
-        {"text": text, "hint": hint},
+        {"lines": [f"{line[:1].upper()}{line[1:]}." for line in (text, hint) if line]},
         status=status,
     )

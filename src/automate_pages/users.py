@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from automate_kernel.base.errors import ConfigError
+
 Right = Literal["view", "steer", "decide", "start"]
 
 _RIGHTS: dict[str, frozenset[Right]] = {
@@ -36,6 +38,11 @@ class User:
     def __init__(self, name: str, roles: Iterable[str], tenant: str | None) -> None:
         if isinstance(roles, str):
             roles = (roles,)
+        if tenant == "":
+            raise ConfigError(
+                "a user's tenant is empty",
+                hint="give the tenant's name, or None to who sees the rows of all tenants",
+            )
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "roles", frozenset(roles))
         object.__setattr__(self, "tenant", tenant)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import uvicorn
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 from automate_kernel import Kernel
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.workflows.execution import Execution
+from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 from automate_pages import ROLES, User, loopback, pages
 
 HOSTILE = "<script>alert(1)</script> \N{RIGHT-TO-LEFT OVERRIDE} {{ 7 * 7 }} 'x' \"y\""
@@ -388,6 +390,135 @@ def test_pages_ask_for_a_log_in(shop: Shop) -> None:
         pages(shop.kernel, auth=None)  # type: ignore[arg-type]
 
 
+# -- hostile requests ------------------------------------------------------------------------
+
+
+def test_a_user_without_a_tenant_is_not_a_user_of_an_empty_one() -> None:
+    from automate_kernel import ConfigError
+
+    with pytest.raises(ConfigError, match="tenant is empty"):
+        User("eve", ["viewer"], "")
+
+
+@pytest.mark.parametrize("path", ["/ops/executions?status=FAILED&label=a%3Db", "//evil.example/x"])
+def test_the_log_in_leads_back_to_this_host_and_to_the_same_list(shop: Shop, path: str) -> None:
+    app = pages(shop.kernel, auth=lambda _: None, log_in="/login?by=form")
+    host = TestClient(app, base_url="http://shop.example")
+    answer = host.get(f"http://shop.example{path}", follow_redirects=False)
+    query = parse_qs(urlsplit(answer.headers["location"]).query)
+    assert query == {"by": ["form"], "next": [f"/{path.lstrip('/')}"]}
+
+
+@pytest.mark.parametrize("position", ["9" * 30, "9" * 5_000, "-2", "\u0663"])
+def test_a_position_that_is_no_number_is_nowhere(shop: Shop, position: str) -> None:
+    its, browser = f"/ops/executions/{shop.order().id}", client(shop, admin())
+    for path in (f"{its}/steps/charge/{position}", f"{its.replace('executions', 'approvals')}/ok/{position}"):  # fmt: skip
+        assert browser.get(path).status_code == 404
+    assert send(browser, its, order="retry", step="charge", position=position).status_code == 404
+
+
+def test_a_form_with_too_many_fields_is_refused(shop: Shop) -> None:
+    many = {f"field-{number}": "1" for number in range(600)}
+    assert send(client(shop, admin()), "/ops/workflows/order", **many).status_code == 403
+
+
+def test_a_host_that_is_no_name_is_nobodys(shop: Shop) -> None:
+    app = Starlette(routes=[Mount("/ops", pages(shop.kernel, auth=loopback(admin())))])
+    assert TestClient(app).get("/ops/", headers={"Host": "["}).status_code == 401
+
+
+def test_a_notice_fits_into_a_cookie(shop: Shop) -> None:
+    browser, its = client(shop, admin()), f"/ops/executions/{shop.order(500).id}"
+    browser.get("/ops/")
+    form = {"csrf": browser.cookies["automate_csrf"], "order": "fork", "step": "\u00fc" * 5_000}
+    answer = browser.post(its, data=form, follow_redirects=False)
+    assert len(answer.headers["set-cookie"]) < 4_096
+    assert "has no step" in browser.get(its).text
+
+
+def test_the_path_of_a_mount_adds_nothing_to_a_cookie(shop: Shop) -> None:
+    app = Starlette(routes=[Mount("/{shop}", pages(shop.kernel, auth=lambda _: admin()))])
+    browser = TestClient(app, base_url="http://shop.example")
+    answer = browser.get("/x;Domain=example.com;%20y/")
+    assert "path=/x%3bdomain" in answer.headers["set-cookie"].lower()
+    assert 'href="/x%3BDomain=example.com%3B%20y/executions"' in answer.text
+
+
+def test_a_problem_keeps_the_letters_of_names(shop: Shop) -> None:
+    assert "no workflow &#39;orderImport&#39;." in client(shop, admin()).get("/ops/workflows/orderImport").text  # fmt: skip
+
+
+def test_a_refused_payload_stands_in_no_address(shop: Shop) -> None:
+    browser = client(shop, admin())
+    for payload in ('{"password": "p4ss",', '{"password": "p4ss\\u0000"}'):
+        answer = send(browser, "/ops/workflows/order", payload=payload)
+        assert "Nothing was started" in answer.text
+        assert "p4ss" in answer.text
+        assert [each.headers.get("location") for each in answer.history] == []
+
+
+def test_a_step_among_many_elements_is_read_alone(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [{"id": "each", "action": "charge", "for_each": "{{ event.payload.many }}",
+              "input": {"amount": "{{ item }}"}}]  # fmt: skip
+    shop.kernel.add_workflow({"name": "many", "trigger": {"type": "manual"}, "steps": steps})
+    begun = shop.kernel.start("many", {"many": [1, 2, 3]})
+    shop.kernel.run_until_idle()
+    browser, path = client(shop, admin()), f"/ops/executions/{begun}/steps/each/1"
+    assert "&#34;amount&#34;: 2" in browser.get(path).text
+    monkeypatch.setattr("automate_pages.screens.executions._MOST_READ", 2)
+    monkeypatch.setattr(shop.kernel.executions, "get", None)  # it reads every step
+    page = browser.get(path).text
+    assert "&#34;charged&#34;: 2" in page
+    assert "too many steps" in page
+
+
+class Source:
+    """Two tenants' workflows, which have the same name."""
+
+    def stamp(self) -> object:
+        return 1
+
+    def load(self) -> list[SuppliedWorkflow]:
+        titles = {"alpha": "alphas", "beta": "betas"}
+        return [
+            SuppliedWorkflow(
+                name="order",
+                definition={
+                    "name": "order",
+                    "trigger": {"type": "manual"},
+                    "steps": [{"id": title, "action": "charge", "input": {"amount": 1}}],
+                },
+                tenant_id=tenant,
+            )
+            for tenant, title in titles.items()
+        ]
+
+
+def test_workflows_of_one_name_are_each_tenants_own() -> None:
+    kernel = Kernel(MemoryStorage(), workflow_source=Source())
+
+    @kernel.action
+    def charge(amount: int) -> int:
+        """Charge the customer's card."""
+        return amount
+
+    for user, query in ((User("eve", ["author"], "beta"), ""), (admin(), "?tenant=beta")):
+        app = Starlette(routes=[Mount("/ops", pages(kernel, auth=lambda _, user=user: user))])
+        browser = TestClient(app)
+        page = browser.get(f"/ops/workflows/order{query}").text
+        assert "&#34;id&#34;: &#34;betas&#34;" in page
+        path = page.split('<form method="post" action="')[1].split('"')[0]
+        begun = str(send(browser, path, payload="{}").url).rsplit("/", 1)[1]
+        found = kernel.executions.get(begun)
+        assert found is not None
+        assert found.tenant_id == "beta"
+        if user.tenant is None:
+            assert 'href="/ops/workflows/order?tenant=beta"' in browser.get("/ops/workflows").text
+    kernel.close()
+
+
 # -- in a browser ----------------------------------------------------------------------------
 
 
@@ -414,6 +545,8 @@ def test_a_browser_sees_an_execution_go_on_without_a_reload(shop: Shop) -> None:
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.goto(f"http://127.0.0.1:{port}/ops/executions/{waiting.id}")
             page.get_by_text("RUNNING").first.wait_for()
+            page.set_viewport_size({"width": 390, "height": 800})  # a phone
+            assert page.evaluate("document.documentElement.scrollWidth") == 390
             shop.kernel.approvals.approve(waiting.id, "ok", by="ada", form={"boxes": 1})
             shop.kernel.run_until_idle()
             page.get_by_role("heading", name="COMPLETED").wait_for(timeout=60_000)

@@ -77,8 +77,7 @@ class ForkGate:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Use the library for the block, which another thread may end than has begun it."""
-        if self.torn:
-            self.check()
+        self.check()
         token = object()
         self._enter(token)
         try:

@@ -65,8 +65,12 @@ class Snooze:
     seconds: float
 
 
+def _never() -> bool:
+    return False
+
+
 _Asked = Callable[[], bool]
-_stops: ContextVar[tuple[_Asked, _Asked]] = ContextVar("automate_stops", default=(bool, bool))
+_stops: ContextVar[tuple[_Asked, _Asked]] = ContextVar("automate_stops", default=(_never, _never))
 
 
 def should_stop() -> bool:
@@ -96,7 +100,7 @@ def asked_to_stop() -> Callable[[], bool]:
 
 
 @contextmanager
-def stoppable_by(stopping: _Asked, cancelled: _Asked = bool) -> Iterator[None]:
+def stoppable_by(stopping: _Asked, cancelled: _Asked = _never) -> Iterator[None]:
     """Let `should_stop` and `cancelling` ask these while the block runs."""
     token = _stops.set((stopping, cancelled))
     try:

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
-from automate_kernel.http.approvals import SentAnswer, fields_html, problems_in, shown_fields
-from automate_kernel.workflows.steer.approvals import PendingApproval
-from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
+from automate_kernel.http.approvals import SentAnswer, problems_in, shown_fields
+from automate_kernel.workflows.steer.approvals import MOST_COMMENT, PendingApproval
+from automate_pages.exchange import (
+    OrderAnswer,
+    PageAnswer,
+    PageError,
+    PageLink,
+    PageRequest,
+    read_position,
+)
 from automate_pages.formats import shown_text
 
 
@@ -37,7 +44,7 @@ def show_list(request: PageRequest) -> PageAnswer:
 
 
 def _waiting(request: PageRequest, execution_id: str, step: str, position: str) -> PendingApproval:
-    place = int(position) if position.isascii() and position.isdigit() else -1
+    place = read_position(position)
     found = request.kernel.approvals.get(execution_id, step, place, tenant_id=request.user.tenant)
     if found is None:
         raise PageError(404, "nothing waits for this decision any more")
@@ -63,9 +70,9 @@ def _form(
         {
             "waiting": waiting,
             "about": shown_text(kernel, waiting.description),
-            "form_fields": fields_html(
-                shown_fields(waiting.form, answer, problems), answer.comment if answer else ""
-            ),
+            "fields": shown_fields(waiting.form, answer, problems),
+            "comment": answer.comment if answer else "",
+            "most_comment": MOST_COMMENT,
             "problem": problem,
             "decides": user.may("decide") and waiting.may_decide(user.name, user.roles),
         },

@@ -8,23 +8,37 @@ from typing import Any
 from automate_kernel.base.errors import AutomateError, TemplateError
 from automate_kernel.monitoring.waiting import why_execution_waits
 from automate_kernel.storage.query import Where
-from automate_kernel.storage.tables import EXECUTION, TABLES
+from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import read_json
 from automate_kernel.workflows.decide.program import step_input
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
-from automate_kernel.workflows.execution import Execution, StepStatus
+from automate_kernel.workflows.execution import Execution, StepRun, StepStatus
 from automate_kernel.workflows.steer.attempts import step_attempts
-from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
+from automate_pages.exchange import (
+    OrderAnswer,
+    PageAnswer,
+    PageError,
+    PageLink,
+    PageRequest,
+    read_position,
+)
 from automate_pages.formats import ShownValue, shown_json, shown_text
 from automate_pages.lists import TIMES, ExecutionConditions
 from automate_pages.screens.workflows import workflow_names
-from automate_pages.timeline import SCALE, ExecutionTimeline, StepRuns, read_steps
+from automate_pages.timeline import (
+    MOST_STEPS,
+    SCALE,
+    ExecutionTimeline,
+    StepRuns,
+    read_steps,
+)
 
 PATIENCE = 1.5
 """The number of seconds that a list looks on while it has found nothing."""
 _MOST_GROUPS = 12
 _MOST_ATTEMPTS = 100
+_MOST_READ = 2_000
 _COLUMNS = tuple(each.name for each in TABLES[EXECUTION].columns)
 
 
@@ -178,17 +192,14 @@ def _output(request: PageRequest, execution: Execution) -> ShownValue:
 def show_step(request: PageRequest, execution_id: str, step_id: str, position: str) -> PageAnswer:
     """Show a step, or an element of its list: input, output and errors."""
     kernel, found = request.kernel, _find(request, execution_id)
-    place = _position(position)
-    stored = kernel.executions.get(execution_id, large_outputs=False)
-    run = None if stored is None else stored.step(step_id, place)
-    if stored is None or run is None:
-        raise PageError(404, "this step has not begun")
+    stored, place = found.execution, read_position(position)
+    run = _run(request, stored.id, step_id, place)
     failed = [
         each
         for each in kernel.executions.failed_attempts(stored.id)
         if (each.step_id, each.position) == run.key
     ]
-    given, problem = _input(request, stored, step_id, place)
+    given, problem = _input(request, found, step_id, place)
     inside = found.workflow is not None and found.workflow.inside_block(step_id)
     finished = stored.status.finished
     return PageAnswer(
@@ -220,21 +231,36 @@ def show_step(request: PageRequest, execution_id: str, step_id: str, position: s
     )
 
 
-def _position(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else -1
+def _run(request: PageRequest, execution_id: str, step_id: str, position: int) -> StepRun:
+    where = [
+        Where("execution_id", "eq", execution_id),
+        Where("step_id", "eq", step_id),
+        Where("position", "eq", position),
+    ]
+    with request.kernel.storage.begin(atomic=False) as rows:
+        found = rows.select(STEP, where)
+    if not found:
+        raise PageError(404, "this step has not begun")
+    return StepRun.from_row(found[0])
 
 
 def _input(
-    request: PageRequest, stored: Execution, step_id: str, position: int
+    request: PageRequest, found: _Found, step_id: str, position: int
 ) -> tuple[ShownValue, str]:
     """Return the input of a step, put together from stored values, or the reason why that fails."""
-    kernel = request.kernel
+    kernel, steps = request.kernel, found.steps
+    elements = sum(n for counts in steps.elements.values() for n in counts.values())
+    if len(steps.runs) >= MOST_STEPS or elements > _MOST_READ:
+        return ShownValue("", 0), "the execution has too many steps to put it together from"
+    stored = kernel.executions.get(found.execution.id, large_outputs=False)
+    if stored is None:
+        return ShownValue("", 0), "the execution is gone"
     try:
         program = kernel.workflows.program(stored.definition_id)
         kernel.executions.outputs.fill(stored, program.reads)
         return shown_json(kernel, step_input(program, stored, step_id, position)), ""
     except (AutomateError, ValueError) as error:
-        return ShownValue("", 0), kernel.redactor.redact(str(error))
+        return ShownValue("", 0), shown_text(kernel, str(error)).text
 
 
 def order(request: PageRequest, execution_id: str) -> OrderAnswer:
@@ -291,7 +317,7 @@ def _unpause(request: PageRequest, execution: Execution) -> _Done:
 
 def _retry(request: PageRequest, execution: Execution) -> _Done:
     step_id = request.form.get("step", "")
-    place = _position(request.form.get("position", ""))
+    place = read_position(request.form.get("position", ""))
     done = request.kernel.executions.retry_step(execution.id, step_id, place)
     words = f"Step {step_id} runs again." if done else "The step has not failed, or runs already."
     return words, execution.id, done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.storage.values import read_json
 from automate_kernel.workflows.definition.graph import describe_trigger, to_svg
 from automate_kernel.workflows.store.catalogue import Entry
@@ -48,21 +49,27 @@ def workflow_names(request: PageRequest) -> list[str]:
 
 
 def _entry(request: PageRequest, name: str) -> Entry:
+    tenant = request.query.get("tenant")
     for entry in _visible(request):
-        if entry.workflow.name == name:
+        if entry.workflow.name == name and tenant in (None, entry.tenant_id):
             return entry
     raise PageError(404, f"there is no workflow {name!r}")
 
 
 def show(request: PageRequest, name: str) -> PageAnswer:
     """Show a workflow: its picture, its text, and the form that starts it."""
-    kernel, entry = request.kernel, _entry(request, name)
-    workflow = entry.workflow
+    return _page(request, _entry(request, name))
+
+
+def _page(request: PageRequest, entry: Entry, payload: str = "{}", refusal: str = "") -> PageAnswer:
+    kernel, workflow = request.kernel, entry.workflow
     schema = kernel.workflows.payload_schema(workflow)
     return PageAnswer(
         "workflow.html",
-        name,
+        workflow.name,
         {
+            "here": request.url("workflows", workflow.name, tenant=entry.tenant_id or ""),
+            "refusal": refusal,
             "entry": entry,
             "problem": shown_text(kernel, str(entry.error) if entry.error else ""),
             "triggers": [describe_trigger(each) for each in workflow.triggers],
@@ -71,17 +78,20 @@ def show(request: PageRequest, name: str) -> PageAnswer:
                 kernel, workflow.model_dump(mode="json", exclude_defaults=True, by_alias=True)
             ),
             "schema": shown_json(kernel, schema) if schema else None,
-            "payload": request.query.get("payload", "{}"),
+            "payload": payload,
             "starts": request.user.may("start") and entry.error is None,
             "runs": kernel.executions.page(
-                workflow=name, limit=_LATEST, tenant_id=request.user.tenant
+                workflow=workflow.name,
+                limit=_LATEST,
+                tenant_id=request.user.tenant or entry.tenant_id,
             ).executions,
         },
         crumbs=[PageLink("Workflows", request.url("workflows"))],
+        status=422 if refusal else 200,
     )
 
 
-def order(request: PageRequest, name: str) -> OrderAnswer:
+def order(request: PageRequest, name: str) -> PageAnswer | OrderAnswer:
     """Start a workflow by hand, with the payload that the form has."""
     request.require("start")
     entry = _entry(request, name)
@@ -89,8 +99,11 @@ def order(request: PageRequest, name: str) -> OrderAnswer:
     try:
         payload = read_json(text) if text else None
     except ValueError as error:
-        words = f"Nothing was started: the payload is not JSON ({error})."
-        return OrderAnswer(request.url("workflows", name, payload=text[:2_000]), words, "bad")
+        # Not by an address, which a log of accesses keeps: a payload may hold a secret.
+        return _page(request, entry, text, f"the payload is not JSON ({error})")
     tenant = request.user.tenant or entry.tenant_id
-    begun = request.kernel.start(name, payload, tenant_id=tenant)
+    try:
+        begun = request.kernel.start(name, payload, tenant_id=tenant)
+    except AutomateError as error:
+        return _page(request, entry, text, shown_text(request.kernel, str(error), 2_000).text)
     return OrderAnswer(request.url("executions", begun), "It is started.")

@@ -13,7 +13,9 @@
   let seen = "";
 
   const busy = () => document.hidden || !window.getSelection().isCollapsed
-    || page.querySelector("input:focus, select:focus, textarea:focus, button:focus, details[open]") !== null;
+    || page.querySelector(":focus, details[open]") !== null;
+
+  const scrollers = () => [...page.querySelectorAll("pre, .scroll")];
 
   async function look() {
     const answer = await fetch(location.href, {
@@ -31,8 +33,10 @@
     const without = html.replace(/<time[^>]*>[^<]*/g, "");
     const changed = without !== seen;
     if (!busy()) {
+      const places = scrollers().map((each) => [each.scrollLeft, each.scrollTop]);
       // What the server sends here is the same HTML that a reload would show.
       page.innerHTML = html;
+      scrollers().forEach((each, at) => each.scrollTo(...(places[at] ?? [0, 0])));
       seen = without;
     }
     wait = changed ? SOONEST : Math.min(wait * 1.5, LATEST);
