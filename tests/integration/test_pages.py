@@ -170,6 +170,13 @@ def test_no_secret_is_on_a_page(shop: Shop) -> None:
         assert SECRET not in browser.get(path).text, path
 
 
+def test_no_value_under_the_name_of_a_secret_is_on_a_page(shop: Shop) -> None:
+    begun = shop.kernel.start("order", {"amount": 1}, labels={"password": "p4ss", "by": "test"})
+    page = client(shop, admin()).get(f"/ops/executions/{begun}").text
+    assert "by=test" in page
+    assert "p4ss" not in page
+
+
 @pytest.mark.parametrize("path", ["nothing", "executions/nothing", "outbox/nothing", "workflows/no",
                                   "approvals/no/such/7", "executions/%00", "outbox/%00/x"])  # fmt: skip
 def test_what_is_not_there_says_so(shop: Shop, path: str) -> None:

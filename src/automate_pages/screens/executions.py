@@ -7,6 +7,7 @@ from typing import Any
 
 from automate_kernel.base.errors import AutomateError, TemplateError
 from automate_kernel.monitoring.waiting import why_execution_waits
+from automate_kernel.secrets.masking import hide_named
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import read_json
@@ -177,7 +178,8 @@ def _attempts(request: PageRequest, steps: StepRuns, failed: Any) -> list[dict[s
 
 
 def _labels(request: PageRequest, execution: Execution) -> list[PageLink]:
-    texts = [shown_text(request.kernel, f"{k}={v}").text for k, v in execution.labels.items()]
+    labels = hide_named(execution.labels)
+    texts = [shown_text(request.kernel, f"{k}={v}").text for k, v in labels.items()]
     return [PageLink(text, request.url("executions", label=text)) for text in texts]
 
 
