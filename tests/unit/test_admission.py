@@ -1108,3 +1108,50 @@ def test_an_older_one_cleans_up_before_the_newest_begins() -> None:
     assert see(kernel, first).status is ExecutionStatus.CANCELLED
     assert see(kernel, second).status is ExecutionStatus.CANCELLED
     assert see(kernel, third).status is ExecutionStatus.RUNNING
+
+
+def test_a_crash_keeps_the_place(open_kernel: Open, clock: FakeClock) -> None:
+    """The worker dies: nobody else begins before the execution has gone on and ended."""
+    kernel = open_kernel(concurrency=1)
+    first, second = kernel.start("w"), kernel.start("w")
+    assert claim(kernel) == [first]
+    clock.advance(11)
+    assert len(kernel.outbox.reap()) == 1
+    assert (held(kernel), claim(kernel)) == (1, [])
+    clock.advance(3600)
+    assert claim(kernel) == [first]
+    # Handed back by a graceful stop, it keeps it too.
+    kernel.outbox.release([wake_up(kernel, first).id], "worker")
+    assert held(kernel) == 1
+    kernel.run_until_idle()
+    assert (statuses(kernel), held(kernel)) == ({"COMPLETED": 2}, 0)
+    assert see(kernel, second).status is ExecutionStatus.COMPLETED
+
+
+def test_a_worker_keeps_the_limit(open_kernel: Open) -> None:
+    """Under a real worker with threads no more than two run at a time, and all end."""
+    lock, running, most = threading.Lock(), 0, 0
+    two = threading.Event()
+
+    def work() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+            if running == 2:
+                two.set()
+        two.wait(PATIENCE)
+        threading.Event().wait(0.002)
+        with lock:
+            running -= 1
+
+    kernel = open_kernel(work, concurrency=2)
+    for _ in range(10):
+        kernel.emit("go")
+    worker = kernel.worker(poll_seconds=0.02)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    until(lambda: statuses(kernel) == {"COMPLETED": 10})
+    worker.stop()
+    thread.join(PATIENCE)
+    assert (most, held(kernel)) == (2, 0)

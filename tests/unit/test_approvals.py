@@ -742,3 +742,13 @@ def test_a_payload_error_is_one_of_ours(kernel: Kernel) -> None:
     """A host catches one kind of error for whatever it passes on from people."""
     with pytest.raises(PayloadError):
         kernel.approvals.approve(ask(kernel), "ok", by="ann", comment="x" * 6_000)
+
+
+def test_a_link_to_an_earlier_asking_is_used_up(kernel: Kernel) -> None:
+    """A step that is run again asks anew, and old mails decide nothing."""
+    execution_id = ask(kernel)
+    token = kernel.approvals.token(execution_id, "ok", by="ann")
+    again = {"title": "Pay it back?", "asked": new_id()}
+    with kernel.storage.begin() as rows:
+        rows.update(WAIT, [Where("execution_id", "eq", execution_id)], {"details": again})
+    refused(ErrorCodes.NOT_FOUND, kernel.approvals.by_token, token)

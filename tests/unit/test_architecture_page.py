@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs/explanation" / name for name in ("architecture.md", "concepts.md")]
 _FILE = re.compile(r"`((?:src|tests|plugins|docs|benchmarks|examples)/[\w./-]+)`")
 _NAMES = re.compile(r"`(src/[\w./-]+\.py)`((?:[ ,:]+`[A-Za-z_][\w.]*(?:\(\))?`)+)")
+_ROOM = re.compile(r"^### (\w+)\n\n`(src/[\w/]+/)`(.*?)(?=^##)", re.MULTILINE | re.DOTALL)
+_MODULE = re.compile(r"^\| `(\w+\.py)`([^|]*)\|", re.MULTILINE)
 _NAME = re.compile(r"`([A-Za-z_][\w.]*)(?:\(\))?`")
 
 
@@ -53,6 +55,27 @@ def test_every_name_behind_a_file_is_in_it() -> None:
     assert len(pairs) > 20, "the page's form has changed, and nothing is checked any more"
     missing = [f"{path}: {name}" for path, name in pairs if name not in names_in(path)]
     assert not missing, f"rename these in architecture.md: {missing}"
+
+
+def rooms() -> list[tuple[str, dict[str, str]]]:
+    """Return the folder of each room of workflows, and the names in each of its rows."""
+    found = _ROOM.findall(PAGES[0].read_text())
+    return [(folder, dict(_MODULE.findall(table))) for _, folder, table in found]
+
+
+def test_each_module_of_workflows_has_a_row_whose_names_are_in_it() -> None:
+    """Who looks for the place of a change looks at the tables alone."""
+    assert len(rooms()) == 6
+    for folder, named in rooms():
+        there = {each.name for each in (ROOT / folder).glob("*.py")} - {"__init__.py"}
+        assert named.keys() == there, f"give each module of {folder} one row in architecture.md"
+        missing = [
+            f"{module}: {name}"
+            for module, names in named.items()
+            for name in _NAME.findall(names)
+            if name not in names_in(folder + module)
+        ]
+        assert not missing, f"rename these in architecture.md: {missing}"
 
 
 def test_an_event_passes_at_most_twelve_stations() -> None:

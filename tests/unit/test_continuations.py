@@ -404,3 +404,14 @@ def test_a_plain_workflow_in_code_continues(book: Book) -> None:
     first = book.kernel.start("plain", 1)
     book.kernel.run_until_idle()
     assert [one.output for one in book.chain(first)] == [None, None, 3]
+
+
+def test_a_parent_waits_for_the_end_of_the_chain(book: Book) -> None:
+    book.kernel.add_workflow(define(READ, NEXT, output=OUTPUT))
+    book.kernel.add_workflow(define(PARENT, name="parent", output="{{ steps.all.output }}"))
+    execution = book.see(book.kernel.start("parent", {"last": 4}))
+    book.kernel.run_until_idle()
+    assert book.see(execution.id).output == "page 4"
+    assert book.read == [1, 2, 3, 4]
+    children = [one for one in book.kernel.executions.find() if one.parent_id == execution.id]
+    assert len(children) == 4

@@ -751,3 +751,17 @@ def test_the_if_of_a_manual_trigger() -> None:
             assert caught.value.code is ErrorCodes.FAILED_PRECONDITION
         assert kernel.start("w", event=Event(id=EVENT_ID, name="order.created"))
         assert len(kernel.executions.find()) == 2
+
+
+def test_an_execution_keeps_the_definition_that_it_began_with(posted: list[str]) -> None:
+    """A process with a newer workflow finishes what began with the older one."""
+    storage = MemoryStorage()
+    old, new = kernel_on(storage), kernel_on(storage)
+    for kernel in (old, new):
+        add_actions(kernel, posted)
+    old.add_workflow(ORDER)
+    steps = [ORDER["steps"][0], {**ORDER["steps"][1], "input": {"text": "new"}}]
+    new.add_workflow({**ORDER, "steps": steps})
+    old.start("order-notify", {"lines": [7]})
+    new.run_until_idle()
+    assert posted == ["7 EUR"]

@@ -725,3 +725,15 @@ def test_an_inline_run_begins_nothing_after_its_lease(monkeypatch: pytest.Monkey
     assert execution.status is ExecutionStatus.COMPLETED, execution.error
     assert len(calls) == 2, "who had lost the execution made a call"
     kernel.close()
+
+
+def test_steps_without_needs_run_beside_each_other(kernel: Kernel) -> None:
+    """Two steps that wait for each other both end."""
+    together = threading.Barrier(2)
+
+    @kernel.action("do.it")
+    def do() -> None:
+        together.wait(PATIENCE)
+
+    define(kernel, step("a"), step("b", needs=[]))
+    assert kernel.run("w").status is ExecutionStatus.COMPLETED

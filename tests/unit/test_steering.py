@@ -990,3 +990,34 @@ def test_elements_run_again_in_their_own_execution_alone(shop: Shop) -> None:
     for execution_id in (other, one):
         statuses = [run.status.value for run in shop.get(execution_id).steps]
         assert statuses == ["COMPLETED"] * 4
+
+
+def test_a_plain_step_can_see_that_its_execution_is_cancelled(live_shop: Shop) -> None:
+    """``cancelling()`` is true in it, though its execution goes on to clean up."""
+    shop, begun = live_shop, threading.Event()
+
+    @shop.kernel.action("patient")
+    def patient() -> None:
+        begun.set()
+        until(cancelling)
+
+    shop.add({"id": "a", "action": "patient"}, step("b"), **CLEANERS)
+    with working(shop.kernel):
+        one = shop.kernel.start("w")
+        assert begun.wait(PATIENCE)
+        shop.kernel.executions.cancel(one)
+        until(lambda: shop.status(one) is CANCELLED)
+    assert shop.done == ["tell", "close"]
+
+
+def test_a_step_that_waits_for_its_retry_is_due_now(shop: Shop) -> None:
+    """The retry by hand is an attempt like any other."""
+    shop.add(step("a", retry=RETRY))
+    shop.fails("a", ErrorCodes.UNAVAILABLE)
+    one = shop.begun()
+    shop.broken.clear()
+    assert shop.kernel.executions.retry_step(one, "a")
+    shop.kernel.run_until_idle()
+    run = shop.get(one).step("a")
+    assert run is not None
+    assert (shop.status(one), run.attempts) == (COMPLETED, 2)

@@ -77,7 +77,8 @@ class ForkGate:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Use the library for the block, which another thread may end than has begun it."""
-        self.check()
+        if self.torn:
+            self.check()
         token = object()
         self._enter(token)
         try:

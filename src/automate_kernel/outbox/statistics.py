@@ -138,10 +138,11 @@ class NamedTimes:
                 name = OTHERS
             else:
                 self._names.add(name)
-        self._count(name, outcome, 1)
+        counted: list[tuple[str | int, float]] = [(outcome, 1)]
         if seconds is not None:
-            self._count(name, bucket_of(seconds), 1)
-            self._count(name, "seconds", seconds)
+            counted += [(bucket_of(seconds), 1), ("seconds", seconds)]
+        for part, number in counted:
+            self.numbers[name, part] = self.numbers.get((name, part), 0) + number
 
     def _count(self, name: str, part: str | int, number: float) -> None:
         key = (name, part)

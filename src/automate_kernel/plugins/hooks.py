@@ -144,8 +144,9 @@ class Hooks:
         with self._lock:
             self._unused = False
             try:
-                if self._manager is not None:
-                    self._admit(self._manager, key, plugin)
+                # What is in the registry is loaded with the others at their first use.
+                if self._manager is not None or key not in self._registry:
+                    self._admit(self.manager, key, plugin)
             finally:  # it has taken the place of another even if it is broken
                 self._receivers.clear()
 

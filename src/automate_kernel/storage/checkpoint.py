@@ -144,7 +144,8 @@ def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: 
         (progressed & ended, {**forgets, **_ITEM_ENDS}),
         (ended - progressed, _ITEM_ENDS),
     ):
-        rows.update(OUTBOX, [Where("id", "in", sorted(items))], changes)
+        if items:
+            rows.update(OUTBOX, [Where("id", "in", sorted(items))], changes)
     return Saved(live, now, live, steered)
 
 
@@ -159,7 +160,7 @@ def save_progress(
     """
     statuses = _live(rows, group)
     live = {one.item_id for one in group if _accepts(statuses.get(one.item_id), one)}
-    steered = frozenset(item_id for item_id in live if statuses[item_id] in _STEERED)
+    steered = frozenset([item_id for item_id in live if statuses[item_id] in _STEERED])
     saved = [one for one in group if one.item_id in live]
     # All of them have the checkpoint's one time, however long its statements take.
     _save_steps(rows, [_with_times(row, now) for one in saved for row in one.steps])
@@ -200,7 +201,7 @@ def _renew(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set
 
 def _live(rows: Rows, group: Sequence[Checkpoint]) -> dict[str, str]:
     """Return the status of the executions that have not ended and are theirs, by items."""
-    ids = sorted(one.execution_id for one in group)
+    ids = sorted([one.execution_id for one in group])
     found = rows.select(
         EXECUTION, [Where("id", "in", ids), Where("status", "in", LIVE)],
         order_by=("id",), lock=True, columns=("id", "item_id", "status"),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
@@ -62,6 +63,7 @@ class Rows:
         self.dialect = dialect
         self._style = style
         self._clock = clock
+        self._statement = partial(SqlStatement, dialect, style, clock)
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
         """Run one statement and return its rows as sequences if *fetch*, else the count of rows."""
@@ -81,9 +83,6 @@ class Rows:
         found: list[Any] = self.run(marked(template, self._style), parameters, fetch=True)
         return found
 
-    def _statement(self) -> SqlStatement:
-        return SqlStatement(self.dialect, self._style, self._clock)
-
     def insert(
         self, table: str, rows: NewRows, *, notify: bool = False, fresh: bool = False
     ) -> int:
@@ -95,14 +94,13 @@ class Rows:
 
         With *notify*, workers that wait for items are woken as by `notify`.
         """
-        added = self._insert_all(TABLES[table], rows, fresh) if rows else 0
+        insert = self._insert if len(rows) == 1 else self._insert_all
+        added = insert(TABLES[table], rows, fresh) if rows else 0
         if added and notify:
             self.notify()
         return added
 
     def _insert_all(self, spec: Table, rows: NewRows, fresh: bool) -> int:
-        if len(rows) == 1:
-            return self._insert(spec, rows, fresh)
         arrays = self.dialect.arrays
         # COPY fails on a key that exists, where an insert is to skip it.
         if arrays and fresh and len(rows) >= _WORTH_COPYING:
@@ -197,8 +195,8 @@ class Rows:
         """Change all rows that match, and return their number."""
         if matches_nothing(TABLES[table], where):
             return 0
-        spec, statement = TABLES[table], self._statement()
-        sql = f"UPDATE {statement.name(table)} SET {statement.changes(spec, changes)}"
+        spec, statement, quote = TABLES[table], self._statement(), self.dialect.quote
+        sql = f"UPDATE {quote}{table}{quote} SET {statement.changes(spec, changes)}"
         sql += statement.where(spec, where)
         return int(self.run(marked(sql, self._style), statement.parameters, fetch=False))
 
@@ -246,10 +244,10 @@ class Rows:
         """
         if matches_nothing(TABLES[table], where):
             return []
-        spec, statement = TABLES[table], self._statement()
+        spec, statement, quote = TABLES[table], self._statement(), self.dialect.quote
         wanted = columns_of(spec, columns)
         sql = (
-            f"SELECT {selected(self.dialect, wanted)} FROM {statement.name(table)}"
+            f"SELECT {selected(self.dialect, wanted)} FROM {quote}{table}{quote}"
             + statement.where(spec, where)
             + statement.tail(
                 spec, order_by, limit, offset, lock=lock, skip_locked=skip_locked, share=share

@@ -25,7 +25,6 @@ from automate_kernel.storage.tables import TABLES, Column, Table, Type
 
 NewRows = Sequence[Mapping[str, Any]]
 _OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-_TIME = Column("now", "time")
 # As text: a JsonText is told from what is not encoded yet.
 _NULL_JSON = str(NULL)
 # Values of an IN, of which a statement may have several: SQLite's limit is 32,766 parameters.
@@ -80,20 +79,22 @@ class SqlStatement:
             self.parameters.append(value)
             return _PARAMETER
         if not self._servers:
-            self.parameters.append(self._encoded_instant(value.offset))
+            if value.offset not in self._instants:
+                self._note_instant(value.offset)
+            self.parameters.append(self._instants[value.offset])
             return _PARAMETER
         if not value.offset:
             return _NOW
         self.parameters.append(value.offset)
         return _NOW_PLUS
 
-    def _encoded_instant(self, offset: float) -> Any:
+    def _note_instant(self, offset: float) -> None:
+        """Note the parameter for *offset* seconds from the time of this statement."""
         if self._now is None:
             self._now = (self._clock or utc_now)()
-        if offset not in self._instants:
-            instant = self._now + timedelta(seconds=offset)
-            self._instants[offset] = encode(self._dialect, _TIME, instant)
-        return self._instants[offset]
+        instant = self._now + timedelta(seconds=offset)
+        encoder = self._encoders.get("time")
+        self._instants[offset] = instant if encoder is None else encoder(instant)
 
     def row(self, table: Table, names: tuple[str, ...], values: Iterable[Any]) -> str:
         """Return the expressions of a row's *values*, with commas between them."""
@@ -103,7 +104,11 @@ class SqlStatement:
         for name, value in zip(names, values, strict=True):
             column = columns[name]
             if type(value) is Now:
-                kinds.append(self._kind(column, value))
+                if value.offset in self._instants:
+                    parameters.append(self._instants[value.offset])
+                    kinds.append(_PARAMETER)
+                else:
+                    kinds.append(self._kind(column, value))
             elif value is None and (column.type != "json" or column.null):
                 kinds.append(_ABSENT)
             # What is no parameter costs neither the driver nor the database anything.
@@ -151,7 +156,8 @@ class SqlStatement:
                 self.row(table, names, given(row) if given else (row[names[0]],)) for row in rows
             ]
             source = f"VALUES ({'), ('.join(cells)})"
-        return f"INSERT INTO {self.name(table.name)} ({self.names(names)}) {source}"
+        quote = self._dialect.quote
+        return f"INSERT INTO {quote}{table.name}{quote} ({_quoted(quote, names)}) {source}"
 
     def where(self, table: Table, where: Sequence[Where], before: str = " WHERE ") -> str:
         """Return the conditions, all of which must hold, with *before* in front of them."""
@@ -251,6 +257,7 @@ _PARAMETER, _ABSENT, _NOW, _NOW_PLUS, _PLUS = "{}", "NULL", "now", "now+", "+"
 _LONG_KIND = 1_000
 
 
+@lru_cache(512)
 def marked(template: str, style: str) -> str:
     """Return *template* with markers of parameters in place of its braces."""
     if style != "$":

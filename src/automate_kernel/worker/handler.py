@@ -65,12 +65,8 @@ class Snooze:
     seconds: float
 
 
-def _never() -> bool:
-    return False
-
-
 _Asked = Callable[[], bool]
-_stops: ContextVar[tuple[_Asked, _Asked]] = ContextVar("automate_stops", default=(_never, _never))
+_stops: ContextVar[tuple[_Asked, _Asked]] = ContextVar("automate_stops", default=(bool, bool))
 
 
 def should_stop() -> bool:
@@ -100,7 +96,7 @@ def asked_to_stop() -> Callable[[], bool]:
 
 
 @contextmanager
-def stoppable_by(stopping: _Asked, cancelled: _Asked = _never) -> Iterator[None]:
+def stoppable_by(stopping: _Asked, cancelled: _Asked = bool) -> Iterator[None]:
     """Let `should_stop` and `cancelling` ask these while the block runs."""
     token = _stops.set((stopping, cancelled))
     try:

@@ -161,7 +161,7 @@ def _run_together(
     if handler.together is None or handler.around is not None or len(items) < 2:
         return
     try:
-        with stoppable_by(lambda: False):
+        with stoppable_by(bool):
             results = handler.together(items)
     except Exception as error:
         # One of them can't be handled, or is another's.
@@ -176,7 +176,7 @@ def _run_together(
 def _run(runner: ItemRunner, handler: Handler, item: OutboxItem) -> Result:
     try:
         # Nobody stops this, even if a worker that is being stopped runs the code around it.
-        with stoppable_by(lambda: False):
+        with stoppable_by(bool):
             if not handler.asynchronous:
                 return runner.run(handler, item)
             return run_logged(runner.arun(handler, item))

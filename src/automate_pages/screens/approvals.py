@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
-from automate_kernel.http.approvals import SentAnswer, problems_in, shown_fields
-from automate_kernel.workflows.steer.approvals import MOST_COMMENT, PendingApproval
+from automate_kernel.http.approvals import SentAnswer, fields_html, problems_in, shown_fields
+from automate_kernel.workflows.steer.approvals import PendingApproval
 from automate_pages.exchange import (
     OrderAnswer,
     PageAnswer,
@@ -70,9 +70,9 @@ def _form(
         {
             "waiting": waiting,
             "about": shown_text(kernel, waiting.description),
-            "fields": shown_fields(waiting.form, answer, problems),
-            "comment": answer.comment if answer else "",
-            "most_comment": MOST_COMMENT,
+            "form_fields": fields_html(
+                shown_fields(waiting.form, answer, problems), answer.comment if answer else ""
+            ),
             "problem": problem,
             "decides": user.may("decide") and waiting.may_decide(user.name, user.roles),
         },

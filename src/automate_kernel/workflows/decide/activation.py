@@ -6,7 +6,7 @@ A `Decider` decides the turns: by the steps of a definition, or by running a fun
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -68,8 +68,9 @@ class Decider(Protocol):
         """Bring what waits for a time nearer by these seconds."""
 
 
-def turns_of(decider: Decider) -> Turns:
-    """Yield the turns of *decider*, until the last one."""
+def turns_of(decide: Callable[[], Decider]) -> Turns:
+    """Yield the turns of the decider that *decide* returns, until the last turn."""
+    decider = decide()
     turn = decider.next_turn()
     decider.first = False
     # Who stays with an execution that waits goes on; the others leave it there.

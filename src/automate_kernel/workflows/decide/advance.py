@@ -61,7 +61,7 @@ _MOST_SPINS = 100
 
 def advance(program: WorkflowProgram, activation: Activation) -> Turns:
     """Bring an execution as far as it goes now. Send outcomes, and the seconds since the last."""
-    yield from turns_of(_Flow(program, activation))
+    return turns_of(lambda: _Flow(program, activation))
 
 
 class _Flow:
@@ -173,13 +173,13 @@ class _Flow:
         output: Any = None,
         error: AutomateError | None = None,
     ) -> None:
-        self._close(run, abandon=status is StepStatus.CANCELLED)
+        if self._open:
+            self._close(run, abandon=status is StepStatus.CANCELLED)
         self._draft.end(run, status, output, error)
+        scope = self._scope_of(run.step_id) if self._scopes else None
         if run.position < 0 and status.finished:
-            scope = self._scope_of(run.step_id) if self._scopes else None
-            agenda = self._agenda if scope is None else scope.agenda
-            agenda.end(run.step_id)
-        if self._scopes:
+            (self._agenda if scope is None else scope.agenda).end(run.step_id)
+        if scope is not None:
             self._stir(run.step_id)
 
     def _close(self, run: StepRun, *, abandon: bool) -> None:
@@ -221,28 +221,30 @@ class _Flow:
 
     def next_turn(self) -> Turn:
         """Start the steps that can start, and return the turn that has come together."""
-        self._check_time()
+        if self._left is not None and self._left <= 0:
+            self._check_time()
         self._spins.clear()
-        due = self._waits.take_due()
-        self._put_back(due)
+        due = self._waits.take_due() if self._waits.due else []
+        if due:
+            self._put_back(due)
         if self._open:
             self._answer_waits(due)
             self._put_back(self._waits.take_due())  # retried at once
-        if self._draft.turn.saves:
+        if self._decided and self._draft.turn.saves:
             self._save_decided()
         self._go_on()
-        if self._draft.turn.saves:
+        if self._entered and self._draft.turn.saves:
             self._save_entered()
         turn = self._draft.take()
         turn.lack = self._lack
-        wait = self._waits.until_next()
+        wait = self._waits.until_next() if self._waits.due else None
         if turn.calls or self._in_flight:
             turn.next_retry = self._bounded(wait)
         elif self._lack is not None:
             turn.wait = 0.0
-        elif self._waits or self._open:
+        elif self._waits.due or self._open:
             # Nothing but a signal wakes what waits without a limit.
-            turn.wait = self._bounded((wait or 0.0) if self._waits else MAX_DELAY_SECONDS)
+            turn.wait = self._bounded((wait or 0.0) if self._waits.due else MAX_DELAY_SECONDS)
         else:
             self._end(turn)
         return turn
@@ -270,7 +272,7 @@ class _Flow:
                 return
 
     def _phase_waits(self) -> bool:
-        waiting, needs = (*self._waits, *self._open), self._phase.needs
+        waiting, needs = (*self._waits.due, *self._open), self._phase.needs
         return any(step_id in needs or top_id(step_id) in needs for step_id, _ in waiting)
 
     def _enter_ending(self) -> None:
@@ -426,12 +428,10 @@ class _Flow:
         return True
 
     def _check_time(self) -> None:
-        over = self._left is not None and self._left <= 0
+        """Let the workflow fail, whose time is over."""
         # An execution whose steps have all ended does not fail for having been slow.
-        if (
-            over
-            and ending_of(self._execution) is SUCCESS
-            and not all(self._ended(step.id) for step in self._workflow.steps)
+        if ending_of(self._execution) is SUCCESS and not all(
+            self._ended(step.id) for step in self._workflow.steps
         ):
             self.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
 
@@ -468,8 +468,9 @@ class _Flow:
             # Ending a step without a call (skipped, nothing to go over) may make others ready.
             started = False
             for step in self._agenda.ready():
-                if not self._ended(step.id):
-                    started = self._start(step) or started
+                if self._ended(step.id) or not self._start(step):
+                    continue
+                started = True
                 if ending_of(self._execution) is not self._ending:
                     return  # the workflow failed just now
 
@@ -520,7 +521,8 @@ class _Flow:
             needs = [self._runs.get((need, -1)) for need in its[step.id]]
             if StepStatus.SKIPPED in [run.status for run in needs if run is not None]:
                 return True
-        return not self._program.condition(step, self._view_of(step))
+        view = self._view if scope is None else scope.inside.view
+        return not self._program.condition(step, view)
 
     def _elements_of(self, step: Step) -> Elements:
         elements = self._elements.get(step.id)
@@ -588,9 +590,7 @@ class _Flow:
     def _undone(self, step: Step, position: int) -> dict[str, Any]:
         """Return what a compensation sees of the call that it undoes."""
         undone = self._program.undoes.get(step.id)
-        if undone is None:
-            return {}
-        return {"output": self._runs[undone, position].output}
+        return {} if undone is None else {"output": self._runs[undone, position].output}
 
     def _open_elements(self, step: Step) -> bool:
         """Return True if an element of a compensation has still to be tried, or again."""
@@ -618,14 +618,16 @@ class _Flow:
         return StepRun(execution_id=self._execution.id, step_id=step.id, position=position)
 
     def _call(self, step: Step, run: StepRun, extra: dict[str, Any]) -> bool:
-        if run.key in self._in_flight or self._waits.holds(run.key):
+        if run.key in self._in_flight or (self._waits.due and self._waits.holds(run.key)):
             return False
-        given = self._program.input(step, self._view_of(step), extra)
+        view = self._view_of(step) if self._scopes else self._view
+        given = self._program.input(step, view, extra)
         self._draft.begin(run, self._crashes, first=self.first)
         self._in_flight.add(run.key)
         if self._scopes:
             self._count_call(step.id, 1)
-        self._waits.drop(run.key)
+        if self._waits.due:
+            self._waits.drop(run.key)
         self._draft.add(run)
         if step.if_ is not None and not step.repeats:
             self._decided[run.key] = run

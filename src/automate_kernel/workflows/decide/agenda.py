@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from operator import itemgetter
@@ -20,15 +20,10 @@ class Waits:
 
     def __init__(self, left: Mapping[StepKey, float]) -> None:
         self._clock = 0.0
-        self._due = dict(left)
-        self._queue = [(due, key) for key, due in self._due.items()]
+        self.due: dict[StepKey, float] = dict(left)
+        """The times at which they are due, by runs."""
+        self._queue = [(due, key) for key, due in self.due.items()]
         heapify(self._queue)
-
-    def __bool__(self) -> bool:
-        return bool(self._due)
-
-    def __iter__(self) -> Iterator[StepKey]:
-        return iter(self._due)
 
     def pass_time(self, seconds: float) -> None:
         """Move the clock on."""
@@ -36,33 +31,33 @@ class Waits:
 
     def add(self, key: StepKey, delay: float) -> None:
         """Let *key* wait for *delay* seconds from now."""
-        self._due[key] = due = self._clock + delay
+        self.due[key] = due = self._clock + delay
         heappush(self._queue, (due, key))
 
     def drop(self, key: StepKey) -> None:
         """Let *key* wait no longer."""
-        self._due.pop(key, None)
+        self.due.pop(key, None)
 
     def is_due(self, key: StepKey) -> bool:
         """Return True if *key* waits for a time, and that has come."""
-        return key in self._due and not self.holds(key)
+        return key in self.due and not self.holds(key)
 
     def holds(self, key: StepKey) -> bool:
         """Return True if the time of *key* has not come."""
-        return self._due.get(key, self._clock) > self._clock
+        return self.due.get(key, self._clock) > self._clock
 
     def take_due(self) -> list[StepKey]:
         """Return the runs whose time has come since the last call."""
         due = []
         while self._queue and self._queue[0][0] <= self._clock:
             at, key = heappop(self._queue)
-            if self._due.get(key) == at:
+            if self.due.get(key) == at:
                 due.append(key)
         return due
 
     def until_next(self) -> float | None:
         """Return the seconds until the next run is due; None if none waits."""
-        while self._queue and self._due.get(self._queue[0][1]) != self._queue[0][0]:
+        while self._queue and self.due.get(self._queue[0][1]) != self._queue[0][0]:
             heappop(self._queue)
         return self._queue[0][0] - self._clock if self._queue else None
 

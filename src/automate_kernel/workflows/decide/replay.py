@@ -155,7 +155,7 @@ class CodeProgram(WorkflowProgram):
         """Bring an execution as far as it goes now, as `advance` does."""
         driver = _Driver(self, activation)
         try:
-            yield from turns_of(driver)
+            yield from turns_of(lambda: driver)
         finally:
             driver.close()
 

@@ -209,10 +209,11 @@ class TurnDraft:
 
     def save(self, run: StepRun) -> None:
         """Have *run* saved with the turn."""
+        if run.key in self._saved:
+            return
         self.add(run)
-        if run.key not in self._saved:
-            self._saved.add(run.key)
-            self.turn.saves.append(run)
+        self._saved.add(run.key)
+        self.turn.saves.append(run)
 
     def forget(self, loop_id: str, before: int, kept: Collection[str]) -> None:
         """
@@ -277,7 +278,8 @@ class TurnDraft:
         run.error_code = run.error = run.trace = run.error_group = None
         if error is not None:
             self._note_error(run, error)
-        self._waits.drop(run.key)
+        if self._waits.due:
+            self._waits.drop(run.key)
         self.save(run)
 
     def _note_error(self, run: StepRun, error: AutomateError) -> None:

@@ -236,7 +236,8 @@ class Flow:
         self, outcomes: Sequence[CallOutcome] = (), arrived: Mapping[StepKey, Arrived] = _NOTHING
     ) -> Turn:
         """Take *outcomes* in, and what has *arrived*, and return what follows from them."""
-        self._take_in(arrived)
+        if arrived:
+            self._take_in(arrived)
         now = time.monotonic()
         for outcome in outcomes:
             self._end_call(outcome, now)
@@ -247,7 +248,7 @@ class Flow:
         else:
             turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
         for outcome in outcomes:
-            if changed := self.changed_labels(outcome):
+            if outcome.labels and (changed := self.changed_labels(outcome)):
                 self.execution.set_labels(changed)
                 # Those of a transactional call too: what was saved beside it knew nothing of it.
                 turn.labels |= changed
@@ -257,7 +258,8 @@ class Flow:
             # What it would end with follows from a state that was not saved as it is here.
             turn = turn.unended()
             self.pause(turn)
-        self._put_down(turn)
+        if self._idle:
+            self._put_down(turn)
         return turn
 
     def _seems_called(self, run: StepRun) -> bool:
@@ -310,8 +312,6 @@ class Flow:
 
     def changed_labels(self, outcome: CallOutcome) -> dict[str, str]:
         """Return the labels that a call has changed; none, with a warning, if one is too many."""
-        if not outcome.labels:
-            return {}
         try:
             return self.execution.changed_labels(outcome.labels)
         except PayloadError as error:
