@@ -13,7 +13,8 @@ from typing import Any
 
 import automate_kernel
 import pytest
-from automate_kernel import Kernel, MemoryStorage
+from automate_kernel import Kernel, MemoryStorage, signals
+from blinker import NamedSignal
 
 SOURCES = str(Path(automate_kernel.__file__).parents[1])
 
@@ -53,6 +54,14 @@ def counted() -> Iterator[Counter[str]]:
     finally:
         sys.setprofile(before)
         threading.setprofile(None)
+
+
+@pytest.fixture(autouse=True)
+def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receivers of signals that other tests have left, Django's say, are not counted."""
+    for each in vars(signals).values():
+        if isinstance(each, NamedSignal):
+            monkeypatch.setattr(each, "receivers", {})
 
 
 @pytest.fixture
