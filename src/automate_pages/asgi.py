@@ -64,11 +64,10 @@ def pages(
             hint='pages(kernel, auth=lambda request: User("ada", ["viewer"], tenant=None))',
         )
     host = _Shell(Site(kernel, title), auth, frozenset(origins), log_in)
-    methods = ["GET", "POST"]
     return Starlette(
         routes=[
             Mount("/static", StaticFiles(packages=[("automate_pages", "static")])),
-            Route("/{path:path}", host.answer, methods=methods),
+            Route("/{path:path}", host.answer, methods=["GET", "POST"]),
         ]
     )
 

@@ -45,6 +45,11 @@ class PageRequest:
         asked = urlencode({name: text for name, text in query.items() if text})
         return f"{self.base}/{path}{'?' if asked else ''}{asked}"
 
+    def text(self, name: str) -> str:
+        """Return a field of the query, trimmed and of bounded length."""
+        # No text in a database holds a NUL, and PostgreSQL raises for one.
+        return self.query.get(name, "").replace("\x00", "").strip()[:255]
+
     def require(self, right: Right) -> None:
         """Raise `PageError` if the user has not *right*."""
         if not self.user.may(right):

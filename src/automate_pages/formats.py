@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from automate_kernel.kernel import Kernel
+from automate_kernel.monitoring.waiting import WaitReason
 from automate_kernel.secrets.masking import hide_named
 
 NOTHING = "\N{EN DASH}"
@@ -37,7 +39,7 @@ _MARKS = {
     "CANCELLING": "\N{CIRCLED DIVISION SLASH}",
     "CANCELLED": "\N{CIRCLED DIVISION SLASH}",
     "SKIPPED": "\N{RIGHTWARDS ARROW TO BAR}",
-}  # fmt: skip
+}
 _UNITS = ((86_400.0, "d", 3_600.0, "h"), (3_600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))
 
 
@@ -73,6 +75,15 @@ def shown_text(kernel: Kernel, text: str | None, most: int = MOST) -> ShownValue
     return _cut(kernel.redactor.redact(text or ""), most)
 
 
+def shown_reasons(kernel: Kernel, reasons: Iterable[WaitReason]) -> list[str]:
+    """Return why something waits, without what the redactor knows."""
+    lines = []
+    for each in reasons:
+        until = "" if each.until is None else f" Until {each.until:%Y-%m-%d %H:%M:%S} UTC."
+        lines.append(" ".join(filter(None, (each.text + until, each.hint))))
+    return [shown_text(kernel, line).text for line in lines]
+
+
 def _cut(text: str, most: int) -> ShownValue:
     return ShownValue(text[:most], len(text), len(text) > most)
 
@@ -93,9 +104,10 @@ def badge(status: Any) -> Markup:
 
 def duration(seconds: Any) -> str:
     """Format seconds for people: ``340 ms``, ``12.4 s``, ``3 min 20 s``, ``2 d 4 h``."""
-    if seconds is None:
+    try:
+        value = float(seconds)
+    except (TypeError, ValueError):
         return NOTHING
-    value = float(seconds)
     if value < 0:
         return f"-{duration(-value)}"
     if value < 1:
@@ -107,7 +119,7 @@ def duration(seconds: Any) -> str:
             whole, rest = divmod(value, size)
             part = int(rest // smaller_size)
             return f"{whole:,.0f} {unit} {part} {smaller}" if part else f"{whole:,.0f} {unit}"
-    return f"{value:.0f} s"
+    return f"{value:.0f} s"  # NaN
 
 
 def ago(moment: datetime | None) -> Markup | str:

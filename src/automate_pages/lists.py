@@ -10,6 +10,10 @@ from typing import Any
 from automate_kernel.workflows.execution import ExecutionStatus
 from automate_pages.exchange import PageLink, PageRequest
 
+PATIENCE = 1.5
+"""The number of seconds that a list looks on while it has found nothing."""
+MOST_CAUSES = 12
+"""The number of causes of failures that a list shows."""
 TIMES = {
     "": ("any time", timedelta()),
     "1h": ("the last hour", timedelta(hours=1)),
@@ -42,10 +46,7 @@ class ExecutionConditions:
     @classmethod
     def read(cls, request: PageRequest) -> ExecutionConditions:
         """Read an address; an unknown value counts as left out, and so does another's tenant."""
-        # No text in a database holds a NUL, and PostgreSQL raises for one.
-        found = {
-            name: request.query.get(name, "").replace("\x00", "").strip()[:255] for name in _FIELDS
-        }
+        found = {name: request.text(name) for name in _FIELDS}
         if found["status"] not in {status.value for status in ExecutionStatus}:
             found["status"] = ""
         if found["since"] not in TIMES:

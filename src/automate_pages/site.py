@@ -106,7 +106,6 @@ class Site:
         here = (_parts(request.path) or ("",))[0]
         context: Mapping[str, Any] = {
             **page.context,
-            "layout": "part.html" if request.part else "layout.html",
             "site": self.title,
             "title": page.title,
             "crumbs": page.crumbs,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from automate_kernel.base.arguments import several
 from automate_kernel.base.errors import ConfigError
 
 Right = Literal["view", "steer", "decide", "start"]
@@ -21,7 +22,7 @@ ROLES = tuple(_RIGHTS)
 """The roles that give rights on the pages."""
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class User:
     """
     A person who is signed in.
@@ -32,20 +33,16 @@ class User:
     """
 
     name: str
-    roles: frozenset[str]
+    roles: Collection[str]
     tenant: str | None
 
-    def __init__(self, name: str, roles: Iterable[str], tenant: str | None) -> None:
-        if isinstance(roles, str):
-            roles = (roles,)
-        if tenant == "":
+    def __post_init__(self) -> None:
+        if self.tenant == "":
             raise ConfigError(
                 "a user's tenant is empty",
                 hint="give the tenant's name, or None to who sees the rows of all tenants",
             )
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "roles", frozenset(roles))
-        object.__setattr__(self, "tenant", tenant)
+        object.__setattr__(self, "roles", frozenset(several(self.roles)))
 
     def may(self, right: Right) -> bool:
         """Return True if one of the user's roles gives *right*."""

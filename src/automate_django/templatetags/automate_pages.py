@@ -10,26 +10,12 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-NOTHING = "\N{EN DASH}"
-"""Stands where there is no value."""
+from automate_pages.formats import NOTHING, duration, number, shorten, tone
 
 register = template.Library()
 
-_TONES = {
-    **dict.fromkeys(("COMPLETED", "LOADED", "ALIVE", "CONNECTED"), "ok"),
-    **dict.fromkeys(
-        ("FAILED", "BROKEN", "LOST", "FAILING", "CONFLICT", "INCOMPATIBLE", "ENDED"), "bad"
-    ),
-    **dict.fromkeys(("RETRY", "WAITING", "PAUSED", "CANCELLING", "STOPPING"), "warn"),
-    "RUNNING": "run",
-}
-_UNITS = ((86_400.0, "d", 3_600.0, "h"), (3_600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))
-
-
-@register.filter
-def tone(status: Any) -> str:
-    """Return the tone of a status, for ``data-tone``: ok, bad, warn, run or nothing."""
-    return _TONES.get(str(status).upper(), "")
+for _format in (tone, duration, shorten, number):
+    register.filter(_format)
 
 
 @register.filter
@@ -37,27 +23,6 @@ def badge(status: Any) -> SafeString:
     """Return a status as a coloured word; the colour says nothing that the word doesn't."""
     text = str(status)
     return format_html('<span class="automate-badge" data-tone="{}">{}</span>', tone(text), text)
-
-
-@register.filter
-def duration(seconds: Any) -> str:
-    """Format seconds for people: ``340 ms``, ``12.4 s``, ``3 min 20 s``, ``2 d 4 h``."""
-    try:
-        value = float(seconds)
-    except (TypeError, ValueError):
-        return NOTHING
-    if value < 0:
-        return f"-{duration(-value)}"
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 60:
-        return f"{value:.3g} s"
-    for size, unit, smaller_size, smaller in _UNITS:
-        if value >= size:
-            whole, rest = divmod(value, size)
-            part = int(rest // smaller_size)
-            return f"{whole:,.0f} {unit} {part} {smaller}" if part else f"{whole:,.0f} {unit}"
-    return f"{value:.0f} s"  # NaN
 
 
 @register.filter
@@ -76,25 +41,12 @@ def ago(moment: datetime | None) -> SafeString | str:
 
 
 @register.filter
-def shorten(text: Any, length: int = 160) -> str:
-    """Return the beginning of *text*, on one line."""
-    line = " ".join(str("" if text is None else text).split())
-    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
-
-
-@register.filter
 def redacted(text: Any) -> str:
     """Return the beginning of an error, without what the redactor knows."""
     # At the call: Django may import this module before the admin, whose pages import it in turn.
     from automate_django.admin.pages.display import shown_text
 
     return shown_text(text, 300).text
-
-
-@register.filter
-def number(value: Any) -> str:
-    """Return a number with its thousands apart: ``39,800``."""
-    return f"{value or 0:,}"
 
 
 @register.filter

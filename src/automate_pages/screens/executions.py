@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from automate_kernel.base.errors import AutomateError, TemplateError
+from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.waiting import why_execution_waits
+from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.secrets.masking import hide_named
 from automate_kernel.storage.query import Where
-from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
+from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.storage.values import read_json
 from automate_kernel.workflows.decide.program import step_input
 from automate_kernel.workflows.definition.graph import to_svg
@@ -24,8 +28,8 @@ from automate_pages.exchange import (
     PageRequest,
     read_position,
 )
-from automate_pages.formats import ShownValue, shown_json, shown_text
-from automate_pages.lists import TIMES, ExecutionConditions
+from automate_pages.formats import ShownValue, shown_json, shown_reasons, shown_text
+from automate_pages.lists import MOST_CAUSES, PATIENCE, TIMES, ExecutionConditions
 from automate_pages.screens.workflows import workflow_names
 from automate_pages.timeline import (
     MOST_STEPS,
@@ -35,12 +39,8 @@ from automate_pages.timeline import (
     read_steps,
 )
 
-PATIENCE = 1.5
-"""The number of seconds that a list looks on while it has found nothing."""
-_MOST_GROUPS = 12
 _MOST_ATTEMPTS = 100
 _MOST_READ = 2_000
-_COLUMNS = tuple(each.name for each in TABLES[EXECUTION].columns)
 
 
 def show_list(request: PageRequest) -> PageAnswer:
@@ -51,13 +51,7 @@ def show_list(request: PageRequest) -> PageAnswer:
         return show(request, wanted)
     asked = query.matching(request, kernel.outbox.now())
     found = kernel.executions.page(**asked, after=request.query.get("after", ""), seconds=PATIENCE)
-    groups = []
-    if query.get("status") in ("", "FAILED"):
-        groups = kernel.executions.error_groups(
-            workflow=query.get("workflow") or None,
-            tenant_id=asked.get("tenant_id"),
-            limit=_MOST_GROUPS,
-        )
+    failures = query.get("status") in ("", "FAILED")
     return PageAnswer(
         "executions.html",
         "Executions",
@@ -67,15 +61,25 @@ def show_list(request: PageRequest) -> PageAnswer:
             "statuses": query.tabs(request),
             "times": [(value, label) for value, (label, _) in TIMES.items()],
             "names": workflow_names(request),
-            "groups": [
-                (each, query.url(request, status="FAILED", workflow=each.kind, group=each.group))
-                for each in groups
-            ],
+            "groups": causes(request, query, asked.get("tenant_id")) if failures else [],
             "next": query.url(request, after=found.after) if found.after else "",
             "first": query.url(request) if request.query.get("after") else "",
         },
         live=not request.query.get("after"),
     )
+
+
+def causes(
+    request: PageRequest, query: ExecutionConditions, tenant: str | None
+) -> list[tuple[ErrorGroup, str]]:
+    """Return the causes of the executions that failed, with the addresses of their lists."""
+    groups = request.kernel.executions.error_groups(
+        workflow=query.get("workflow") or None, tenant_id=tenant, limit=MOST_CAUSES
+    )
+    return [
+        (each, query.url(request, status="FAILED", workflow=each.kind, group=each.group))
+        for each in groups
+    ]
 
 
 @dataclass(slots=True)
@@ -87,35 +91,40 @@ class _Found:
     workflow: Workflow | None
 
 
-def _find(request: PageRequest, execution_id: str) -> _Found:
+def _row(rows: Rows, request: PageRequest, execution_id: str) -> Row:
+    """Read the row of an execution that the user may see; raise `PageError`."""
     where = [Where("id", "eq", execution_id)]
     if request.user.tenant is not None:
         where.append(Where("tenant_id", "eq", request.user.tenant))
-    kernel = request.kernel
-    with kernel.storage.begin(atomic=False) as rows:
-        found = rows.select(EXECUTION, where, columns=_COLUMNS)
-        if not found:
-            raise PageError(404, f"there is no execution {execution_id!r}")
-        steps = read_steps(rows, found[0]["id"])
-    execution = Execution.from_row(found[0], steps.runs)
-    return _Found(execution, steps, _pinned(request, execution))
+    found = rows.select(EXECUTION, where)
+    if not found:
+        raise PageError(404, f"there is no execution {execution_id!r}")
+    return found[0]
 
 
-def _pinned(request: PageRequest, execution: Execution) -> Workflow | None:
-    """Return the definition that *execution* began with; None if this process can't read it."""
-    kernel = request.kernel
+def _find(request: PageRequest, execution_id: str) -> _Found:
+    with request.kernel.storage.begin(atomic=False) as rows:
+        row = _row(rows, request, execution_id)
+        steps = read_steps(rows, row["id"])
+    execution = Execution.from_row(row, steps.runs)
+    return _Found(execution, steps, pinned_workflow(request.kernel, execution.definition_id))
+
+
+def pinned_workflow(kernel: Kernel, definition_id: str) -> Workflow | None:
+    """Return the definition that an execution began with; None if this process can't read it."""
     try:
-        return kernel.workflows.program(execution.definition_id).workflow
+        return kernel.workflows.program(definition_id).workflow
     except TemplateError:
         pass  # a filter that is gone: the workflow can be shown all the same
     except (AutomateError, ValueError):  # pydantic's error is a ValueError
-        return _pinned_code(request, execution)
-    return kernel.executions.definition(execution.definition_id)
+        return _pinned_code(kernel, definition_id)
+    return kernel.executions.definition(definition_id)
 
 
-def _pinned_code(request: PageRequest, execution: Execution) -> Workflow | None:
+def _pinned_code(kernel: Kernel, definition_id: str) -> Workflow | None:
+    """Return the definition of a workflow in code, whose function this process needn't have."""
     try:
-        found = request.kernel.executions.definition(execution.definition_id)
+        found = kernel.executions.definition(definition_id)
     except (AutomateError, ValueError):
         return None
     return found if isinstance(found, CodeWorkflow) else None
@@ -140,7 +149,7 @@ def show(request: PageRequest, execution_id: str) -> PageAnswer:
             "event": shown_json(kernel, execution.event.payload),
             "output": _output(request, execution),
             "error": shown_text(kernel, execution.error),
-            "reasons": _reasons(request, execution),
+            "reasons": shown_reasons(kernel, why_execution_waits(kernel, execution)),
             "attempts": _attempts(request, found.steps, failed),
             "labels": _labels(request, execution),
             "steers": request.user.may("steer"),
@@ -151,30 +160,20 @@ def show(request: PageRequest, execution_id: str) -> PageAnswer:
     )
 
 
-def _reasons(request: PageRequest, execution: Execution) -> list[str]:
-    lines = []
-    for each in why_execution_waits(request.kernel, execution):
-        until = "" if each.until is None else f" Until {each.until:%Y-%m-%d %H:%M:%S} UTC."
-        lines.append(" ".join(filter(None, (each.text + until, each.hint))))
-    return [shown_text(request.kernel, line).text for line in lines]
-
-
-def _attempts(request: PageRequest, steps: StepRuns, failed: Any) -> list[dict[str, Any]]:
+def _attempts(
+    request: PageRequest, steps: StepRuns, failed: Sequence[FailedAttempt]
+) -> list[dict[str, Any]]:
     runs = [*steps.runs, *(run for chosen in steps.chosen.values() for run in chosen)]
     every = step_attempts([run for run in runs if run.attempts], failed)[-_MOST_ATTEMPTS:]
-    traces = {(each.step_id, each.position, each.attempt): each for each in failed}
-    shown = []
-    for each in reversed(every):
-        kept = traces.get((each.step_id, each.position, each.attempt))
-        shown.append(
-            {
-                "of": each,
-                "step": each.step_id if each.position < 0 else f"{each.step_id}[{each.position}]",
-                "error": shown_text(request.kernel, kept.error if kept else "", 2_000),
-                "trace": shown_text(request.kernel, kept.trace if kept else "", 10_000),
-            }
-        )
-    return shown
+    return [
+        {
+            "of": each,
+            "step": each.step_id if each.position < 0 else f"{each.step_id}[{each.position}]",
+            "error": shown_text(request.kernel, each.error, 2_000),
+            "trace": shown_text(request.kernel, each.trace, 10_000),
+        }
+        for each in reversed(every)
+    ]
 
 
 def _labels(request: PageRequest, execution: Execution) -> list[PageLink]:
@@ -275,7 +274,8 @@ def order(request: PageRequest, execution_id: str) -> OrderAnswer:
     }  # fmt: skip
     if wanted not in known:
         raise PageError(400, "there is no such order")
-    execution = _find(request, execution_id).execution
+    with request.kernel.storage.begin(atomic=False) as rows:
+        execution = Execution.from_row(_row(rows, request, execution_id))
     text, leads, done = known[wanted](request, execution)
     return OrderAnswer(request.url("executions", leads), text, "ok" if done else "warn")
 

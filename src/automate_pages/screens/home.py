@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from automate_pages.exchange import PageAnswer, PageRequest
 from automate_pages.formats import duration, number, shorten, shown_text
+from automate_pages.lists import ExecutionConditions
+from automate_pages.screens import executions, outbox
 from automate_pages.screens.workflows import workflow_names
 
-_MOST_CAUSES = 8
 _LATEST = 10
 _LATE_SECONDS = 60.0
 
@@ -28,29 +29,15 @@ class Card:
 def show(request: PageRequest) -> PageAnswer:
     """Show the failures by cause, what waits for people, and the latest executions."""
     kernel, tenant = request.kernel, request.user.tenant
-    causes = kernel.executions.error_groups(tenant_id=tenant, limit=_MOST_CAUSES)
-    items = kernel.outbox.error_groups(tenant_id=tenant, limit=_MOST_CAUSES)
     latest = kernel.executions.page(limit=_LATEST, tenant_id=tenant)
     return PageAnswer(
         "home.html",
         "Home",
         {
             "cards": list(_cards(request)),
-            "causes": [
-                (
-                    each,
-                    request.url(
-                        "executions", status="FAILED", workflow=each.kind, group=each.group
-                    ),
-                )
-                for each in causes
-            ],
-            "items": [
-                (each, request.url("outbox", status="FAILED", kind=each.kind, group=each.group))
-                for each in items
-            ],
+            "causes": executions.causes(request, ExecutionConditions(), tenant),
+            "items": outbox.causes(request),
             "latest": latest.executions,
-            "empty": not latest.executions,
             "names": workflow_names(request),
         },
         live=True,
@@ -81,8 +68,8 @@ def _of_executions(request: PageRequest) -> Iterator[Card]:
 
 
 def _of_items(request: PageRequest) -> Iterator[Card]:
-    outbox = request.kernel.outbox
-    stats = outbox.stats()
+    store = request.kernel.outbox
+    stats = store.stats()
     failed, late = stats.total("FAILED"), stats.oldest_due_seconds
     where = request.url("outbox", status="FAILED")
     yield Card("Failed items", number(failed), where, "bad" if failed else "ok")
@@ -93,8 +80,8 @@ def _of_items(request: PageRequest) -> Iterator[Card]:
         kinds = shorten(", ".join(stats.paused), 80)
         where = request.url("outbox", waiting_for="resume")
         yield Card("Paused kinds", number(len(stats.paused)), where, "warn", kinds)
-    if handed := outbox.count_handed_on():
-        notes = [item.handover for item in outbox.handed_on(limit=1) if item.handover]
+    if handed := store.count_handed_on():
+        notes = [item.handover for item in store.handed_on(limit=1) if item.handover]
         reason = shown_text(request.kernel, notes[0].reason, 120).text if notes else ""
         yield Card("Wait for another worker", number(handed), request.url("outbox"), "warn", reason)
 

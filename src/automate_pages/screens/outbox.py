@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from automate_kernel.monitoring.waiting import why_item_waits
+from automate_kernel.outbox.failed_attempts import ErrorGroup
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
-from automate_pages.formats import shown_json, shown_text
+from automate_pages.formats import shown_json, shown_reasons, shown_text
+from automate_pages.lists import MOST_CAUSES, PATIENCE
 
-PATIENCE = 1.5
-"""The number of seconds that a list looks on while it has found nothing."""
-_MOST_GROUPS = 12
 _LISTS: dict[str, dict[str, str]] = {
     "All": {}, "Failed": {"status": "FAILED"}, "Due": {"waiting_for": "worker"},
     "Later": {"waiting_for": "time"}, "Behind a key": {"waiting_for": "key"},
@@ -33,9 +32,7 @@ def show_list(request: PageRequest) -> PageAnswer:
     wanted = request.query.get("id", "").strip()
     if wanted:
         return show(request, wanted)
-    given = {
-        name: request.query.get(name, "").replace("\x00", "").strip()[:255] for name in _FIELDS
-    }
+    given = {name: request.text(name) for name in _FIELDS}
     if given["status"] not in {each.value for each in ItemStatus}:
         given["status"] = ""
     if given["waiting_for"] not in ("worker", "time", "key", "resume"):
@@ -46,9 +43,9 @@ def show_list(request: PageRequest) -> PageAnswer:
         matching["tenant_id"] = tenant
     after = request.query.get("after", "")
     found = outbox.page(**matching, after=after, seconds=PATIENCE)
-    groups = []
+    groups: list[tuple[ErrorGroup, str]] = []
     if given.get("status") in (None, "FAILED") and "waiting_for" not in given:
-        groups = outbox.error_groups(kind=given.get("kind"), tenant_id=tenant, limit=_MOST_GROUPS)
+        groups = causes(request, given.get("kind"))
     chosen = {name: given[name] for name in ("status", "waiting_for") if name in given}
     rest = {name: text for name, text in given.items() if name not in chosen}
     return PageAnswer(
@@ -61,15 +58,23 @@ def show_list(request: PageRequest) -> PageAnswer:
                 PageLink(label, request.url("outbox", **{**rest, **its}), its == chosen)
                 for label, its in _LISTS.items()
             ],
-            "groups": [
-                (each, request.url("outbox", status="FAILED", kind=each.kind, group=each.group))
-                for each in groups
-            ],
+            "groups": groups,
             "next": request.url("outbox", **given, after=found.after) if found.after else "",
             "first": request.url("outbox", **given) if after else "",
         },
         live=not after,
     )
+
+
+def causes(request: PageRequest, kind: str | None = None) -> list[tuple[ErrorGroup, str]]:
+    """Return the causes of the items that failed, with the addresses of their lists."""
+    groups = request.kernel.outbox.error_groups(
+        kind=kind, tenant_id=request.user.tenant, limit=MOST_CAUSES
+    )
+    return [
+        (each, request.url("outbox", status="FAILED", kind=each.kind, group=each.group))
+        for each in groups
+    ]
 
 
 def _find(request: PageRequest, item_id: str) -> OutboxItem:
@@ -99,10 +104,7 @@ def show(request: PageRequest, item_id: str) -> PageAnswer:
             "payload": shown_json(kernel, item.payload),
             "headers": shown_json(kernel, item.headers),
             "error": shown_text(kernel, item.last_error),
-            "reasons": [
-                shown_text(kernel, " ".join(filter(None, (each.text, each.hint)))).text
-                for each in why_item_waits(kernel, item)
-            ],
+            "reasons": shown_reasons(kernel, why_item_waits(kernel, item)),
             "attempts": attempts,
             "retries": request.user.may("steer") and item.status is ItemStatus.FAILED,
             "cancels": request.user.may("steer") and (waits or item.status is ItemStatus.RUNNING),

@@ -19,10 +19,10 @@ from automate_django.admin.pages.charts import Chart, Series, bars, lines
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxActivity
 from automate_django.outbox_counts import cache_key, read_counts
-from automate_django.templatetags.automate_pages import duration
 from automate_kernel.outbox import Activity, ItemStatus
 from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.workflows.store.statistics import ExecutionCounts
+from automate_pages.formats import duration
 
 # Workers write down what they did within seconds. What is older than this is complete.
 _LATE = timedelta(minutes=5)

@@ -29,7 +29,7 @@ from automate_django.admin.pages.step_tracks import SCALE, StepTrack, TimelineDr
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_django.outbox_counts import read_execution_groups
-from automate_kernel.base.errors import AutomateError, TemplateError
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.monitoring.waiting import why_execution_waits
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.handover import Handover
@@ -39,10 +39,11 @@ from automate_kernel.storage.values import read_json
 from automate_kernel.workflows.decide.program import step_input
 from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.definition.graph import to_svg
-from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 from automate_kernel.workflows.steer.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.store.execution_pages import ExecutionPage
+from automate_pages.screens.executions import pinned_workflow
 
 _LATELY = 1000
 _MOST_HANDED_ON = 200
@@ -57,27 +58,6 @@ PATIENCE = 1.5
 _MOST_ATTEMPTS = 20
 # How many attempts of all kinds a page lists.
 _MOST_LISTED = 100
-
-
-def pinned(execution: WorkflowExecution) -> Workflow | None:
-    """Return the definition that *execution* began with; None if this process can't read it."""
-    kernel = get_kernel()
-    try:
-        return kernel.workflows.program(execution.definition_id).workflow
-    except TemplateError:
-        pass  # a filter that is gone: the workflow can be shown all the same
-    except (AutomateError, ValueError):  # pydantic's error is a ValueError
-        return _pinned_code(execution)
-    return kernel.executions.definition(execution.definition_id)
-
-
-def _pinned_code(execution: WorkflowExecution) -> Workflow | None:
-    """Return the definition of a workflow in code, whose function this process needn't have."""
-    try:
-        found = get_kernel().executions.definition(execution.definition_id)
-    except (AutomateError, ValueError):
-        return None
-    return found if isinstance(found, CodeWorkflow) else None
 
 
 def reconstructed_input(
@@ -231,7 +211,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         if request.method != "GET":
             raise PermissionDenied
         execution = self.find(request, object_id)
-        workflow = pinned(execution)
+        workflow = pinned_workflow(get_kernel(), execution.definition_id)
         timeline = TimelineDrawing(execution, workflow, self._step_url).timeline()
         failed, attempts = _attempts(execution)
         return self.page(
@@ -286,7 +266,9 @@ class WorkflowExecutionAdmin(PageAdmin):
         headers = {"ETag": etag, "Cache-Control": "private, no-store"}
         if etag in parse_etags(request.headers.get("If-None-Match", "")):
             return HttpResponse(status=304, headers=headers)
-        timeline = TimelineDrawing(execution, pinned(execution), self._step_url).timeline()
+        timeline = TimelineDrawing(
+            execution, pinned_workflow(get_kernel(), execution.definition_id), self._step_url
+        ).timeline()
         progress = {
             "status": execution.status,
             "finished": ExecutionStatus(execution.status).finished,
@@ -305,7 +287,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         execution = self.find(request, execution_id)
         runs = WorkflowStep.objects.using(execution._state.db).filter(execution=execution)
         run = runs.filter(step_id=step_id, position=position).first()
-        workflow = pinned(execution)
+        workflow = pinned_workflow(get_kernel(), execution.definition_id)
         if run is None:
             raise Http404("This step has not begun.")
         given, problem = reconstructed_input(execution, step_id, position)

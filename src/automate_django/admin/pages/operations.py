@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods
 
 from automate_django.admin.pages.access import reach_of, record
 from automate_django.admin.pages.base import Link, PageSection
-from automate_django.admin.pages.display import Shown, shown_json, shown_text
+from automate_django.admin.pages.display import shown_json, shown_text
 from automate_django.admin.pages.operation_form import OperationField, OperationForm
 from automate_django.audit_trail import json_of
 from automate_django.connections import non_atomic
@@ -27,6 +27,7 @@ from automate_kernel.http.operations import OperationProblem
 from automate_kernel.operations.field_options import FieldOption
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.masking import masked_by_schema
+from automate_pages.formats import ShownValue
 
 _LIST = "automate_operations"
 _REMEMBERED_SECONDS = 3600
@@ -162,7 +163,7 @@ class OperationPages(PageSection):
         fields: Sequence[OperationField],
         *,
         problem: str | None = None,
-        output: Shown | None = None,
+        output: ShownValue | None = None,
         focus: str = "",
         key: str | None = None,
     ) -> TemplateResponse:

@@ -17,10 +17,10 @@ from django.utils import timezone
 
 from automate_django.admin.pages.display import shown_text
 from automate_django.models import WorkflowExecution, WorkflowStep
-from automate_django.templatetags.automate_pages import duration, tone
 from automate_kernel.workflows.decide.record import in_order
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+from automate_pages.formats import duration, tone
 
 SCALE = 1000
 """The width of the drawing, in its own units."""
