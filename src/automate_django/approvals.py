@@ -49,6 +49,8 @@ class ApprovalView(View):
         try:
             own = get_template(self.template_name)
         except TemplateDoesNotExist:
+            if self.template_name != ApprovalView.template_name:
+                raise  # it is misspelt
             html, style = page_html(page), STYLE
         else:
             html, style = own.render({"page": page}, request), ""

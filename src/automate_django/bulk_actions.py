@@ -137,7 +137,7 @@ _EXECUTIONS: dict[str, BulkActionKind] = {
             "unpause",
             "unpause",
             "Go on with",
-            "going on",
+            "resumed",
             "They go on where they were paused.",
             target="executions",
         ),

@@ -75,6 +75,11 @@ def test_the_first_kernel_builds_no_model_and_no_hooks():
     assert loaded.isdisjoint({*HEAVY, "automate_kernel.triggers.webhooks.signatures"})
 
 
+def test_the_command_line_loads_no_test_library():
+    """Each command would take as long as pytest to start, where that is installed."""
+    assert _loaded("import automate_cli.app").isdisjoint({"pytest", "automate_testing"})
+
+
 def test_a_plugin_module_is_imported_without_pydantic():
     """A plugin author's module that needs `Connector` alone stays light."""
     loaded = _loaded("from automate_kernel import Connector, TriggerSpec, action")

@@ -575,3 +575,10 @@ def test_a_number_that_json_has_not_is_no_input(number: float) -> None:
         check_sent("math.scale", spec, {"ratio": number})
     assert error.value.code is ErrorCodes.INVALID_ARGUMENT
     check_sent("math.scale", spec, {"ratio": 1e308})
+
+
+@pytest.mark.parametrize(
+    ("status", "title"), [(404, "Not Found"), (422, "Unprocessable Content"), (499, "Error")]
+)
+def test_a_problem_has_a_title_whatever_its_status(status: int, title: str) -> None:
+    assert OperationProblem(status, "CODE", "detail").body()["title"] == title

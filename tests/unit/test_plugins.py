@@ -9,6 +9,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import Distribution, distributions
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -1012,6 +1013,25 @@ def test_a_broken_hook_plugin_that_replaces_another_stops_it() -> None:
             kernel.plugins.hooks.add(object(), "mine")
         kernel.outbox.enqueue("anything")
         assert sent == ["first"]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_broken_hook_is_reported_where_it_is_registered(strict: bool) -> None:
+    """On a kernel that had no hooks, too: not at the first call, which it would fail."""
+
+    class Broken:
+        def __init__(self) -> None:
+            raise RuntimeError("no")
+
+        @hookimpl
+        def automate_before_enqueue(self, items: Any) -> None: ...
+
+    with Kernel(discover=False, secrets={}, strict=strict) as kernel:
+        with pytest.raises(PluginError) if strict else nullcontext():
+            kernel.register(Broken, "hook", key="broken")
+        (record,) = kernel.plugins.registry("hook").records()
+        assert record.state is PluginState.BROKEN
+        kernel.outbox.enqueue("anything")
 
 
 @pytest.mark.parametrize("config", [{"port": "none"}, {"port": "$secret:MISSING"}])

@@ -16,7 +16,6 @@ from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.plugins import PluginRecord, Plugins
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import installed_manifest
-from automate_testing.authoring.description import describe
 
 app: Commands = Commands(
     "plugins", "Look at connectors, providers and other plugins; make and check your own."
@@ -116,6 +115,8 @@ def show(
     if about is None:
         try:
             plugin = plugins.get(record.kind, record.key)
+            from automate_testing.authoring.description import describe
+
             about = describe(plugins.registry(record.kind).kind, record.key, record.target, plugin)
             problem = None
         except AutomateError as error:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
@@ -33,6 +32,7 @@ from automate_django import conf
 from automate_django.kernel import current_kernel
 from automate_django.refusals import Refusal, refusal_of
 from automate_kernel.base.errors import AutomateError, ErrorCodes, is_setup_fault
+from automate_kernel.http.answers import title_of
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
@@ -203,7 +203,7 @@ def _headers(error: exceptions.APIException) -> dict[str, str]:
 def _body(error: exceptions.APIException) -> dict[str, Any]:
     status = error.status_code
     code = getattr(error, "problem_code", None) or _CODE_OF_STATUS.get(status, "INTERNAL")
-    types, title = conf.option("AUTOMATE_API", "PROBLEM_TYPES"), HTTPStatus(status).phrase
+    types, title = conf.option("AUTOMATE_API", "PROBLEM_TYPES"), title_of(status)
     kind = f"{types}{code}" if types else "about:blank"
     body: dict[str, Any] = {"type": kind, "title": title, "status": status, "code": code}
     detail = error.detail

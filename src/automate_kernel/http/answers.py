@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import responses
 from typing import Any
 
 from automate_kernel.base.documents import shown_document
@@ -25,6 +26,8 @@ logger: logging.Logger = get_logger(__name__)
 
 # The same bytes for every reason, so that nobody learns which connectors and secrets there are.
 REFUSED = {"error": "the request was refused"}
+# Other than Python had them before 3.13.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,11 @@ class HttpError(Exception):
     def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(text)
         self.answer: HttpAnswer = HttpAnswer(status, {"error": text}, headers or {})
+
+
+def title_of(status: int) -> str:
+    """Return the title of a problem with an HTTP *status*, the same on every Python."""
+    return _TITLES.get(status) or responses.get(status, "Error")
 
 
 def health_answer(word: str, problems: Sequence[str]) -> HttpAnswer:

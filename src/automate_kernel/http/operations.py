@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from http import HTTPStatus
 from typing import Any
 
 from automate_kernel.base.errors import (
@@ -19,7 +18,7 @@ from automate_kernel.base.errors import (
     ConfigError,
     ErrorCodes,
 )
-from automate_kernel.http.answers import HttpAnswer, HttpError, read_fields
+from automate_kernel.http.answers import HttpAnswer, HttpError, read_fields, title_of
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.exposure import (
     allowed_operations,
@@ -53,9 +52,6 @@ _STATUS: Mapping[ErrorCodes, int] = {
 }
 """The service's answer in the words of ours: its 401 or 404 says nothing of our own request."""
 # Older versions of Python have the words of older standards.
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
-
-
 _CODES = {408: ErrorCodes.DEADLINE_EXCEEDED.value, 413: "PAYLOAD_TOO_LARGE"}
 
 
@@ -88,7 +84,7 @@ class OperationProblem:
         """Return the problem as JSON."""
         body: dict[str, Any] = {
             "type": "about:blank",
-            "title": _TITLES.get(self.status) or HTTPStatus(self.status).phrase,
+            "title": title_of(self.status),
             "status": self.status,
             "code": self.code,
             "detail": self.detail,

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.budgets import CALL_RATE, make_room
 from automate_kernel.operations.error_mapping import retry_after_of
@@ -32,6 +32,8 @@ __all__ = ["CallRate", "CallRates", "ServiceWait"]
 logger: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+LONGEST_WAIT_SECONDS = 5.0
+"""A call that a service wants later than that fails, and its worker is free."""
 PATIENCE_SECONDS = 10.0
 """A database that has not answered by then is away."""
 # A wait that another process was asked for is known by then.
@@ -111,8 +113,8 @@ class ServiceWait:
     """
     The wait that a service has asked for, as this process knows it by *clock*.
 
-    With *rates* all processes on one database know the wait of this *name*. It is made of names: a
-    hash of a value that stays the same could be guessed from.
+    With *rates* all processes on one database know the wait of this *name*. It holds names only: a
+    secret could be guessed from its hash.
     """
 
     def __init__(
@@ -149,7 +151,7 @@ class ServiceWait:
             self._until = max(self._until, self._clock() + wait)
             return max(self._until - self._clock(), 0.0)
 
-    async def turn(self, longest_seconds: float) -> None:
+    async def turn(self, longest_seconds: float = LONGEST_WAIT_SECONDS) -> None:
         """
         Return once the service takes a call again.
 
@@ -185,7 +187,7 @@ class ServiceWait:
 
 
 async def off_the_loop(work: Callable[[], T]) -> T:
-    """Do *work* on a thread: the database may let one wait. Raises ``UNAVAILABLE`` if it does."""
+    """Do *work* on a thread: the database may be slow. Raises `StorageError` if it is."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         # Not wait_for, which may lose a cancellation before Python 3.12.
@@ -193,7 +195,12 @@ async def off_the_loop(work: Callable[[], T]) -> T:
             return task.result()
     finally:
         task.cancel()
-    raise no_count("it does not answer")
+    raise unanswered()
+
+
+def unanswered() -> StorageError:
+    """Return the error of a database that does not answer."""
+    return StorageError("it does not answer")
 
 
 def no_count(reason: str) -> AutomateError:

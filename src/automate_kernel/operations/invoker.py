@@ -524,7 +524,7 @@ class Invoker:
                     _read_specs(self.instance(kind, key))
                 except KeyboardInterrupt:
                     raise
-                except BaseException as error:  # SystemExit too: a plugin must not end its host
+                except BaseException as error:  # SystemExit too: a plugin must not end its process
                     found[kind, key] = self.clean_error(error, f"{kind} {key!r}")
         return found
 

@@ -142,11 +142,12 @@ class Hooks:
     def add(self, plugin: Any, key: str) -> None:
         """Let *plugin* receive hooks from now on."""
         with self._lock:
-            self._unused = False
+            if self._unused:
+                # As `configure` would have left it: a receiver that is broken is reported here.
+                self._manager, self._ready, self._unused = _new_manager(), True, False
             try:
-                # What is in the registry is loaded with the others at their first use.
-                if self._manager is not None or key not in self._registry:
-                    self._admit(self.manager, key, plugin)
+                if self._manager is not None:
+                    self._admit(self._manager, key, plugin)
             finally:  # it has taken the place of another even if it is broken
                 self._receivers.clear()
 

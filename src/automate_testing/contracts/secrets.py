@@ -60,7 +60,7 @@ class SecretsBackendContract:
     Subclass it and give it a fixture ``backend``.
 
     No failure may be taken for a missing key. That is tested on the backends of `broken`. For a
-    backend that asks a service over HTTP it is tested with `backend_at` and `answer_to` too.
+    backend that asks a service over HTTP, `SecretsServiceContract` tests it too.
     """
 
     @pytest.fixture

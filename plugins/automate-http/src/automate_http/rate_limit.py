@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from automate_http.waits import header_wait
 from automate_kernel.base.errors import ConfigError
 from automate_kernel.base.forks import new_lock
-from automate_kernel.operations.call_rates import too_long
+from automate_kernel.operations.call_rates import LONGEST_WAIT_SECONDS, too_long
 from automate_kernel.operations.error_mapping import retry_after_of
 
 _ASKS_TO_WAIT = frozenset({403, 429, 503})
@@ -52,7 +52,7 @@ class RateLimiter:
         *,
         burst: int = 1,
         name: str = "",
-        max_wait_seconds: float = 5.0,
+        max_wait_seconds: float = LONGEST_WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if (calls is not None and calls <= 0) or per_seconds <= 0 or burst < 1:

@@ -20,6 +20,7 @@ from automate_kernel.operations.call_rates import (
     no_count,
     off_the_loop,
     too_long,
+    unanswered,
 )
 
 K = TypeVar("K")
@@ -58,7 +59,12 @@ class SharedLimit:
         if line is None:
             return 0.0
         place = line.next()
-        return await off_the_loop(line.take) if place is None else place
+        if place is not None:
+            return place
+        try:
+            return await off_the_loop(line.take)
+        except StorageError as error:
+            raise no_count(str(error)) from error
 
     async def held(self, key: str, shared: tuple[str, ...]) -> float:
         """
@@ -130,7 +136,7 @@ class _Line:
     def take(self) -> float:
         """Take places from the database, and return the seconds until the first."""
         if not self._taking.acquire(timeout=PATIENCE_SECONDS):
-            raise no_count("it does not answer")
+            raise unanswered()
         try:
             place = self.next()  # another thread's, which has just taken some
             if place is not None:
@@ -143,7 +149,5 @@ class _Line:
                 self._missed = False
                 self._places.extend(now + each for each in others)
             return first
-        except StorageError as error:
-            raise no_count(str(error)) from error
         finally:
             self._taking.release()

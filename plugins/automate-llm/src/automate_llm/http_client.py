@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
-# A request that the service wants later than that fails, and its worker is free.
-_LONGEST_WAIT_SECONDS = 5.0
 _PLAIN = ("", "identity")
 # What comes in one piece; any other type may be a stream.
 _WHOLE = ("application/json", "text/html", "text/plain")
@@ -114,11 +112,15 @@ class _Transport:
 
     async def handle_async_request(self, request: Any) -> Any:
         """Return the response; raises `AutomateError` if it is none to be read."""
-        await self._wait.turn(_LONGEST_WAIT_SECONDS)
+        await self._wait.turn()
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._service.timeout_seconds
         response = await _until(deadline, self._client().send(request, stream=True))
-        await self._wait.heed(response.status_code, response.headers)
+        try:
+            await self._wait.heed(response.status_code, response.headers)
+        except BaseException:  # cancelled while the database is told
+            await response.aclose()
+            raise
         if problem := _problem(response):
             await response.aclose()
             raise problem

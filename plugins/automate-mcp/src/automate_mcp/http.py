@@ -23,8 +23,6 @@ from automate_mcp.messages import MARK, answer_to, readable
 from automate_mcp.signing import RequestSigning
 
 _SESSION = "mcp-session-id"
-# A request that the server wants later than that fails, and its worker is free.
-_LONGEST_WAIT_SECONDS = 5.0
 # The session's own to understand: a method that isn't there, a session that has ended.
 _PROTOCOL = frozenset({400, 404, 405, 406})
 
@@ -69,14 +67,20 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return the response; that to a POST is an error of JSON-RPC if the request failed."""
         try:
-            await self._wait.turn(_LONGEST_WAIT_SECONDS)
+            if request.method == "POST":  # the end of a session needn't wait
+                await self._wait.turn()
             response = await self._answered(request)
-            await self._wait.heed(response.status_code, response.headers)
+            try:
+                await self._wait.heed(response.status_code, response.headers)
+            except BaseException:  # cancelled while the database is told
+                await response.aclose()
+                raise
             return await self._taken(request, response)
         except AutomateError as error:  # of the account, or of the wait
+            waits = error.code is ErrorCodes.RESOURCE_EXHAUSTED
             return _failed(
                 request,
-                401,
+                429 if waits else 401,
                 error.code,
                 error.message,
                 hint=error.hint,

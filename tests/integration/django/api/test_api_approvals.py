@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from approvals_asked import ask
 from automate_django import get_kernel
+from automate_django.approvals import ApprovalView
 from automate_kernel.http.approvals import answer_show
 from automate_kernel.outbox.item import new_id
 from django.contrib.auth.models import Group, Permission, User
-from django.test import Client, override_settings
+from django.template import TemplateDoesNotExist
+from django.test import Client, RequestFactory, override_settings
 from rest_framework.test import APIClient
 
 API = "/api/automate/approvals"
@@ -230,3 +232,10 @@ def test_a_project_gives_the_page_its_own_look() -> None:
     text = shown.content.decode()
     assert text.startswith("<h1>&lt;Order&gt;</h1>") and 'name="form.amount"' in text
     assert "style-src 'self'" in shown.headers["Content-Security-Policy"]
+
+
+def test_a_misspelt_template_is_an_error() -> None:
+    """And not the page as it is without a template."""
+    view = ApprovalView.as_view(template_name="shop/aproval.html")
+    with pytest.raises(TemplateDoesNotExist):
+        view(RequestFactory().get("/"), token="no-link")
