@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 Making = Literal["tables", "file", "stand-in", "nothing"]
 """
-The thing to make where a SQLite file is missing: the file with its tables, the file without them,
-an empty database in memory with the tables, or an empty database in memory.
+The thing to make where a SQLite file is missing.
+
+The file with its tables, the file alone, or an empty database in memory with or without tables.
 """
 _STAND_IN = "automate_stand_in"
 _DRIVERS = {

@@ -17,8 +17,8 @@ class PatientProtocol(H11Protocol):
     """
     uvicorn's protocol on h11, with a deadline for whatever a client has to do.
 
-    uvicorn itself waits for ever in three cases: for a head that doesn't end, for the rest of a
-    body that nobody reads any more, and for a client that doesn't read its answers. A few such
+    uvicorn itself waits for ever for a head that doesn't end. It also waits for the rest of a body
+    that nobody reads any more, and for a client that doesn't read its answers. A few such
     clients would use up the process's sockets. h11 is used even where httptools is installed, so
     the same requests are let in everywhere.
     """

@@ -362,7 +362,7 @@ def load_app(target: str) -> Any:
 
 
 def host_of(app: Any) -> Kernel | None:
-    """Return the kernel that *app* is, has as its ``kernel``, or returns; None if there is none."""
+    """Return the kernel that *app* is, has as its ``kernel``, or returns; None without a kernel."""
     from automate_kernel.kernel import Kernel
 
     if isinstance(app, ModuleType):

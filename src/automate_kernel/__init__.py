@@ -128,7 +128,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
     __getattr__, __dir__ = lazy_names(
         __name__,
         {

@@ -841,8 +841,8 @@ class Kernel:
         Send the signal *name* to one execution, in the application's *transaction*; return its id.
 
         A step ``wait_for: {signal: name}`` of that execution takes it, even if it begins later. If
-        the execution was continued as new, the one that goes on gets it.
-        As long as it, or its chain, is kept, a second signal with the same *idempotency_key* adds
+        the execution was continued as new, its successor takes it. As long as it, or its chain, is
+        kept, a second signal with the same *idempotency_key* adds
         nothing. Raises ``NOT_FOUND`` for an unknown execution, and with *tenant_id* for another
         tenant's; ``FAILED_PRECONDITION`` if it has ended, and `PayloadError` for a payload
         that can't be stored.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROLES", "Site", "User", "loopback", "pages"]
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
     __getattr__, __dir__ = lazy_names(
         __name__,
         {"asgi": ("loopback", "pages"), "site": ("Site",), "users": ("ROLES", "User")},

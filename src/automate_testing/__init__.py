@@ -86,7 +86,7 @@ else:
     pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in sorted(_rewritten)))
 
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
 
     def __getattr__(name: str) -> Any:
         module = _HOME.get(name)

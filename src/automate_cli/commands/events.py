@@ -211,7 +211,7 @@ def is_path(workflow: str) -> bool:
 
 
 def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
-    """Return the workflow in a file, or with that name; raises `AutomateError` if there is none."""
+    """Return the workflow in a file, or with that name; raises `AutomateError` without a match."""
     if not is_path(workflow):
         return kernel.workflows[workflow]
     found = kernel.add_workflow(workflow)

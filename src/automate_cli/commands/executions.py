@@ -298,8 +298,7 @@ def cancel(
     Cancel executions: nothing new begins, and an async step that runs is cancelled.
 
     If its workflow cleans up (compensate, on_cancel, finally), the execution is CANCELLING until
-    that is done.
-    A second cancel ends it at once.
+    that is done. A second cancel ends it at once.
     """
     _each(context, execution_ids, "cancel", "cancelled", tenant_id=tenant, force=force)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["OutboxBackend", "TaskCancelledError", "TaskLostError", "retry"]
 
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
     # Not before it is asked for: others (Celery, say) import every app's ``tasks``, and below
     # Django 6.0 the package that the backend needs may not be there.
     __getattr__, __dir__ = lazy_names(

@@ -32,8 +32,8 @@ class Probes:
     The pages about *kernel* and *probe*, on the ports that are given; a context manager.
 
     On *health_port* there are ``/healthz`` and ``/readyz``, on *metrics_port* ``/metrics``; both
-    may be the same port. 0 takes a free port, None none. On another *host* than this machine's own
-    whoever can reach it can ask.
+    may be the same port. 0 takes a free port; with None there is no port. On another *host* than
+    this machine's own whoever can reach it can ask.
     """
 
     def __init__(

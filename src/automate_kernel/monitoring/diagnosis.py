@@ -45,7 +45,8 @@ def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
     Return the problems of a well-formed workflow on this kernel, each in a line.
 
     They are about unknown actions and webhooks, missing and unknown fields, and values of the wrong
-    type; also about secrets in what is stored, and environment variables that aren't allowed.
+    type. They are also about secrets in what is stored, and environment variables that aren't
+    allowed.
     """
     return [
         *_trigger_problems(kernel, workflow),

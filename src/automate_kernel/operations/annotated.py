@@ -334,7 +334,7 @@ def _is_converted(given: Any, back: Any) -> bool:
         return False
     numbers = isinstance(given, (int, float)) and isinstance(back, (int, float))
     sets = isinstance(given, AbstractSet) and isinstance(back, AbstractSet)
-    # A model is another one if it has lost what its subclass adds.
+    # A model is a different value if it has lost what its subclass adds.
     plainer = isinstance(given, type(back)) and _names_of_parts(given) is None
     return (numbers or sets or plainer) and _are_equal(given, back)
 
@@ -353,7 +353,7 @@ def _changed(given: Any, back: Any, path: tuple[str | int, ...]) -> UnstorableEr
         hint = "let what its serializers write be what its validators take, or give plain values"
         if hasattr(given, "get_secret_value"):
             hint = 'no secret is stored: read it where it is needed, or pass ctx.secret("KEY")'
-        return UnstorableError(path, f"is {was} that comes back as another one", hint)
+        return UnstorableError(path, f"is {was} that comes back as another value", hint)
     hint = _NAME_IT
     if isinstance(given, type(back)):
         hint = f"write {type(given).__name__} in the annotation, in place of {type(back).__name__}"

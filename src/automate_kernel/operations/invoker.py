@@ -156,8 +156,8 @@ class Invoker:
         """
         Return an operation's spec. A spec is its own.
 
-        It needs no instance of a plugin, except for `Plugin.own_operations`: then its service is
-        asked, or its document read, with the account of the tenant if a tenant is named. Raises
+        It needs no instance of a plugin, except for `Plugin.own_operations`. Then the service is
+        asked or the document read, with the tenant's account if a tenant is named. Raises
         ``NOT_FOUND`` with the names that there are.
         """
         spec, owner = self._at_hand(name)

@@ -89,9 +89,9 @@ class Plugin:
         Return the operations that follow from the config, by name: by default none.
 
         Override it (``def``, ``async def``) where the class can't know them, since a server or a
-        document lists them. They come beside those of `operation_specs`, whose names win.
-        It is called before each call of such an operation, and when somebody asks for schemas, but
-        never at the start of a kernel: keep what was read. With ``async def`` their calls are
+        document lists them. They come beside those of `operation_specs`, whose names win. It is
+        called before each call of such an operation and when somebody asks for schemas. It is never
+        called at the start of a kernel: keep what was read. With ``async def`` their calls are
         asynchronous too.
         """
         return {}

@@ -13,8 +13,8 @@ from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.interruption import mark_thread
 from automate_kernel.secrets.logs import log_loop_errors
 
-# How long generators may take to close once the tasks have used up their time. So long, too, may
-# run what a cancelled task leaves behind.
+# How long generators may take to close once the tasks have used up their time. What a
+# cancelled task leaves behind may run as long.
 _CLOSE_SECONDS = 1.0
 
 

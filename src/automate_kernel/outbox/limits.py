@@ -136,7 +136,7 @@ class _Budget:
 
 class TimedCache(Generic[T]):
     """
-    The value that was read last, for at most so many *seconds*; *clock* returns seconds.
+    The last value that was read. It is kept for *seconds* by *clock*, which returns seconds.
 
     Threads may share it: two that read at the same time both keep what is new.
     """

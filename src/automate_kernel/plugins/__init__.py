@@ -31,7 +31,7 @@ __all__ = [
     "scan",
 ]
 
-if not TYPE_CHECKING:  # it would give every name, misspelt too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
     __getattr__, __dir__ = lazy_names(
         __name__,
         {

@@ -300,9 +300,10 @@ class Connector(Plugin):
 
     def signature_for(self, trigger: str) -> Any | None:
         """
-        Return the signature scheme that proves requests for *trigger*, or None if there is none. By
-        default it is that of the `TriggerSpec`. Override it where the config says more, such as the
-        keys of the secrets. In all else it is the spec's.
+        Return the signature scheme that proves requests for *trigger*, or None without a scheme.
+
+        By default the scheme is that of the `TriggerSpec`. Override this method where the config
+        says more, such as the keys of the secrets.
         """
         return self.find_trigger(trigger).signature
 

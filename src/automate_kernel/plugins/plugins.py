@@ -120,7 +120,7 @@ class Plugins:
         return self.registry(kind).keys()
 
     def records(self, kind: str | None = None) -> list[PluginRecord]:
-        """Return the records of all plugins, also unusable; imports no installed plugin."""
+        """Return the records of all plugins, usable or not; imports no installed plugin."""
         kinds = list(KINDS) if kind is None else [kind_named(kind).name]
         return [record for name in kinds for record in self._registries[name].records()]
 

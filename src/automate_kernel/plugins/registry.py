@@ -294,7 +294,7 @@ class Registry(Generic[T]):
         return loaded
 
     def records(self) -> list[PluginRecord]:
-        """Return the records of all known plugins, also unusable, by key."""
+        """Return the records of all known plugins, usable or not, by key."""
         self._prepare()
         return [candidate.record() for candidate in self._every_candidate()]
 
@@ -476,11 +476,11 @@ class OperationRegistry(Registry[type[P]], Generic[P]):
 
     @property
     def names(self) -> dict[str, str]:
-        """The display names, by key. Loads every plugin; broken ones are left out."""
+        """The display names, by key. Loads every plugin; broken plugins are left out."""
         return {key: cls.display_name or key for key, cls in self.load_all().items()}
 
     def specs(self) -> dict[str, Sequence[OperationSpec]]:
-        """Return all operations, by key. Loads every plugin; broken ones are left out."""
+        """Return all operations, by key. Loads every plugin; broken plugins are left out."""
         return {key: cls.operation_specs() for key, cls in self.load_all().items()}
 
 

@@ -117,7 +117,7 @@ def remedy_for(
 
 
 def _own_target(missing: str, target: str) -> str:
-    """Return the remedy where the module *missing* is what *target* itself names."""
+    """Return the remedy where *target* itself names the *missing* module."""
     module = target.partition(":")[0]
     owner, _, name = missing.rpartition(".")
     if not owner or not f"{module}.".startswith(f"{missing}."):

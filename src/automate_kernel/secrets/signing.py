@@ -28,7 +28,7 @@ class Signer:
     """
     Makes tokens and reads them again, with HMAC-SHA256 under *keys*.
 
-    The first key signs, and all of them verify: put a new key in front, and take the old key out
+    The first key signs, and all of them verify. Put a new key in front, and take the old key out
     once its tokens are used up. *resolve* reads the keys that are references to secrets. A token of
     one *purpose* is none of another's.
     """

@@ -71,7 +71,7 @@ __all__ = [
     "workflow_json_schema",
 ]
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
     __getattr__, __dir__ = lazy_names(
         __name__,
         {

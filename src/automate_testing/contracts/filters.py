@@ -90,7 +90,7 @@ class FilterContract:
         assert (plugin.__doc__ or "").strip(), f"the function of {self._name!r} has no docstring"
 
     def test_its_manifest_says_the_same(self, plugin: Callable[..., Any]) -> None:
-        """An ``automate.json`` in the package says of it what its code says."""
+        """If the package has an ``automate.json``, it agrees with the code."""
         require_no_drift(plugin)
 
     def test_its_example_runs(self, plugin: Callable[..., Any]) -> None:

@@ -259,7 +259,7 @@ class PluginContract:
         assert isinstance(normal, AutomateError)
 
     def test_its_manifest_says_the_same(self, plugin: Plugin) -> None:
-        """An ``automate.json`` in the package says of it what its code says."""
+        """If the package has an ``automate.json``, it agrees with the code."""
         require_no_drift(type(plugin))
 
     def test_its_example_runs(self, plugin: Plugin) -> None:

@@ -102,7 +102,7 @@ class SecretsBackendContract:
         assert isinstance(backend, SecretsBackend)
 
     def test_its_manifest_says_the_same(self, backend: SecretsBackend) -> None:
-        """An ``automate.json`` in the package says of it what its code says."""
+        """If the package has an ``automate.json``, it agrees with the code."""
         require_no_drift(type(backend))
 
     def test_known_key_gives_its_value(self, backend: SecretsBackend, its: _Secret) -> None:

@@ -31,7 +31,7 @@ _PLACES = {
 }
 
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
 
     def __getattr__(name: str) -> Any:
         # Who needs one service does not wait for the others.

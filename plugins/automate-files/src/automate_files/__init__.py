@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["FilesConfig", "FilesConnector", "PlaceOutputStore"]
 
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
 
     def __getattr__(name: str) -> Any:
         # Not needed for the connector.

@@ -15,7 +15,7 @@ from automate_kernel.operations.context import SecretReader
 
 
 def parse_place(config: Mapping[str, Any]) -> PlaceConfig:
-    """Return the checked config of a place; raise `ConfigError` if it can't be that."""
+    """Return the checked config of a place; raise `ConfigError` if it is invalid."""
     try:
         checked: PlaceConfig = TypeAdapter(PlaceConfig).validate_python(dict(config))
     except ValidationError as error:
@@ -61,7 +61,7 @@ class Places:
         return list(self._configs)
 
     def config(self, name: str) -> LocalConfig | S3PlaceConfig | SftpConfig | FsspecConfig:
-        """Return the config of the place *name*; raise ``INVALID_ARGUMENT`` if there is none."""
+        """Return the config of the place *name*; raise ``INVALID_ARGUMENT`` without it."""
         if name not in self._configs:
             raise AutomateError(
                 ErrorCodes.INVALID_ARGUMENT,

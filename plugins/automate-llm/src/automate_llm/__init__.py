@@ -35,7 +35,7 @@ _PLACES = {
 }
 
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
 
     def __getattr__(name: str) -> Any:
         # A kernel that only lists its plugins does not wait for pydantic-ai.

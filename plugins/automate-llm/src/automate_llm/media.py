@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 PDF = "application/pdf"
 _STREAM = re.compile(rb"(?<!end)stream[ \t]*(?:\r\n|\n|\r)")
-# A name may have its letters as numbers, and a comment is a blank. What stands behind a longer one
+# A name may have its letters as numbers, and a comment is a blank. What follows a longer comment
 # isn't read, and counts as a page.
 _NUMBERED = re.compile(rb"#([0-9A-Fa-f]{2})")
 _BLANK = rb"(?:[\s\0]|%[^\r\n]{0,200}[\r\n])*"

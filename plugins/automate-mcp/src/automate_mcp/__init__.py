@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
 
     def __getattr__(name: str) -> Any:
         if name == "mcp_app":

@@ -68,7 +68,7 @@ def poll_rows(connection: sa.Connection, watch: TableWatch, cursor: Any) -> Poll
     """
     Return the rows that are new since *cursor*, in a read-only transaction.
 
-    A cursor of another table or column says nothing of this column: the watch starts over.
+    A cursor of another table or column doesn't count: the watch starts over.
     """
     of = [watch.table, watch.column, watch.key]
     if cursor is not None and cursor.get("of", of) != of:

@@ -31,9 +31,9 @@ class Concurrency(DefinitionModel):
     """
     The number of executions of a workflow that may go on at once, in all or per *key*.
 
-    An execution counts from its beginning to its end, while it waits too. ``queue`` lets a start
-    wait for its place. ``skip`` begins no execution while so many have not ended. ``cancel_older``
-    cancels the oldest executions that have not ended.
+    An execution counts from its beginning to its end, and also while it waits. ``queue`` lets a
+    start wait for its place. ``skip`` begins no execution while so many have not ended.
+    ``cancel_older`` cancels the oldest executions that have not ended.
     """
 
     limit: int = Field(default=1, ge=1, le=MAX_CONCURRENCY)

@@ -337,11 +337,12 @@ class Approvals:
         """
         Return the link by which *by* decides on a step's approval, without an account.
 
-        *by* is a person who may decide, or an entry of the approval's ``by`` list, a role too: then
-        whoever has the link decides in its name. With *decision* it is good for that decision only.
-        It works once, and until the approval's timeout, or for 30 days if there is none. It is
-        below *base_url*, by default the kernel's ``public_url``. Raises ``PERMISSION_DENIED`` if
-        the approval is for others, and `ConfigError` without a signing key or an address.
+        *by* is a person who may decide, or an entry of the approval's ``by`` list, such as a role.
+        Whoever has the link of an entry decides in the entry's name. With *decision* the link makes
+        that decision only. It works once, until the approval's timeout, or for 30 days if there is
+        none. It is below *base_url*, by default the kernel's ``public_url``. Raises
+        ``PERMISSION_DENIED`` if the approval is for others, and `ConfigError` without a signing key
+        or an address.
         """
         base = check_address(base_url, "base_url") or self.public_url
         if not base:

@@ -53,5 +53,5 @@ class OutboxStoreContract(
     """
 
     def test_its_manifest_says_the_same(self, store: OutboxStore) -> None:
-        """An ``automate.json`` in the package says of it what its code says."""
+        """If the package has an ``automate.json``, it agrees with the code."""
         require_no_drift(type(store))

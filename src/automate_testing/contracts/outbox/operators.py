@@ -504,7 +504,7 @@ class ControlContract(StoreHooks):
 
     @pytest.mark.parametrize("status", [ItemStatus.COMPLETED, ItemStatus.FAILED])
     def test_an_end_stands(self, store: OutboxStore, status: ItemStatus) -> None:
-        """If its handler finishes first, the item COMPLETED; if the handler gives up, it FAILED."""
+        """If its handler finishes first, the item is COMPLETED; if it gives up, FAILED."""
         item = self.asked(store)
         assert store.acknowledge("worker", [Outcome(item.id, status)]) == set()
         ended = self.see(store, item.id)

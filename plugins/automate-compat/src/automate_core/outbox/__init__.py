@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from automate_django.models import OutboxItem as OutboxItem
 
 
-if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+if not TYPE_CHECKING:  # it would give any name, even a misspelt name
 
     def __getattr__(name: str) -> Any:
         # At first use: a model can't be imported before Django's apps are loaded.
