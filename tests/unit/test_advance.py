@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
+from automate_kernel.workflows.decide.agenda import Waits
 from automate_kernel.workflows.decide.activation import Activation
 from automate_kernel.workflows.decide.advance import advance
 from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
@@ -845,3 +846,12 @@ def test_the_order_of_completion_changes_no_status(
     ways = [run_to_the_end(definition, results, choose, 0) for _ in range(3)]
     assert ways[0].row.status is ExecutionStatus.COMPLETED
     assert ways[0].statuses() == ways[1].statuses() == ways[2].statuses()
+
+
+def test_what_waits_no_longer_is_not_due_twice_once_it_waits_again() -> None:
+    """In the same moment: a step would be begun for each."""
+    waits = Waits({})
+    waits.add(("a", 0), 0.0)
+    waits.drop(("a", 0))
+    waits.add(("a", 0), 0.0)
+    assert waits.take_due() == [("a", 0)]

@@ -7,10 +7,13 @@ import re
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from automate_kernel.base.errors import PayloadError, StorageError
-from automate_kernel.storage.codec import decode_time, json_text
+from automate_kernel.storage.codec import decode_time, encode, json_text
+from automate_kernel.storage.dialects import DIALECTS
+from automate_kernel.storage.tables import Column
 from automate_kernel.storage.values import encode_json, is_plain, read_json
 from automate_testing.contracts.values import each_value, is_json, same
 from hypothesis import given
@@ -108,3 +111,14 @@ def test_json_is_read_as_it_was_written() -> None:
     """A reader of integers sees each of them."""
     assert read_json('{"n": [1, 1.0, null, "NaN"]}') == {"n": [1, 1.0, None, "NaN"]}
     assert read_json("[12, 3]", parse_int=len) == [2, 1]
+
+
+@pytest.mark.parametrize("name", ["sqlite", "mysql"])
+def test_both_times_of_an_hour_that_a_clock_repeats_are_written(name: str) -> None:
+    """They are equal in Python, and an hour apart."""
+    first = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    second = first.replace(fold=1)
+    assert first == second
+    column = Column("at", "time")
+    written = [encode(DIALECTS[name], column, each) for each in (first, second)]
+    assert [decode_time(each).hour for each in written] == [0, 1]

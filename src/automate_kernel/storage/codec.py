@@ -110,8 +110,8 @@ def _encode_time(value: datetime) -> datetime:
     return value.astimezone(timezone.utc).replace(tzinfo=None)
 
 
-@lru_cache(1024)
 def _encode_time_as_text(value: datetime) -> str:
+    # Not by what is equal to it: so are both times of an hour that a clock repeats.
     return value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 

@@ -30,7 +30,7 @@ from automate_kernel.storage.sql import (
     SqlStatement,
     columns_of,
     copied_lines,
-    marked,
+    marks_of,
     parts_of,
     selected,
 )
@@ -61,8 +61,8 @@ class Rows:
 
     def __init__(self, dialect: Dialect, style: str, clock: Clock | None = None) -> None:
         self.dialect = dialect
-        self._style = style
         self._clock = clock
+        self._marked = marks_of(style)
         self._statement = partial(SqlStatement, dialect, style, clock)
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
@@ -80,7 +80,7 @@ class Rows:
 
     def query(self, template: str, parameters: Sequence[Any]) -> list[Any]:
         """Run a statement that has ``{}`` in the place of each parameter; return its rows."""
-        found: list[Any] = self.run(marked(template, self._style), parameters, fetch=True)
+        found: list[Any] = self.run(self._marked(template), parameters, fetch=True)
         return found
 
     def insert(
@@ -114,7 +114,7 @@ class Rows:
         statement = self._statement()
         sql = statement.insert(table, rows) + ("" if fresh else self.dialect.conflict)
         try:
-            return int(self.run(marked(sql, self._style), statement.parameters, fetch=False))
+            return int(self.run(self._marked(sql), statement.parameters, fetch=False))
         except DuplicateKeyError:
             # Where INSERT can't skip an existing key, one that fails has done nothing, and the
             # transaction goes on.
@@ -143,7 +143,7 @@ class Rows:
         key = statement.name(spec.key)
         sql = statement.insert(spec, rows)
         sql += self.dialect.conflict or f" ON DUPLICATE KEY UPDATE {key} = {key}"
-        self.run(marked(sql, self._style), statement.parameters, fetch=False)
+        self.run(self._marked(sql), statement.parameters, fetch=False)
 
     def insert_together(self, given: Sequence[tuple[str, NewRows]]) -> datetime:
         """
@@ -198,7 +198,7 @@ class Rows:
         spec, statement, quote = TABLES[table], self._statement(), self.dialect.quote
         sql = f"UPDATE {quote}{table}{quote} SET {statement.changes(spec, changes)}"
         sql += statement.where(spec, where)
-        return int(self.run(marked(sql, self._style), statement.parameters, fetch=False))
+        return int(self.run(self._marked(sql), statement.parameters, fetch=False))
 
     def delete(self, table: str, where: Sequence[Where]) -> int:
         """Remove all rows that match, and return their number."""
@@ -206,7 +206,7 @@ class Rows:
             return 0
         statement = self._statement()
         sql = f"DELETE FROM {statement.name(table)}" + statement.where(TABLES[table], where)
-        return int(self.run(marked(sql, self._style), statement.parameters, fetch=False))
+        return int(self.run(self._marked(sql), statement.parameters, fetch=False))
 
     def remove(self, table: str, where: Sequence[Where]) -> list[Any]:
         """Remove all rows that match, and return their keys."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import repeat
-from operator import itemgetter
+from operator import itemgetter, methodcaller
 from typing import Any
 
 from automate_kernel.base.arguments import check_limit
@@ -42,7 +42,7 @@ class SqlStatement:
 
     A text depends on the columns and on the kinds of their values alone, so each of its parts is
     written once. *style* is the driver's way to mark parameters: ``%s``, ``?`` or ``$`` (numbered).
-    `marked` puts the marks in the place of ``{}``.
+    `marks_of` puts the marks in the place of ``{}``.
     """
 
     def __init__(self, dialect: Dialect, style: str, clock: Clock | None) -> None:
@@ -257,11 +257,13 @@ _PARAMETER, _ABSENT, _NOW, _NOW_PLUS, _PLUS = "{}", "NULL", "now", "now+", "+"
 _LONG_KIND = 1_000
 
 
-@lru_cache(512)
-def marked(template: str, style: str) -> str:
-    """Return *template* with markers of parameters in place of its braces."""
-    if style != "$":
-        return template.replace("{}", style)
+@lru_cache(4)
+def marks_of(style: str) -> Callable[[str], str]:
+    """Return the function that puts markers of parameters in the place of a text's braces."""
+    return _numbered if style == "$" else methodcaller("replace", "{}", style)
+
+
+def _numbered(template: str) -> str:
     first, *others = template.split("{}")
     return first + "".join(f"${number}{text}" for number, text in enumerate(others, 1))
 

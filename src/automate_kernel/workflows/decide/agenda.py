@@ -37,6 +37,8 @@ class Waits:
     def drop(self, key: StepKey) -> None:
         """Let *key* wait no longer."""
         self.due.pop(key, None)
+        if not self.due:
+            self._queue.clear()  # who looks at `due` alone leaves nothing behind
 
     def is_due(self, key: StepKey) -> bool:
         """Return True if *key* waits for a time, and that has come."""

@@ -209,11 +209,10 @@ class TurnDraft:
 
     def save(self, run: StepRun) -> None:
         """Have *run* saved with the turn."""
-        if run.key in self._saved:
-            return
         self.add(run)
-        self._saved.add(run.key)
-        self.turn.saves.append(run)
+        if run.key not in self._saved:
+            self._saved.add(run.key)
+            self.turn.saves.append(run)
 
     def forget(self, loop_id: str, before: int, kept: Collection[str]) -> None:
         """
