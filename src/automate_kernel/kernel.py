@@ -841,8 +841,8 @@ class Kernel:
         Send the signal *name* to one execution, in the application's *transaction*; return its id.
 
         A step ``wait_for: {signal: name}`` of that execution takes it, even if it begins later. If
-        the execution was continued as new, its successor takes it. As long as it, or its chain, is
-        kept, a second signal with the same *idempotency_key* adds
+        the execution was continued as new, its successor takes it. As long as the execution,
+        or its chain, is kept, a second signal with the same *idempotency_key* adds
         nothing. Raises ``NOT_FOUND`` for an unknown execution, and with *tenant_id* for another
         tenant's; ``FAILED_PRECONDITION`` if it has ended, and `PayloadError` for a payload
         that can't be stored.
@@ -1114,11 +1114,9 @@ class Kernel:
         lease = self.outbox.lease_seconds
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
         tick = partial(self._ticker.tick, self._announcer.call)
-        notices = partial(self._send_notices, self._announcer.call)
         yield PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.look, clock=True)
         yield PeriodicTask("schedules", 1.0, tick, clock=True)
         yield PeriodicTask("polls", 1.0, self._poller.tick, clock=True)
-        yield PeriodicTask("failures", 1.0, notices, clock=True)
         if events:
             yield PeriodicTask("precedence", 1.0, self._precedence.look, clock=True)
 
@@ -1126,6 +1124,8 @@ class Kernel:
         """Yield what a worker does beside its work, with the retention in seconds."""
         from automate_kernel.worker.periodic import PeriodicTask
 
+        # Here, as it reads what has failed, however much that is.
+        yield PeriodicTask("failures", 1.0, partial(self._send_notices, self._announcer.call))
         yield PeriodicTask("signals", 600.0, self.executions.signals.purge)
         yield PeriodicTask("reports", 3600.0, self.outbox.purge_reports)
         yield PeriodicTask("execution reports", 3600.0, self.executions.purge_activity)

@@ -154,7 +154,9 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
     The calls that a workflow can make, ``async def`` or ``def``.
 
     In a `WorkflowContext` they are awaited, in a `SyncWorkflowContext` they return the result. The
-    types of both are the parameters of this class.
+    types of both are the parameters of this class: `Nothing` is None, `Anything` what the call
+    gives, `Text` a str, `Received` an `Event`, `MaybeReceived` an `Event` or None, and `Answered`
+    an `ApprovalAnswer`.
     """
 
     # Which functions get it; both do where nothing is said.
@@ -315,7 +317,8 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
         """
         Run steps, and coroutines that call steps, side by side; return their results in order.
 
-        It waits for all of them. If some have failed, the error of the first in the list is raised.
+        In a ``def`` the steps come from `SyncWorkflowContext.later`. It waits for all of them. If
+        some have failed, the error of the first in the list is raised.
         """
         return self._give(Gather(awaitables))
 
@@ -441,34 +444,34 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
         return execution_id
 
     @overload
-    def later(
+    def _later(
         self,
         function: Callable[[Unpack[Ts]], Awaitable[T]],
         *args: Unpack[Ts],
         **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     @overload
-    def later(
+    def _later(
         self,
         function: Callable[[Unpack[Ts]], T],
         *args: Unpack[Ts],
         **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     @overload
-    def later(
+    def _later(
         self,
         function: Callable[[Unpack[Ts], Call], Awaitable[T]],
         *args: Unpack[Ts],
         **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     @overload
-    def later(
+    def _later(
         self,
         function: Callable[[Unpack[Ts], Call], T],
         *args: Unpack[Ts],
         **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
-    def later(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
+    def _later(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
         function: Callable[..., Any],
         *args: Any,
@@ -508,7 +511,7 @@ class WorkflowContext(
         return call
 
     if TYPE_CHECKING:  # the types of what is awaited
-        step = BaseWorkflowContext.later
+        step = BaseWorkflowContext._later  # noqa: SLF001
 
         @overload
         def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> Awaitable[tuple[T1, T2]]: ...
@@ -627,7 +630,8 @@ class SyncWorkflowContext(BaseWorkflowContext[None, Any, str, Event, Event | Non
     def _give(self, call: Awaitable[Any]) -> Any:
         return self._driver.ask(call)
 
-    later = BaseWorkflowContext.later
+    later = BaseWorkflowContext._later  # noqa: SLF001  (public where a call has no awaitable)
+    """Return a step for `gather`, which begins it; see `step`."""
 
     if TYPE_CHECKING:  # the types of results
 

@@ -147,7 +147,7 @@ def _check_context(function: Callable[..., Any], annotation: Any, name: str) -> 
     """Raise `WorkflowError` if *annotation* is the context of the other sort of function."""
     asynchronous = inspect.iscoroutinefunction(function)
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
-    # Told by an attribute of theirs: their module is made of this one.
+    # An attribute says which it is: the contexts' module imports this module.
     sorts = {each: getattr(each, "_asynchronous", None) for each in kinds if inspect.isclass(each)}
     contexts = [each for each, sort in sorts.items() if sort is not None]
     if contexts and asynchronous not in sorts.values():

@@ -56,9 +56,10 @@ _NO_ID = "00000000-0000-4000-8000-000000000000"
 # Elements of a for_each that are shown.
 MOST_CALLS = 20
 _OF_ELEMENT = ("item", "index", "outer")
-# The fields of a step that calls no action, in whose place it calls this.
+# The fields that say what a step without an action does.
 _WAITED = ("sleep", "wait_for", "approval", "workflow", "input", "continue_as_new")
 _OF_WAITS = frozenset({*_WAITED, "wait", "timeout", "retry", "heartbeat"})
+# The action that a dry run calls in the place of a wait.
 _WAIT = "automate.wait"
 
 
@@ -515,7 +516,7 @@ class _DryProgram(WorkflowProgram):
 
 
 class _Reading:
-    """The outputs that templates of a *step* read: *unknown* ones are marked, or *made up*."""
+    """The outputs that a *step*'s templates read; what is *unknown* is marked, or *made up*."""
 
     def __init__(self, program: _DryProgram, step: Step | None, view: Any) -> None:
         self._program, self._view, self._paths = program, view, view.paths()

@@ -27,7 +27,7 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 
-_BEGINS = {StepStatus.RUNNING}
+_NO_PROGRESS = {StepStatus.RUNNING}
 NOT_HERE: JsonText = NULL
 """The JSON in the row of an output that is in the output store."""
 
@@ -140,7 +140,7 @@ class Turn:
     @property
     def progresses(self) -> bool:
         """True if it forgets the crashes of workers so far: some step has come on."""
-        return self.counted or bool({run.status for run in self.saves} - _BEGINS)
+        return self.counted or bool({run.status for run in self.saves} - _NO_PROGRESS)
 
     @property
     def started(self) -> list[Workflow]:

@@ -46,6 +46,7 @@ logger: logging.Logger = get_logger(__name__)
 _ABOUT_SECONDS = 0.02
 # Of a block that goes on, and of a loop that may pause.
 _BEGUN = (StepStatus.RUNNING, StepStatus.WAITING)
+# Of a step that has not ended.
 _GOES_ON = {status for status in StepStatus if not status.finished}
 _MANY_RUNS = 200
 _NOTHING: Mapping[StepKey, Arrived] = {}

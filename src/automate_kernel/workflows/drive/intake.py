@@ -67,7 +67,7 @@ class Intake:
         """
         Return how many more are likely to begin within so many *seconds*; 0 if few could.
 
-        There is none until all has had a round: what is due meanwhile is claimed together then.
+        It is 0 until all has had a round: what is due meanwhile is claimed together then.
         """
         if self._untouched:
             return 0

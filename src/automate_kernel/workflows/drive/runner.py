@@ -621,7 +621,7 @@ class Runner:
         """Note that *calls* are made now; return False if the execution has been ended."""
         for call in calls:
             self.begin(flow, call)
-        means = [self._means.get(call.action, _UNKNOWN_SECONDS) for call in calls]
+        means = [self.mean_seconds(call.action) for call in calls]
         slow = [call.run for call, mean in zip(calls, means, strict=True) if mean > SEEN_SECONDS]
         if slow and (yield from self._saved(flow, Turn(saves=slow))) is None:
             return False

@@ -113,6 +113,8 @@ class TransactionalCall:
 
     def _labelled(self, outcome: CallOutcome) -> CallOutcome:
         """Return *outcome* with the labels that are saved with it: of others it warns once."""
+        if not outcome.labels:
+            return outcome
         return replace(outcome, labels=self._flow.changed_labels(outcome))
 
     def _save(self, rows: Rows, outcome: CallOutcome) -> None:

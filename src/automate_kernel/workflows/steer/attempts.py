@@ -22,9 +22,9 @@ class StepAttempt:
     One attempt of a step, or of an element of its ``for_each`` (*position*).
 
     *attempt* counts from 1; 0 is a step that failed before its call. *status* is RUNNING or the
-    status of its end: COMPLETED, FAILED or CANCELLED; and WAITING for that of a sub-workflow. What
-    was lost with its worker is FAILED with ``LEASE_EXPIRED``. *worker_id* is the worker that
-    made it, *trace* the place of its error, without values.
+    status of its end: COMPLETED, FAILED or CANCELLED; and WAITING for that of a sub-workflow. An
+    attempt that was lost with its worker is FAILED with ``LEASE_EXPIRED``. *worker_id* is the
+    worker that made it, *trace* the place of its error, without values.
     """
 
     step_id: str

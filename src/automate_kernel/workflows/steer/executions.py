@@ -444,7 +444,7 @@ class ExecutionStore:
             )
 
     def handover(self, execution: Execution) -> Handover | None:
-        """Return the note of the worker that handed *execution* on, if it waits."""
+        """Return the note of the worker that handed *execution* on, if it waits for another."""
         if execution.status.finished or execution.item_id is None:
             return None
         item = self.outbox.get(execution.item_id)
@@ -872,7 +872,7 @@ class ExecutionStore:
         """
         Carry a bulk action on, for so many *seconds* or to its end; return how far it has come.
 
-        Its *target* is ``executions``. The commands are ``resume`` (of what FAILED), ``cancel``,
+        Its *target* is ``executions``. The commands are ``resume`` (for what FAILED), ``cancel``,
         ``pause`` and ``unpause``. Pass what is returned to go on, in another process too. ::
 
             action = BulkAction("cancel", {"workflow": "pay"}, target="executions")

@@ -242,7 +242,6 @@ class Checkpoints:
     ) -> None:
         self._storage, self._outbox, self._starts = storage, outbox, starts
         self._tables = outbox.tables
-        self._shares_tables = self._tables is not None
         self._signals, self._pauses, self._outputs = signals, pauses, outputs
 
     def load(self, execution_id: str) -> Loaded | None:
@@ -311,7 +310,7 @@ class Checkpoints:
         ]  # fmt: skip
         parked = [save for save in outcomes if save.waiting and save.turn.lack is None]
         beside = any(map(_writes_beside, group))
-        plain = self._shares_tables and not failures and not outcomes and not beside
+        plain = self._tables is not None and not failures and not outcomes and not beside
         atomic = not plain or not self._storage.supports_skip_locked
         opened: AbstractContextManager[Rows]
         opened = self._storage.begin(atomic=atomic) if within is None else nullcontext(within)
@@ -515,7 +514,8 @@ class Checkpoints:
             one.output_ref = turn.output_ref
             one.output = self.final_output(turn) if turn.output_ref is None else NOT_HERE
             keyed = item.ordering_key or item.concurrency_key
-            one.ends = self._shares_tables and not keyed and self._outbox.retention_seconds != 0
+            kept = self._outbox.retention_seconds != 0
+            one.ends = self._tables is not None and not keyed and kept
         return one
 
     def final_output(self, turn: Turn) -> JsonText:
@@ -585,14 +585,14 @@ class Checkpoints:
 
     def _able(self, rows: Rows) -> list[str]:
         """Return the workers that live and drive executions."""
-        if not self._shares_tables:
+        if self._tables is None:
             return []
         live = (one for one in read_workers(rows) if one.alive and not one.stopping)
         return [one.id for one in live if ADVANCE in one.kinds]
 
     def _change_note(self, rows: Rows, item: OutboxItem, note: Handover | None) -> None:
         """Write the note of a handover, or take away the one that is there."""
-        if not self._shares_tables or (note is None and NOTE not in item.headers):
+        if self._tables is None or (note is None and NOTE not in item.headers):
             return
         headers = {name: value for name, value in item.headers.items() if name != NOTE}
         changes: dict[str, Any]
@@ -624,7 +624,7 @@ class Checkpoints:
 
         *idle* are the calls that a worker has left behind.
         """
-        late = None if self._shares_tables else _LATE_SECONDS
+        late = None if self._tables is not None else _LATE_SECONDS
         outcome = Outcome(item.id, ItemStatus.PENDING, late, token=item.lease_token)
         with self._storage.begin() as rows:
             native = rows.native
@@ -642,7 +642,7 @@ class Checkpoints:
             )
             if not held:
                 self._outbox.recall([item.id], transaction=native)
-            elif self._shares_tables:
+            elif self._tables is not None:
                 waits = [Where("id", "eq", item.id), Where("status", "in", WAITING)]
                 rows.update(OUTBOX, waits, {"waiting_for": "resume"})
                 key = scoped_key(item.concurrency_key, item.tenant_id)
