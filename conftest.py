@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full",
         action="store_true",
-        help="run what is marked long, and all at full length: models, and kills at every place",
+        help="run tests/fault at full length, models with all examples, and what is marked long",
     )
     parser.addoption(
         "--with-plugins",
@@ -58,14 +58,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is marked ``long``, and say so, unless ``--full`` or ``-m`` asks for it."""
+    """Skip what is marked ``long``, and say so, unless it is asked for; then it has the time."""
     plugins = config.rootpath / "plugins"
     for item in items:
         # That plugin belongs to what the kernel's own tests need.
         if plugins in item.path.parents and plugins / "automate-http" not in item.path.parents:
             item.add_marker(pytest.mark.plugins)
     long = [item for item in items if item.get_closest_marker("long")]
-    if not config.getoption("--full") and "long" not in config.getoption("-m"):
+    if not config.getoption("--full"):
         for item in long:
             item.add_marker(pytest.mark.skip(reason="takes long: --full runs it"))
         return

@@ -14,7 +14,6 @@ import fault_orders
 import pytest
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
-from example_counts import full_length
 from fault_scene import Process, Scene, until
 from fault_server import Server
 from leases import pass_leases
@@ -120,7 +119,8 @@ class Orders:
     "faults",
     [
         # Each order has 38 steps: so many make the ordinary run about as long as others here.
-        Faults(300, 160, 5, 60, 15) if full_length else Faults(40, 15, 2, 8, 3)
+        pytest.param(Faults(40, 15, 2, 8, 3), id="few"),
+        pytest.param(Faults(300, 160, 5, 60, 15), id="many", marks=pytest.mark.long),
     ],
 )
 def test_workers_that_die_over_executions(
