@@ -1643,3 +1643,27 @@ def test_many_children_are_cancelled_in_several_goes(nested: World) -> None:
     nested.kernel._runner.handle_cancel(item)
     live = [each for each in nested.children(one) if not each.status.finished]
     assert len(live) == 10
+
+
+def test_of_a_list_all_go_on_that_did_not_complete(breaking: World) -> None:
+    """One has failed, and the others were cancelled for that."""
+    breaking.add("slow", {"id": "pay", "action": "note", "input": {"what": "{{ event.payload }}"}},
+                 {"id": "nap", "sleep": "{{ event.payload }}h"},
+                 {"id": "go", "action": "shop.break", "input": {"what": "{{ event.payload }}"}},
+                 output="{{ steps.go.output }}")  # fmt: skip
+    each = {"id": "sub", "workflow": "slow", "for_each": [0, 1, 2, 3], "concurrency": 3,
+            "input": "{{ item }}"}  # fmt: skip
+    breaking.add("many", each, output="{{ steps.sub.output }}")
+    breaking.add("block", {"id": "box", "steps": [each]}, output="{{ steps.box.output }}")
+    for workflow in ("many", "block"):
+        breaking.called.clear()
+        breaking.broken.append(True)  # type: ignore[attr-defined]
+        one = breaking.start(workflow)
+        assert breaking.status(one) is FAILED and sorted(breaking.called) == [0, 1, 2]
+        assert {child.status for child in breaking.children(one)} == {FAILED, CANCELLED}
+        breaking.broken.clear()  # type: ignore[attr-defined]
+        breaking.kernel.executions.resume(one)
+        for _ in range(3):
+            breaking.later(3 * 3600)
+        assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, [0, 1, 2, 3])
+        assert sorted(breaking.called) == [0, 1, 2, 3] and len(breaking.children(one)) == 4

@@ -75,6 +75,7 @@ def test_a_look_at_nothing_is_few_statements(
     assert sum("UPDATE" in each for each in seen) <= 4, "the claims of its first look"
     looks = [each for each in seen if "UPDATE" not in each]
     # One for what is due; pauses and limits once in a while.
+    assert sum("EXISTS" in each for each in looks) <= LOOKS + 2
     assert len(looks) <= 3 * LOOKS + 15
 
 

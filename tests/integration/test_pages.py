@@ -13,6 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
+from waiting import until
 
 from automate_kernel import Kernel
 from automate_kernel.storage import MemoryStorage
@@ -199,17 +200,26 @@ def test_a_page_that_is_looked_at_again_sends_its_part_alone(shop: Shop) -> None
 
 RIGHTS = {
     "viewer": set(),
-    "operator": {"cancel", "pause", "retry"},
+    "operator": {"cancel", "pause", "unpause", "resume", "retry", "discard"},
     "approver": {"approve"},
-    "author": {"cancel", "pause", "retry", "again", "start"},
-    "admin": {"cancel", "pause", "retry", "again", "start", "approve"},
-}
+    "author": {
+        "cancel", "pause", "unpause", "resume", "retry", "discard", "again", "fork", "start",
+    },
+    "admin": {
+        "cancel", "pause", "unpause", "resume", "retry", "discard", "again", "fork", "start",
+        "approve",
+    },
+}  # fmt: skip
 
 
 def orders(execution: Execution) -> dict[str, tuple[str, dict[str, str]]]:
     its = f"/ops/executions/{execution.id}"
     return {
         "pause": (its, {"order": "pause"}),
+        "unpause": (its, {"order": "unpause"}),
+        "resume": (its, {"order": "resume"}),
+        "fork": (its, {"order": "fork", "step": "charge"}),
+        "discard": (f"/ops/outbox/{execution.item_id}", {"order": "discard"}),
         "cancel": (f"/ops/outbox/{execution.item_id}", {"order": "cancel"}),
         "retry": (f"/ops/outbox/{execution.item_id}", {"order": "retry"}),
         "again": (its, {"order": "again"}),
@@ -538,8 +548,7 @@ def test_a_browser_sees_an_execution_go_on_without_a_reload(shop: Shop) -> None:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
-        thread.join(0.01)
+    until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         with sync_playwright() as playwright:

@@ -1155,3 +1155,40 @@ def test_a_worker_keeps_the_limit(open_kernel: Open) -> None:
     worker.stop()
     thread.join(PATIENCE)
     assert (most, held(kernel)) == (2, 0)
+
+
+def test_a_running_step_is_cancelled_for_the_newest(open_kernel: Open) -> None:
+    """Under a real worker the older one's coroutine is cancelled, and the newest one runs."""
+    heard: list[str] = []
+
+    async def wait(n: int) -> int:
+        heard.append(f"begun {n}")
+        try:
+            await asyncio.sleep(0 if n else 60)
+        finally:
+            heard.append(f"ended {n}")
+        return n
+
+    kernel = open_kernel(
+        wait,
+        concurrency={"when_full": "cancel_older"},
+        step={"input": {"n": "{{ event.payload.n }}"}},
+    )
+    worker = kernel.worker(poll_seconds=0.02)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    tick = threading.Event()
+    first = kernel.start("w", {"n": 0})
+    while not heard:
+        tick.wait(0.01)
+    second = kernel.start("w", {"n": 1})
+    for _ in range(2000):
+        if see(kernel, second).status.finished:
+            break
+        tick.wait(0.01)
+    worker.stop()
+    thread.join(20)
+    assert heard == ["begun 0", "ended 0", "begun 1", "ended 1"]
+    assert see(kernel, first).status is ExecutionStatus.CANCELLED
+    assert see(kernel, second).status is ExecutionStatus.COMPLETED
+    assert held(kernel) == 0

@@ -322,7 +322,7 @@ def test_an_execution_that_is_given_up_has_failed(clock: FakeClock) -> None:
     heard = []
 
     def note(sender: Any, execution: Any, error: AutomateError) -> None:
-        heard.append((execution.id, execution.status))
+        heard.append((execution.id, execution.status, error.message))
 
     with signals.workflow_failed.connected_to(note, sender=kernel):
         for _ in range(10):
@@ -331,7 +331,9 @@ def test_an_execution_that_is_given_up_has_failed(clock: FakeClock) -> None:
             kernel.outbox.reap()
             clock.advance(86_400)
         kernel.run_until_idle()
-    assert heard == [(execution_id, ExecutionStatus.FAILED)]
+    ((told, status, message),) = heard
+    assert (told, status) == (execution_id, ExecutionStatus.FAILED)
+    assert "given up after 10 attempts" in message
 
 
 # -- calling ---------------------------------------------------------------------------------------
@@ -765,3 +767,30 @@ def test_an_execution_keeps_the_definition_that_it_began_with(posted: list[str])
     old.start("order-notify", {"lines": [7]})
     new.run_until_idle()
     assert posted == ["7 EUR"]
+
+
+def test_emit_and_aemit_take_the_same(kernel: Kernel) -> None:
+    """Whatever one of them takes, the other does, labels among it."""
+    assert inspect.signature(Kernel.emit).parameters == inspect.signature(Kernel.aemit).parameters
+    item_id = asyncio.run(kernel.aemit("e", labels={"order": 4711}))
+    item = kernel.outbox.get(item_id)
+    assert item is not None
+    assert item.labels == {"order": "4711"}
+
+
+def twins(owner):
+    """Each pair of a plain function and its asynchronous twin."""
+    for name, function in vars(owner).items():
+        twin = getattr(owner, f"a{name}", None)
+        if inspect.isfunction(function) and inspect.iscoroutinefunction(twin):
+            yield function, twin
+
+
+def test_a_call_and_its_asynchronous_twin_take_the_same():
+    """What the one refuses or means, the other does too."""
+    found = list(twins(Kernel))
+    assert {function.__name__ for function, _ in found} >= {"emit", "invoke"}
+    for function, twin in found:
+        assert inspect.signature(function) == inspect.signature(twin)
+        kinds = {parameter.kind for parameter in inspect.signature(twin).parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD not in kinds

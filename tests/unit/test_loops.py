@@ -346,7 +346,7 @@ def test_a_loop_cleans_up(works: Works) -> None:
 
 
 def test_a_long_loop_keeps_its_last_rounds_alone(works: Works) -> None:
-    rounds = 300
+    rounds = 2000
     works.add(
         {
             "id": "b",

@@ -498,6 +498,15 @@ def test_sizes_are_bounded(kernel: Kernel) -> None:
     assert "longer than" in problem["detail"] and not problem["retryable"]
 
 
+def test_a_body_whose_end_is_unknown_is_refused_before_it_has_a_route(kernel: Kernel) -> None:
+    """And the connection ends with it."""
+    response = send(
+        app_of(kernel), "POST", "/operations/chat.say", b"{}", **{"Content-Length": "x"}
+    )
+    assert response.status_code == 400
+    assert response.headers["connection"] == "close"
+
+
 def test_time_is_bounded(kernel: Kernel) -> None:
     """A call that takes too long ends for its client."""
     app = app_of(kernel, seconds=0.2)

@@ -18,7 +18,7 @@ from tests.unit.pattern_texts import ROOT, Use, hostile, modules, uses
 
 # The keys of valid TOML, each of which has its end.
 _OF_VALID_TEXT = {_KEY}
-_LENGTH = 2048
+_LENGTH = 4096
 _QUICK = 0.003  # seconds of the processor: what is quicker at this length is linear
 _TOO_LONG = 0.25
 

@@ -54,13 +54,14 @@ def raised(call: Any, *given: Any, **options: Any) -> AutomateError:
     return caught.value
 
 
+@pytest.mark.parametrize("operation", ["odd.give", "odd.agive"])
 @pytest.mark.parametrize(
-    ("operation", "what", "code"),
+    ("what", "code"),
     [
-        ("odd.give", "set", ErrorCodes.INVALID_ARGUMENT),
-        ("odd.agive", "NaN", ErrorCodes.INVALID_ARGUMENT),
-        ("odd.agive", "long", ErrorCodes.RESOURCE_EXHAUSTED),
-        ("odd.give", "many", ErrorCodes.RESOURCE_EXHAUSTED),
+        ("set", ErrorCodes.INVALID_ARGUMENT),
+        ("NaN", ErrorCodes.INVALID_ARGUMENT),
+        ("long", ErrorCodes.RESOURCE_EXHAUSTED),
+        ("many", ErrorCodes.RESOURCE_EXHAUSTED),
     ],
 )
 def test_one_code_in_a_workflow_and_over_http(

@@ -1021,3 +1021,18 @@ def test_a_step_that_waits_for_its_retry_is_due_now(shop: Shop) -> None:
     run = shop.get(one).step("a")
     assert run is not None
     assert (shop.status(one), run.attempts) == (COMPLETED, 2)
+
+
+def test_another_tenants_execution_is_not_there(shop: Shop) -> None:
+    """It is neither cancelled nor paused, retried or copied."""
+    shop.add(step("b", retry=RETRY), **CLEANERS)
+    shop.fails("b", ErrorCodes.UNAVAILABLE)
+    one, store = shop.begun(tenant_id="acme"), shop.kernel.executions
+    assert not store.cancel(one, tenant_id="other")
+    assert not store.pause(one, tenant_id="other")
+    assert not store.retry_step(one, "b", tenant_id="other")
+    with pytest.raises(AutomateError):
+        store.fork(one, "b", tenant_id="other")
+    assert store.pause(one, tenant_id="acme")
+    assert not store.unpause(one, tenant_id="other")
+    assert store.cancel(one, tenant_id="acme")

@@ -24,7 +24,6 @@ from types import (
 from typing import Any
 
 import pytest
-from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
@@ -715,7 +714,7 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=examples(300, 100), deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(FRAGMENTS, max_size=14).map(" ".join) | st.lists(FRAGMENTS, max_size=14).map("".join)
 )

@@ -508,6 +508,11 @@ def begins_noted(attempt_count: int, max_attempts: int, last_error_code: str | N
     return last_worker_died(attempt_count, last_error_code) or attempt_count >= max_attempts
 
 
+def begin_is_noted(item: OutboxItem) -> bool:
+    """Return True if it is written down when *item*, which was claimed ahead, begins."""
+    return begins_noted(item.attempt_count, item.max_attempts, item.last_error_code)
+
+
 # -- what each arrow of the picture writes --------------------------------------------------------
 
 FREE: Mapping[str, Any] = {"lease_owner": None, "lease_token": None, "lease_expires_at": None}
@@ -620,8 +625,3 @@ class OutcomeRecorded:
 
 Result = Outcome | OutcomeRecorded | None
 """The result of a handler's run; None if its lease was lost, so that nothing may be recorded."""
-
-
-def begin_is_noted(item: OutboxItem) -> bool:
-    """Return True if it is written down when *item*, which was claimed ahead, begins."""
-    return begins_noted(item.attempt_count, item.max_attempts, item.last_error_code)

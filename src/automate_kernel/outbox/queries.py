@@ -51,7 +51,7 @@ class Due(NamedTuple):
     """The findings of a look at the outbox."""
 
     seconds: float | None
-    """Seconds until the next item is due, 0 or less if one is due now; None if none waits."""
+    """Seconds until the next item is due, 0 or less if an item is due now; None if none waits."""
     recoverable: bool = True
     """False if nothing is there for `OutboxStore.reap`."""
 

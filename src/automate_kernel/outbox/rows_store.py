@@ -715,15 +715,15 @@ class RowsOutboxStore(OutboxStore):
 
     def next_due_seconds(self) -> float | None:
         """Return the seconds until an item is due; see `OutboxStore.next_due_seconds`."""
-        return self._due(recovery=False, early=True).seconds
+        return self._due(recovery=False).seconds
 
     def look(self) -> Due:
         """Return what is due, with one statement; see `OutboxStore.look`."""
-        return self._due(recovery=True, early=False)
+        return self._due(recovery=True)
 
-    def _due(self, *, recovery: bool, early: bool) -> Due:
+    def _due(self, *, recovery: bool) -> Due:
         with self.storage.begin(atomic=False) as rows:
-            if early:
+            if not recovery:
                 # Before their time, as a claim does that finds nothing: see `_claim_in_full`.
                 self._paused_kinds(rows, early=True)
                 self._limits.limited(rows, (), early=True)

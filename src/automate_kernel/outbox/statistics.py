@@ -138,11 +138,10 @@ class NamedTimes:
                 name = OTHERS
             else:
                 self._names.add(name)
-        counted: list[tuple[str | int, float]] = [(outcome, 1)]
+        self._count(name, outcome, 1)
         if seconds is not None:
-            counted += [(bucket_of(seconds), 1), ("seconds", seconds)]
-        for part, number in counted:
-            self.numbers[name, part] = self.numbers.get((name, part), 0) + number
+            self._count(name, bucket_of(seconds), 1)
+            self._count(name, "seconds", seconds)
 
     def _count(self, name: str, part: str | int, number: float) -> None:
         key = (name, part)

@@ -111,7 +111,7 @@ def _encode_time(value: datetime) -> datetime:
 
 
 def _encode_time_as_text(value: datetime) -> str:
-    # Not by what is equal to it: so are both times of an hour that a clock repeats.
+    # Not cached by equality: both times of an hour that a clock repeats are equal.
     return value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 

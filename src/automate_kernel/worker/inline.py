@@ -47,15 +47,12 @@ def run_inline(
     runner = ItemRunner(store, default_worker_id(), describe, redact)
     stats = WorkerStats()
     declare_limits(store, by_kind.values())
-    recovered = overdue = False
-    while True:
+    due = store.look()
+    if due.recoverable:
+        store.reap()  # what a process that died before this one held
         due = store.look()
-        if not recovered and due.recoverable:
-            store.reap()  # what a process that died before this one held
-            due = store.look()
-        recovered = True
-        if due.seconds is None or due.seconds > patience:
-            return stats
+    overdue = False
+    while due.seconds is not None and due.seconds <= patience:
         if due.seconds > 0:
             time.sleep(due.seconds)
             patience -= due.seconds
@@ -67,6 +64,8 @@ def run_inline(
         else:
             # What became due since the claim is for the next claim.
             overdue = True
+        due = store.look()
+    return stats
 
 
 def _run_due(runner: ItemRunner, by_kind: dict[str, Handler], stats: WorkerStats) -> bool:
@@ -75,11 +74,10 @@ def _run_due(runner: ItemRunner, by_kind: dict[str, Handler], stats: WorkerStats
     while True:
         claimed_at = time.monotonic()
         claimed = runner.store.claim_ahead(runner.worker_id, _BATCH, kinds=kinds)
-        found = found or bool(claimed)
-        full = len(claimed) >= _BATCH
         if claimed:
+            found = True
             _run_all(runner, by_kind, claimed, stats, claimed_at)
-        if not full:
+        if len(claimed) < _BATCH:
             return found
 
 

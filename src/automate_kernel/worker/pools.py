@@ -47,9 +47,9 @@ class PoolSetup:
     The means of a worker for its pools.
 
     *slots* is the number of its threads. *run* calls the handler of a task. *hold* takes tasks that
-    the pool has claimed itself. *done* takes a task that has ended, *done_all* takes several, and
-    *hand_back* takes tasks that never begin. *failed* returns the outcome of a task that ended with
-    an error. *stopping* returns True once nothing new may begin.
+    the pool has claimed itself. *done_all* takes tasks that have ended, and *hand_back* takes tasks
+    that never begin. *failed* returns the outcome of a task that ended with an error. *stopping*
+    returns True once nothing new may begin.
 
     *begins* is called before anything of a task's item runs other than by *run*; False means that
     it must not begin. *progressed* is called with a task that has saved something. *room* is called
@@ -65,7 +65,6 @@ class PoolSetup:
     lease_seconds: float
     run: Callable[[Task], Result]
     hold: Callable[[Sequence[Task]], None]
-    done: Callable[[Task, Result], None]
     done_all: Callable[[list[Ended]], None]
     hand_back: Callable[[Sequence[Task]], None]
     failed: Callable[[Task, BaseException], Result]
@@ -80,14 +79,14 @@ class PoolSetup:
 # No more is claimed ahead than the slots are likely to start within this time, so that a long item
 # never sits on a lease here while another worker is free.
 _AHEAD_SECONDS = 0.25
-# The results of quick calls are recorded together: those of one moment.
+# Results of quick calls that end within this time are recorded together.
 _TOGETHER_SECONDS = 0.02
 _UNKNOWN_SECONDS = 1.0
 
 
 class ThreadPool:
     """
-    Runs ``def`` handlers on threads, with a short queue in front of at most two *batch*.
+    Runs ``def`` handlers on threads, with a queue of at most two batches in front.
 
     Quick calls give their results in lists: to record each alone costs more than such a call.
     """
@@ -113,8 +112,12 @@ class ThreadPool:
         self._threads.put(tasks)
 
     def hand_back_late(self) -> None:
-        """Hand back what has waited for a slot for long: another worker may have a free one."""
-        self._give_results()  # of quick calls, since when all slots may be in slow calls
+        """
+        Hand back what has waited for a slot for long: another worker may have a free slot.
+
+        It records what has ended, too: all slots may be in slow calls since then.
+        """
+        self.give_results()
         if self._setup.stopping():
             return
         since = late_since()
@@ -140,9 +143,10 @@ class ThreadPool:
         quick = self._mean_seconds < _TOGETHER_SECONDS / 20
         soon = quick and (task.ended_at or 0.0) - self._given_at < _TOGETHER_SECONDS
         if not (soon and self._threads.waiting):
-            self._give_results()
+            self.give_results()
 
-    def _give_results(self) -> None:
+    def give_results(self) -> None:
+        """Record what has ended: nobody else may run it again."""
         self._given_at = time.monotonic()
         ended: list[Ended] = []
         with suppress(IndexError):  # another thread gives them too
@@ -154,7 +158,7 @@ class ThreadPool:
     def stop(self) -> None:
         """End the threads once they are through with what they run."""
         self._threads.stop()
-        self._give_results()
+        self.give_results()
 
 
 class LoopPool:

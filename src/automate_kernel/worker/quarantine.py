@@ -1,4 +1,4 @@
-"""Quarantine of items whose workers died, so that no other item pays for one of them."""
+"""Quarantine of items whose workers died, so that other items don't fail because of them."""
 
 from __future__ import annotations
 

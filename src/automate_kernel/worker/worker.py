@@ -401,7 +401,6 @@ class Worker:
             self.store.lease_seconds,
             run=self._execute,
             hold=self._in_flight.add,
-            done=self._done,
             done_all=self._done_all,
             hand_back=self._hand_back,
             failed=self._failed,
@@ -639,6 +638,7 @@ class Worker:
         while self._in_flight and not self._abandoning.is_set() and time.monotonic() < deadline:
             self._freed.wait(0.1)
             self._freed.clear()
+        self._plain.give_results()  # or what has run would be handed back, and run again
         left = self._in_flight.unfinished()
         if left:
             logger.warning("handing back %d items that are not finished", len(left))

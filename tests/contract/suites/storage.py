@@ -218,6 +218,22 @@ class StorageContract:
             }  # fmt: skip
             assert rows.least(STEP, by="error_code", of=[nothing]) == {}
 
+    def test_what_is_found_at_one_look(self, storage: Storage) -> None:
+        """In several tables, with a condition on the time, and the least time of some rows."""
+        at = [Now(-60.0), Now(-30.0), Now(60.0)]
+        self.add(storage, *(step(n, started_at=each) for n, each in enumerate(at)))
+        past = [Where("started_at", "lt", Now())]
+        later = [Where("started_at", "gt", Now(3600.0))]
+        with storage.begin() as rows:
+            began = {row["position"]: row["started_at"] for row in rows.select(STEP)}
+            assert rows.found((STEP, past), (STEP, later), (PAUSE, [])) == [True, False, False]
+            first = ("started_at", [Where("position", "in", [1, 2])])
+            *found, least, now = rows.found((STEP, past), first=(STEP, *first))
+            assert (found, least) == ([True], began[1])
+            assert abs((now - rows.now()).total_seconds()) < 60
+            nothing = (STEP, "started_at", [Where("position", "eq", 99)])
+            assert rows.found((STEP, later), first=nothing)[:2] == [False, None]
+
     def test_distinct_values(self, storage: Storage) -> None:
         """Each value once, in order, and no nulls."""
         codes = ["B", None, "a", "B", "C", None, "a"]

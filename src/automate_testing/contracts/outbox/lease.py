@@ -75,6 +75,18 @@ class LeaseContract(StoreHooks):
         assert item.completed_at is not None
         assert store.claim_batch("worker") == []
 
+    def test_a_look_tells_of_what_a_dead_worker_held(
+        self, store: OutboxStore, time: FakeClock
+    ) -> None:
+        """Once its lease has ended; and then of when that is due."""
+        assert store.look().seconds is None or store.look().seconds == 0
+        self.claimed(store)
+        time.advance(store.lease_seconds + 1)
+        assert store.look().recoverable
+        store.reap()
+        due = store.look().seconds
+        assert due is not None and due < 60
+
     def test_failure(self, store: OutboxStore) -> None:
         """An item that is given up is FAILED with its error, whatever attempts were left."""
         item_id = self.claimed(store, max_attempts=5).id
