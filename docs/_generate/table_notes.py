@@ -157,7 +157,7 @@ COLUMN_NOTES = {
     ("automate_outbox", "waiting_for"): "what a waiting item waits for: `worker` (ready to be "
     "claimed), `time` (not due), `key` (its ordering or concurrency key is busy), `resume` (its "
     "kind, its execution or its workflow is paused); on a running one `cancel` asks it to stop and "
-    "`recall` to be put back and taken up anew; else null",
+    "`recall` to be put back and taken up again; else null",
     ("automate_outbox", "priority"): "higher goes first; a point is worth an hour of waiting",
     ("automate_outbox", "attempt_count"): "attempts begun, counted at the claim",
     ("automate_outbox", "max_attempts"): "after so many it is FAILED",

@@ -32,8 +32,6 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import WorkerInfo
 from automate_kernel.worker.reporter import ActivityLog
 from automate_kernel.worker.in_flight import Task
-from automate_kernel.worker.reporter import ActivityLog
-from automate_kernel.worker.in_flight import Task
 from automate_kernel.outbox.item import Outcome
 from command_line import CliRunner
 

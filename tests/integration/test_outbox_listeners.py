@@ -14,7 +14,7 @@ from automate_kernel.outbox import OutboxItem, RowsOutboxStore
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import OUTBOX
-from automate_kernel.workflows import ExecutionStore, Workflow
+from automate_kernel.workflows import Workflow
 from automate_sqlalchemy import SqlAlchemyStorage
 from automate_sqlalchemy.outbox import (
     OptimisticClaimOutboxStore,

@@ -22,7 +22,6 @@ from automate_kernel import (
     WorkflowContext,
 )
 from automate_kernel.monitoring.diagnosis import worker_findings
-from automate_kernel.outbox import OutboxItem
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_testing import FakeClock

@@ -13,7 +13,6 @@ from example_counts import examples
 from automate_kernel import (
     AutomateError,
     ErrorCodes,
-    Execution,
     Kernel,
     MemoryStorage,
     StepFailedError,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import gc
 import threading
@@ -23,7 +22,6 @@ from automate_kernel import (
     Automation,
     AutomateError,
     ErrorCodes,
-    Event,
     Execution,
     Kernel,
     StepFailedError,
@@ -38,7 +36,7 @@ from automate_kernel.workflows import EventTrigger, ManualTrigger, RetryPolicy, 
 from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 from automate_kernel.workflows.decide.program import step_input
 from automate_kernel.workflows.decide.record import CallPlace
-from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus
 from pydantic import BaseModel
 from defined import define
 

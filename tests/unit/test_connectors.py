@@ -7,8 +7,6 @@ import logging
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from automate_kernel.plugins.connectors import ActionSpec, Connector, TriggerSpec, action

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,11 +15,9 @@ from workers import working
 from defined import is_over, see
 from automate_kernel import Kernel
 from automate_kernel.base.errors import ErrorCodes, StorageError
-from automate_kernel.operations.context import current_item
-from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.outbox import ItemStatus
 from automate_kernel.plugins import hookimpl
 from automate_kernel.storage.tables import OUTBOX
-from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.drive import engine
 from automate_kernel.workflows.drive.engine import Engine

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from automate_kernel.workflows.drive import flow as flow_module
 from automate_kernel.workflows.drive.engine import Engine
 from automate_kernel.workflows.decide.turn import CallOutcome
 from automate_kernel.workflows.decide.waits import ADVANCE
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 from defined import define, is_over, see
 

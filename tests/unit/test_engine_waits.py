@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,8 +11,7 @@ from waiting import PATIENCE, Gate, until
 from workers import working
 from automate_kernel import Kernel
 from automate_kernel.storage.tables import WAIT
-from automate_kernel.worker.worker import Worker
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from defined import see
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,7 +21,6 @@ from automate_kernel.base.errors import (
 from automate_kernel.secrets import MemorySecretsBackend, SecretRef, SecretResolver
 from automate_kernel.secrets.handles import masked, reveal, secret_keys
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.templates import Limits, TemplateContext, TemplateEngine
 from automate_testing import FakeClock
 from automate_kernel.triggers.webhooks import (
@@ -30,8 +28,6 @@ from automate_kernel.triggers.webhooks import (
     StandardWebhooksSignature,
     StripeSignature,
 )
-from automate_kernel.workflows import ScheduleTrigger, Workflow
-from automate_kernel.workflows.steer.schedule import next_fire
 
 SECRET = "sk_live_9d41b7c2e0aa4f"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ from waiting import PATIENCE, until
 from workers import working
 from automate_kernel import Kernel
 from automate_kernel.plugins.connectors import Connector, action
-from automate_kernel.outbox import OutboxItem
 from automate_kernel.outbox.worker_reports import read_workers
 from automate_kernel.workflows.store import checkpoints as checkpoints_module
 from automate_kernel.outbox.handover import LONGEST_SECONDS, NOTE, Handover
@@ -20,7 +17,7 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import DEFINITION, OUTBOX
 from automate_testing import FakeClock
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from hypothesis import given
 from hypothesis import strategies as st
 from defined import define, item_of, see

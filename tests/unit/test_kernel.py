@@ -20,7 +20,6 @@ from automate_kernel.plugins.connectors import Connector, TriggerSpec, action
 from automate_kernel.operations.context import current_call
 from automate_kernel.base.errors import (
     AutomateError,
-    ConfigError,
     ErrorCodes,
     PayloadError,
     PluginError,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from typing import Any
 
@@ -26,7 +25,6 @@ from automate_kernel.worker.in_flight import Task
 from automate_kernel.outbox.item import Outcome
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.http.app import metrics_app
-from automate_kernel.monitoring import overview
 from automate_kernel.monitoring.prometheus import Exporter
 from automate_testing.clock import FakeClock
 

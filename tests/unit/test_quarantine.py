@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from workers import running, working
-from waiting import PATIENCE, until
+from waiting import until
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import Backoff, ItemStatus, NewItem, OutboxItem, RowsOutboxStore
 from automate_kernel.outbox.item import EXPIRED

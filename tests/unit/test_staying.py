@@ -9,7 +9,7 @@ from automate_kernel import Kernel, SyncWorkflowContext
 from automate_kernel.outbox import ItemStatus
 
 from automate_kernel.workflows.drive import engine as engine_module
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from defined import see
 
 MANY = 250

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage
 from automate_testing.clock import FakeClock
 from automate_kernel.worker.handler import cancelling
-from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.drive.engine import Driven, Engine
 from automate_kernel.workflows.execution import Execution, ExecutionStatus

@@ -25,8 +25,6 @@ from automate_kernel.templates import (
     TemplateContext,
     TemplateEngine,
     areveal,
-    default_filters,
-    register_filter,
     reveal,
 )
 

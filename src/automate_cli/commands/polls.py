@@ -74,7 +74,7 @@ def resume(
     if not start_over:
         _report(context, polls.resume(name, tenant_id=tenant), "resumed")
         return
-    inputs.confirm(f"Let {name} begin anew?", yes=yes)
+    inputs.confirm(f"Let {name} begin again?", yes=yes)
     changed = polls.start_over(name, tenant_id=tenant)
     polls.resume(name, tenant_id=tenant)
     _report(context, changed, "started over")

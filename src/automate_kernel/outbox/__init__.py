@@ -12,20 +12,21 @@ from automate_kernel.outbox.item import (
     ReapResult,
 )
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
+from automate_kernel.outbox.queries import Due, ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.rows_store import (
     OptimisticClaimOutboxStore,
     RowsOutboxStore,
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.outbox.statistics import MinuteTotal, percentile
-from automate_kernel.outbox.store import OutboxListener, OutboxStore
+from automate_kernel.outbox.store import OutboxListener, OutboxStore, OutboxTables
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 
 __all__ = [
     "Activity",
     "Backoff",
     "BulkAction",
+    "Due",
     "ErrorGroup",
     "FailedAttempt",
     "Handover",
@@ -40,6 +41,7 @@ __all__ = [
     "OutboxListener",
     "OutboxStats",
     "OutboxStore",
+    "OutboxTables",
     "Outcome",
     "ReapResult",
     "RowsOutboxStore",

@@ -634,7 +634,8 @@ class OutboxStore(ABC):
         """
         Set limits, as `limit` does, but not where an operator has set one.
 
-        A limit that was declared before for one of *kinds*, and is not among these, is lifted.
+        A limit that was declared before for one of *kinds*, and is not among these, is lifted. A
+        store lifts it once.
         """
         for limit in limits:
             raise self._unable(f"limit {limit.kind!r}")

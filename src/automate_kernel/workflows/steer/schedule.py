@@ -304,7 +304,7 @@ def _begin(storage: Storage, keys: Iterable[str]) -> None:
 
 
 def forget_schedules(rows: Rows, workflow: Workflow, tenant_id: str | None) -> None:
-    """Let the workflow's schedules begin to count anew, once it is switched on again."""
+    """Let the workflow's schedules begin to count again, once it is switched on again."""
     keys = [each.key for each, _ in as_stored(rows, schedules_of(workflow, tenant_id))]
     rows.update(SCHEDULE, [Where("id", "in", keys)], {"last_fired_at": Now()})
 

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from automate_kernel.plugins.connectors import Connector, action
 from automate_kernel.outbox import WorkerInfo
 from automate_kernel.worker.reporter import ActivityLog
 

@@ -22,7 +22,7 @@ def test_a_value_is_read_again_once_its_time_is_over() -> None:
     assert get(1.5) == 4
 
 
-def test_nothing_is_remembered_for_no_time() -> None:
+def test_nothing_is_kept_for_no_time() -> None:
     """As in a store that is to see each change at once."""
     reads, known = count(1), TimedCache[int](0.0)
     assert [known.get(lambda: next(reads)) for _ in range(3)] == [1, 2, 3]
