@@ -97,7 +97,12 @@ class TestNewRowsByTime(TestNewRowsByNumber):
 
 # -- a server that misbehaves ------------------------------------------------------------------
 
-_MANNERS = ("silent", "closes", "garbage", "endless")
+_MANNERS = ("silent", "closes", "garbage", "endless", "almost", "short")
+# A greeting of MySQL's protocol, version 10, whose last name is no UTF-8; and one cut in its midst.
+_GREETING = (
+    b"\n8.0\0" + bytes(4) + b"saltsalt\0" + b"\xff\xff" + b"\x2d\x02\0" + b"\xff\xff" + b"\x15"
+    + bytes(10) + b"saltsaltsalt\0" + b"\xff\xfe\0"
+)  # fmt: skip
 
 
 @contextmanager
@@ -113,6 +118,10 @@ def hostile_server(manner: str):
                 peer.sendall(os.urandom(65_536))
             if manner == "garbage":
                 peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" + os.urandom(200))
+            greeting = {"almost": _GREETING, "short": _GREETING[:10]}.get(manner, b"")
+            if greeting:
+                peer.sendall(len(greeting).to_bytes(3, "little") + b"\0" + greeting)
+                peer.recv(1)
 
     def accept() -> None:
         with suppress(OSError):

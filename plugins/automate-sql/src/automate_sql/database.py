@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 _RECYCLE_SECONDS = 1_800
 _PATIENCE_SECONDS = 3.0
+# What the drivers' own parsers raise over bytes that are not of their protocol. A few wrong
+# options raise ValueError as well, which the message therefore names.
+_UNREADABLE = (AssertionError, IndexError, NameError, ValueError, struct.error)
 
 
 class Password:
@@ -331,12 +335,25 @@ async def _patiently(work: Awaitable[object]) -> bool:
 
 
 async def _connected(opening: asyncio.Future[T], deadline: float) -> T:
-    """Return the connection that is being opened, or raise ``UNAVAILABLE`` at *deadline*."""
+    """
+    Return the connection that is being opened.
+
+    Raises ``UNAVAILABLE`` at *deadline*, and if what answers speaks no protocol of a database.
+    """
     opening.add_done_callback(_heard)
     await asyncio.wait({opening}, timeout=_left(deadline))
     if not opening.done():
         raise AutomateError(ErrorCodes.UNAVAILABLE, "the database has not answered in time")
-    return opening.result()
+    try:
+        return opening.result()
+    except _UNREADABLE as error:
+        # Drivers do not catch what their own parsers raise. Its bytes are not for a log.
+        name = type(error).__name__
+    raise AutomateError(
+        ErrorCodes.UNAVAILABLE,
+        f"no connection could be opened: {name}",
+        hint="check that the URL's host and port are the database's, and the options after its '?'",
+    )
 
 
 def _raw(connection: sa.Connection | None) -> Any:
