@@ -13,13 +13,20 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import (
+    HTMLResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from automate_kernel.base.errors import ConfigError
 from automate_kernel.kernel import Kernel
 from automate_pages.exchange import OrderAnswer, PageRequest
+from automate_pages.live import LivePart, LiveParts
 from automate_pages.site import Site
 from automate_pages.users import User
 
@@ -38,7 +45,7 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
-    "Vary": "Cookie, X-Automate-Part",
+    "Vary": "Accept, Cookie, X-Automate-Part",
 }  # fmt: skip
 
 
@@ -63,20 +70,43 @@ def pages(
             "the pages need auth, a function that says who asks",
             hint='pages(kernel, auth=lambda request: User("ada", ["viewer"], tenant=None))',
         )
-    host = _Shell(Site(kernel, title), auth, frozenset(origins), log_in)
-    return Starlette(
+    return pages_of(Site(kernel, title), auth=auth, origins=origins, log_in=log_in)
+
+
+def pages_of(
+    site: Site, *, auth: Auth, origins: Sequence[str] = (), log_in: str | None = None
+) -> Starlette:
+    """
+    Return what `pages` returns, for a *site* of the caller's.
+
+    A server that isn't plain uvicorn sets ``app.state.live.stopped`` when it stops, which ends the
+    streams of live pages.
+    """
+    live = LiveParts(site)
+    host = _Shell(site, live, auth, frozenset(origins), log_in)
+    app = Starlette(
         routes=[
             Mount("/static", StaticFiles(packages=[("automate_pages", "static")])),
             Route("/{path:path}", host.answer, methods=["GET", "POST"]),
         ]
     )
+    app.state.live = live
+    return app
 
 
 class _Shell:
     """Answers requests: who asks, and whether the order is theirs; the rest is the site's."""
 
-    def __init__(self, site: Site, auth: Auth, origins: frozenset[str], log_in: str | None) -> None:
-        self._site, self._auth, self._origins, self._log_in = site, auth, origins, log_in
+    def __init__(
+        self,
+        site: Site,
+        live: LiveParts,
+        auth: Auth,
+        origins: frozenset[str],
+        log_in: str | None,
+    ) -> None:
+        self._site, self._live = site, live
+        self._auth, self._origins, self._log_in = auth, origins, log_in
         # Fewer than a pool has connections: Starlette's own 40 threads would wait for each other.
         self._threads = CapacityLimiter(_THREADS)
 
@@ -103,8 +133,22 @@ class _Shell:
             form=form,
             part=request.headers.get("x-automate-part") == "1",
         )
+        if request.method == "GET" and "text/event-stream" in request.headers.get("accept", ""):
+            return self._stream(request, asked)
         work = partial(self._respond, request, asked)
         return await to_thread.run_sync(work, limiter=self._threads)
+
+    def _stream(self, request: Request, asked: PageRequest) -> Response:
+        # Below a2wsgi a stream would hold one of the server's few threads.
+        if "wsgi_environ" in request.scope or self._live.full:
+            return Response(status_code=204, headers=_HEADERS)  # the page polls, then
+
+        async def look() -> LivePart:
+            return await to_thread.run_sync(self._live.part, asked, "", limiter=self._threads)
+
+        headers = {**_HEADERS, "X-Accel-Buffering": "no"}
+        stream = self._live.stream(asked, look)
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     def _stranger(self, request: Request) -> Response:
         if self._log_in is None or request.method == "POST":
@@ -119,19 +163,23 @@ class _Shell:
         )
 
     def _respond(self, request: Request, asked: PageRequest) -> Response:
+        csrf = request.cookies.get(_CSRF) or secrets.token_urlsafe(32)
+        if asked.part and asked.method == "GET":
+            part = self._live.part(asked, csrf)
+            response = HTMLResponse(part.html, part.status, headers=_HEADERS)
+            response.headers["X-Automate-Part"] = "live" if part.live else "ended"
+            return response
         found = self._site.answer(asked)
+        if asked.method == "POST":
+            self._live.forget()
         if isinstance(found, OrderAnswer):
             moved = RedirectResponse(found.url, 303, headers=_HEADERS)
             if found.notice:
                 self._keep(request, moved, _NOTICE, _cookie_text(found), max_age=60)
             return moved
-        csrf = request.cookies.get(_CSRF) or secrets.token_urlsafe(32)
-        notice = None if asked.part else _notice(request)
+        notice = _notice(request)
         body = self._site.render(asked, found, csrf=csrf, notice=notice)
         response = HTMLResponse(body, found.status, headers=_HEADERS)
-        if asked.part:
-            response.headers["X-Automate-Part"] = "live" if found.live else "ended"
-            return response
         self._keep(request, response, _CSRF, csrf)
         if notice is not None:
             response.delete_cookie(_NOTICE, path=_base(request) or "/")

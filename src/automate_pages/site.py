@@ -49,11 +49,18 @@ _STATUSES = {
 
 
 class Site:
-    """The operators' pages of *kernel*, under *title*; it knows no web framework."""
+    """
+    The operators' pages of *kernel*, under *title*; it knows no web framework.
 
-    def __init__(self, kernel: Kernel, title: str = "automate") -> None:
+    Where the code *reloads*, every page may change by itself.
+    """
+
+    def __init__(self, kernel: Kernel, title: str = "automate", *, reloads: bool = False) -> None:
         self.kernel = kernel
         self.title = title
+        self.broken = ""
+        """A text that every page shows above all else: why it isn't what it should be."""
+        self._reloads = reloads
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("automate_pages"),
             autoescape=True,
@@ -101,6 +108,10 @@ class Site:
             raise PageError(405, f"use {' or '.join(sorted(methods))}")
         raise PageError(404, "there is no such page")
 
+    def is_live(self, page: PageAnswer) -> bool:
+        """Return True if *page* may change by itself."""
+        return page.live or self._reloads
+
     def render(self, request: PageRequest, page: PageAnswer, **frame: Any) -> str:
         """Return *page* as HTML; *frame* is what the host adds: ``csrf`` and ``notice``."""
         here = (_parts(request.path) or ("",))[0]
@@ -109,7 +120,8 @@ class Site:
             "site": self.title,
             "title": page.title,
             "crumbs": page.crumbs,
-            "live": page.live,
+            "live": self.is_live(page),
+            "broken": self.broken,
             "request": request,
             "user": request.user,
             "url": request.url,

@@ -12,6 +12,7 @@ missing.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -47,6 +48,14 @@ _MOST_AT_ONCE = 5_000
 _WORTH_COPYING = 50
 
 
+class _Queries(threading.local):
+    count = 0
+
+
+queries = _Queries()
+"""The number of queries of this thread so far; the difference is the cost of a piece of work."""
+
+
 class Rows:
     """
     Our tables inside one transaction of the host's database. An adapter subclasses it with `run`.
@@ -80,6 +89,7 @@ class Rows:
 
     def query(self, template: str, parameters: Sequence[Any]) -> list[Any]:
         """Run a statement that has ``{}`` in the place of each parameter; return its rows."""
+        queries.count += 1
         found: list[Any] = self.run(self._marked(template), parameters, fetch=True)
         return found
 
@@ -287,7 +297,7 @@ class Rows:
         """Return the time of the database's clock."""
         if self._clock is not None or not self.dialect.now:
             return (self._clock or utc_now)()
-        return decode_time(self.run(f"SELECT {self.dialect.now}", (), fetch=True)[0][0])
+        return decode_time(self.query(f"SELECT {self.dialect.now}", ())[0][0])
 
     def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
         """Count matching rows per value of the columns *by*: rows of those columns and ``n``."""

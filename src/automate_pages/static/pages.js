@@ -11,11 +11,17 @@
   }
   let wait = SOONEST;
   let seen = "";
+  let timer = 0;
+  let stream = null;
+  let looking = false;
+  let over = false;
 
   const busy = () => document.hidden || !window.getSelection().isCollapsed
     || page.querySelector(":focus, details[open]") !== null;
 
   const scrollers = () => [...page.querySelectorAll("pre, .scroll")];
+
+  const isTold = () => stream !== null && stream.readyState === EventSource.OPEN;
 
   async function look() {
     const answer = await fetch(location.href, {
@@ -45,19 +51,53 @@
   }
 
   async function turn() {
-    let more = true;
+    if (over || looking) {
+      return;
+    }
+    looking = true;
+    window.clearTimeout(timer);
     if (!busy()) {
       try {
-        more = await look();
+        over = !await look();
       } catch {
         wait = Math.min(wait * 2, LATEST);
         told.textContent = "No connection. Trying again.";
       }
     }
-    if (more) {
-      window.setTimeout(turn, wait);
+    looking = false;
+    if (over) {
+      quiet();
+    } else {
+      // Polling is what counts; while the server tells of changes, it is only in reserve.
+      timer = window.setTimeout(turn, isTold() && !busy() ? LATEST : wait);
     }
   }
 
-  window.setTimeout(turn, SOONEST);
+  function listen() {
+    if (stream === null && !over && !document.hidden) {
+      stream = new EventSource(location.href);
+      stream.onmessage = turn;
+      // After a break nobody has told what happened meanwhile.
+      stream.onopen = turn;
+    }
+  }
+
+  // A browser has few connections for each server: a tab that nobody sees needs none.
+  function quiet() {
+    stream?.close();
+    stream = null;
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      quiet();
+    } else {
+      listen();
+      turn();
+    }
+  });
+  window.addEventListener("pagehide", quiet);
+  window.addEventListener("pageshow", listen);
+  timer = window.setTimeout(turn, SOONEST);
+  listen();
 })();
