@@ -18,6 +18,7 @@ from automate_cli.commands import (
     outbox,
     polls,
     schedules,
+    tokens,
     worker,
     workflow,
 )
@@ -61,7 +62,7 @@ def _root(
 
 for _each in (
     demo.app, events.app, call.app, worker.app, workflow.app, executions.app, approvals.app,
-    schedules.app, polls.app, outbox.app,
+    schedules.app, polls.app, outbox.app, tokens.app,
     overview.app, authoring.app, connect.app, doctor.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _KERNELS_OWN = (
     "database", "outbox", "output_store", "plugins", "secrets", "config",
     "env_allow", "discover", "strict", "disabled", "winners", "worker.lease_seconds",
-    "worker.listen", "worker.version", "signing_keys", "public_url",
+    "worker.listen", "worker.version", "signing_keys", "public_url", "audit_retention_seconds",
 )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ class Session:
         settings = self.settings
         names = (
             "outbox", "plugins", "config", "env_allow", "discover", "strict", "disabled",
-            "signing_keys", "public_url",
+            "signing_keys", "public_url", "audit_retention_seconds",
         )  # fmt: skip
         kernel = self._made(
             storage or self.storage,

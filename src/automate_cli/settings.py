@@ -78,6 +78,7 @@ _VERSION = "The version of your code; workers of the latest decide what events s
 _KINDS = "The kinds of items that workers work on, mail.* too; by default all."
 _KEPT = "Seconds that COMPLETED items are kept; 0 deletes them at once."
 _FAILED_KEPT = "Seconds that FAILED and CANCELLED items are kept."
+_AUDIT_KEPT = "Seconds that entries of the audit trail are kept."
 _EVENTS = "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY."
 _OPERATIONS = (
     "Actions and capabilities that POST /operations may call: names, slack.* too; by default none."
@@ -111,6 +112,7 @@ _ALL = (
     Setting("commands", "table", {}, "Settings of commands of plugins: [commands.mcp] and so on."),
     Setting("signing_keys", "list", [], _SIGNING, hidden=True),
     Setting("public_url", "text", None, _PUBLIC),
+    _number("audit_retention_seconds", "float", 365 * 86_400.0, _AUDIT_KEPT),
     Setting("worker.version", "text", None, _VERSION),
     Setting("worker.kinds", "list", [], _KINDS),
     Setting("worker.exclude_kinds", "list", [], "The kinds that they leave to others."),

@@ -135,8 +135,8 @@ def entry_values(
     """Return an entry's values: *action* on *obj*, a row of *model*, by *request*'s user."""
     user: Any = request.user
     return {
-        "actor_id": None if user.pk is None else str(user.pk)[:64],
-        "actor": user.get_username()[:150],
+        "actor_id": None if user.pk is None else str(user.pk)[:200],
+        "actor": user.get_username()[:200],
         "tenant_id": None if tenant is None else str(tenant)[:200],
         "action": action,
         "model": model._meta.label_lower,

@@ -41,6 +41,7 @@ The settings, all of them optional.
     them; by default the default site. ``TENANT``: the dotted path of a function that takes a
     request and returns its tenant. ``TENANT_PATHS``: the lookup from a model to its tenant, where
     the admin classes have none: ``{"auth.User": "membership__tenant_id"}``.
+    ``AUDIT_RETENTION_SECONDS``: the age at which entries of the audit trail are deleted.
 ``AUTOMATE_APPROVALS``
     ``PUBLIC_URL``: where the links of approvals lead to, ``"https://shop.example/api/automate"`` if
     the API's URLs are there. ``SIGNING_KEYS``: the keys that sign them, the first one, and verify
@@ -133,7 +134,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "AUTOMATE_WORKER": dict.fromkeys(
         ("PROCESSES", "SLOTS", "GRACE_SECONDS", "VERSION", "LOG_FORMAT")
     ),
-    "AUTOMATE_ADMIN": {"PAGES": True, "SITE": None, "TENANT": None, "TENANT_PATHS": None},
+    "AUTOMATE_ADMIN": {
+        "PAGES": True,
+        "SITE": None,
+        "TENANT": None,
+        "TENANT_PATHS": None,
+        "AUDIT_RETENTION_SECONDS": None,
+    },
     "AUTOMATE_APPROVALS": {"PUBLIC_URL": None, "SIGNING_KEYS": None},
     "AUTOMATE_API": {
         "AUTHENTICATION": (

@@ -101,6 +101,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         retention_seconds=_outbox("RETENTION_SECONDS"),
         failed_retention_seconds=_outbox("FAILED_RETENTION_SECONDS"),
         output_store=conf.output_store(),
+        audit_retention_seconds=conf.option("AUTOMATE_ADMIN", "AUDIT_RETENTION_SECONDS"),
         listed={
             "provider": conf.listed("AUTOMATE_PROVIDERS"),
             "connector": conf.listed("AUTOMATE_CONNECTORS"),

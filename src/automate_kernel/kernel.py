@@ -51,6 +51,10 @@ from automate_kernel.workflows.execution import ExecutionStatus, check_event_nam
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from automate_kernel.access.audit import AuditLog
+    from automate_kernel.access.saved_queries import SavedQueries
+    from automate_kernel.access.sessions import SessionStore
+    from automate_kernel.access.tokens import TokenStore
     from automate_kernel.base.tally import Tally
     from automate_kernel.operations.budgets import Budgets
     from automate_kernel.operations.context import Call
@@ -97,6 +101,7 @@ logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 P = TypeVar("P")
 
+_AUDIT_SECONDS = 365 * 86_400.0
 # Services send a webhook again for days.
 _REMEMBERED_SECONDS = 30 * 86_400.0
 # How often `run` writes down what it has counted.
@@ -132,7 +137,8 @@ class Kernel:
     for a row: an `OutputStore`, a folder that all processes share, or ``{"store": key}`` with
     options beside it, as for *secrets*; a text in them may be ``$secret:KEY``. *lease_seconds*,
     *retention_seconds* and *failed_retention_seconds* are for an outbox that the kernel makes; see
-    `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
+    `RowsOutboxStore`. Entries of the audit trail go after *audit_retention_seconds*, a year by
+    default; None keeps them for ever. Raises `ConfigError` for wrong arguments.
     """
 
     def __init__(
@@ -159,6 +165,7 @@ class Kernel:
         public_url: str | None = None,
         version: str | None = None,
         output_store: OutputStore | str | Path | Mapping[str, Any] | None = None,
+        audit_retention_seconds: float | None = _AUDIT_SECONDS,
     ) -> None:
         from automate_kernel.templates import EnvironmentResolver, FilterRegistry, default_filters
 
@@ -191,8 +198,7 @@ class Kernel:
         """Runs of workflows: get, find, cancel, resume."""
         self.schedules: Schedules = self._schedules()
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
-        self.purges: list[Callable[..., int]] = []
-        """Deletions of the application's own: called with ``older_than_seconds`` and ``limit``."""
+        self._audit_kept = _age(audit_retention_seconds, "audit_retention_seconds")
         self._wire()
         self._set_up(workflows, strict=strict)
 
@@ -397,6 +403,39 @@ class Kernel:
     def budgets(self) -> Budgets:
         """The budgets of plugins, such as that of language models: what was spent of each."""
         return self.operations.budgets
+
+    @cached_property
+    def purges(self) -> list[Callable[..., int]]:
+        """Deletions of the application's own: called with ``older_than_seconds`` and ``limit``."""
+        return []
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """The audit trail: who did what on the pages and by commands, with what outcome."""
+        from automate_kernel.access.audit import AuditLog
+
+        return AuditLog(self.storage, self.redactor.redact_value)
+
+    @cached_property
+    def tokens(self) -> TokenStore:
+        """The tokens of people and services: make, find, revoke."""
+        from automate_kernel.access.tokens import TokenStore
+
+        return TokenStore(self.storage)
+
+    @cached_property
+    def sessions(self) -> SessionStore:
+        """The sessions of people on the pages: find, end."""
+        from automate_kernel.access.sessions import SessionStore
+
+        return SessionStore(self.storage)
+
+    @cached_property
+    def saved_queries(self) -> SavedQueries:
+        """The queries of lists that people keep under a name."""
+        from automate_kernel.access.saved_queries import SavedQueries
+
+        return SavedQueries(self.storage)
 
     @property
     def deliveries(self) -> Tally:
@@ -1130,6 +1169,7 @@ class Kernel:
         yield PeriodicTask("reports", 3600.0, self.outbox.purge_reports)
         yield PeriodicTask("execution reports", 3600.0, self.executions.purge_activity)
         yield PeriodicTask("gates", 3600.0, self.executions.purge_gates)
+        yield PeriodicTask("audit trail and sessions", 3600.0, self._purge_access)
         if self.executions.outputs.store is not None:
             yield PeriodicTask("outputs", 21_600.0, self.executions.sweep_outputs)
         if (kept, failed) != (None, None):
@@ -1416,6 +1456,16 @@ class Kernel:
         age = max(each for each in (kept, failed) if each is not None)
         self.purge_definitions(older_than_seconds=age)
 
+    def _purge_access(self) -> None:
+        """Delete sessions that have ended, and what the audit trail has kept for its time."""
+        until, kept = time.monotonic() + _SWEEP_SECONDS, self._audit_kept
+        purges: list[Callable[[], int]] = [self.sessions.purge]
+        if kept is not None:
+            purges.append(partial(self.audit.purge, older_than_seconds=kept))
+        for purge in purges:
+            while time.monotonic() < until and purge():
+                pass
+
     def _kept(
         self, seconds: float | None, failed_seconds: float | None
     ) -> tuple[float | None, float | None]:
@@ -1491,6 +1541,10 @@ def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> S
             hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
         )
     return storage or theirs or MemoryStorage()
+
+
+def _age(seconds: float | None, name: str) -> float | None:
+    return None if seconds is None else check_age(seconds, name)
 
 
 def _version(version: str) -> str:

@@ -13,7 +13,7 @@ from automate_kernel.base.lazy import lazy_names
 if TYPE_CHECKING:
     from automate_pages.asgi import loopback, pages
     from automate_pages.site import Site
-    from automate_pages.users import ROLES, User
+    from automate_pages.users import User
 
 __all__ = ["ROLES", "Site", "User", "loopback", "pages"]
 

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
 
+from automate_kernel.access import roles as known
 from automate_kernel.base.arguments import several
 from automate_kernel.base.errors import ConfigError
 
-Right = Literal["view", "steer", "decide", "start"]
-
-_RIGHTS: dict[str, frozenset[Right]] = {
-    "viewer": frozenset({"view"}),
-    "operator": frozenset({"view", "steer"}),
-    "approver": frozenset({"view", "decide"}),
-    "author": frozenset({"view", "steer", "start"}),
-    "admin": frozenset({"view", "steer", "decide", "start"}),
-}
-ROLES = tuple(_RIGHTS)
+Right = known.Right
+ROLES = known.ROLES
 """The roles that give rights on the pages."""
 
 
@@ -46,4 +38,4 @@ class User:
 
     def may(self, right: Right) -> bool:
         """Return True if one of the user's roles gives *right*."""
-        return any(right in _RIGHTS.get(role, ()) for role in self.roles)
+        return right in known.rights_of(self.roles)

@@ -10,6 +10,7 @@ import django.utils.timezone
 from django.db import migrations, models
 
 import automate_django.models
+import automate_django.models.tables
 import automate_django.values
 
 _EXACT = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
@@ -67,30 +68,6 @@ class Migration(migrations.Migration):
     dependencies = []
 
     operations = [
-        migrations.CreateModel(
-            name="ApiToken",
-            fields=[
-                ("id", _id()),
-                ("name", models.CharField(help_text="What it is for.", max_length=200)),
-                ("prefix", models.CharField(editable=False, max_length=32, unique=True)),
-                ("digest", models.CharField(editable=False, max_length=64)),
-                ("user_id", models.CharField(blank=True, db_index=True, max_length=200, null=True)),
-                ("tenant_id", models.CharField(blank=True, max_length=200, null=True)),
-                ("all_tenants", models.BooleanField(default=False)),
-                ("scopes", models.JSONField(blank=True, default=list)),
-                (
-                    "created_at",
-                    models.DateTimeField(default=django.utils.timezone.now, editable=False),
-                ),
-                ("expires_at", models.DateTimeField(blank=True, null=True)),
-                ("last_used_at", models.DateTimeField(editable=False, null=True)),
-                ("revoked_at", models.DateTimeField(editable=False, null=True)),
-            ],
-            options={
-                "verbose_name": "API token",
-                "db_table": "automate_api_token",
-            },
-        ),
         migrations.CreateModel(
             name="ConnectorPoll",
             fields=[
@@ -203,34 +180,6 @@ class Migration(migrations.Migration):
             options={
                 "db_table": "automate_workflow_stamp",
                 "default_permissions": (),
-            },
-        ),
-        migrations.CreateModel(
-            name="AuditEntry",
-            fields=[
-                ("id", _id()),
-                (
-                    "created_at",
-                    models.DateTimeField(default=django.utils.timezone.now, editable=False),
-                ),
-                ("actor_id", models.CharField(editable=False, max_length=64, null=True)),
-                ("actor", models.CharField(blank=True, editable=False, max_length=150)),
-                ("tenant_id", models.CharField(editable=False, max_length=200, null=True)),
-                ("action", models.CharField(editable=False, max_length=32)),
-                ("model", models.CharField(editable=False, max_length=200)),
-                ("object_id", models.CharField(editable=False, max_length=255, null=True)),
-                ("object_repr", models.CharField(blank=True, editable=False, max_length=200)),
-                ("changes", models.JSONField(default=dict, editable=False)),
-                ("details", models.JSONField(default=dict, editable=False)),
-            ],
-            options={
-                "verbose_name_plural": "audit",
-                "db_table": "automate_audit",
-                "indexes": [
-                    models.Index(fields=["created_at"], name="automate_audit_recent"),
-                    models.Index(fields=["tenant_id", "created_at"], name="automate_audit_tenant"),
-                    models.Index(fields=["model", "object_id"], name="automate_audit_object"),
-                ],
             },
         ),
         migrations.CreateModel(
@@ -785,6 +734,125 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(
                         fields=("execution", "step_id", "position"), name="automate_wait_once"
                     ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="ApiToken",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=automate_django.models.tables.new_key,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(help_text="What it is for.", max_length=200)),
+                ("prefix", models.CharField(editable=False, max_length=32)),
+                ("digest", models.CharField(editable=False, max_length=64)),
+                ("user_id", models.CharField(blank=True, max_length=200, null=True)),
+                ("tenant_id", models.CharField(blank=True, max_length=200, null=True)),
+                ("all_tenants", models.IntegerField(default=0)),
+                ("roles", models.JSONField(blank=True, default=list)),
+                ("scopes", models.JSONField(blank=True, default=list)),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("last_used_at", models.DateTimeField(editable=False, null=True)),
+                ("revoked_at", models.DateTimeField(editable=False, null=True)),
+            ],
+            options={
+                "verbose_name": "API token",
+                "db_table": "automate_token",
+                "indexes": [models.Index(fields=["user_id"], name="automate_token_user")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("prefix",), name="automate_token_prefix")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="AuditEntry",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=automate_django.models.tables.new_key,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False),
+                ),
+                ("actor_id", models.CharField(editable=False, max_length=200, null=True)),
+                ("actor", models.CharField(blank=True, editable=False, max_length=200)),
+                ("tenant_id", models.CharField(editable=False, max_length=200, null=True)),
+                ("action", models.CharField(editable=False, max_length=64)),
+                ("model", models.CharField(editable=False, max_length=200)),
+                ("object_id", models.CharField(editable=False, max_length=255, null=True)),
+                ("object_repr", models.CharField(blank=True, editable=False, max_length=200)),
+                ("outcome", models.CharField(default="done", editable=False, max_length=16)),
+                ("changes", models.JSONField(default=dict, editable=False)),
+                ("details", models.JSONField(default=dict, editable=False)),
+            ],
+            options={
+                "verbose_name_plural": "audit",
+                "db_table": "automate_audit",
+                "indexes": [
+                    models.Index(fields=["created_at"], name="automate_audit_recent"),
+                    models.Index(fields=["tenant_id", "created_at"], name="automate_audit_tenant"),
+                    models.Index(fields=["object_id", "model"], name="automate_audit_object"),
+                    models.Index(fields=["actor", "created_at"], name="automate_audit_actor"),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="PageQuery",
+            fields=[
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=200)),
+                ("page", models.CharField(max_length=64)),
+                ("query", models.TextField()),
+                ("user_name", models.CharField(max_length=200)),
+                ("tenant_id", models.CharField(max_length=200, null=True)),
+                ("shared", models.IntegerField()),
+                ("created_at", models.DateTimeField()),
+            ],
+            options={
+                "verbose_name_plural": "saved queries",
+                "db_table": "automate_saved_query",
+                "indexes": [
+                    models.Index(fields=["page", "user_name"], name="automate_saved_query_page")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="PageSession",
+            fields=[
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("user_name", models.CharField(max_length=200)),
+                ("roles", models.JSONField()),
+                ("tenant_id", models.CharField(max_length=200, null=True)),
+                ("token_id", models.UUIDField(null=True)),
+                ("method", models.CharField(max_length=32)),
+                ("address", models.CharField(max_length=200, null=True)),
+                ("agent", models.CharField(max_length=200, null=True)),
+                ("created_at", models.DateTimeField()),
+                ("seen_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
+                ("ends_at", models.DateTimeField()),
+            ],
+            options={
+                "db_table": "automate_session",
+                "indexes": [
+                    models.Index(fields=["expires_at"], name="automate_session_expires"),
+                    models.Index(fields=["user_name", "created_at"], name="automate_session_user"),
                 ],
             },
         ),

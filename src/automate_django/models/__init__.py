@@ -1,9 +1,10 @@
 """The models: the kernel's tables, and what only the Django host has."""
 
 from automate_django.models.api import ApiToken, IdempotencyRecord
-from automate_django.models.audit import AuditEntry, StagedImport
 from automate_django.models.definitions import WorkflowDocument, WorkflowStamp, WorkflowVersion
+from automate_django.models.imports import StagedImport
 from automate_django.models.tables import (
+    AuditEntry,
     AwaitedEvent,
     ConnectorPoll,
     OutboxActivity,
@@ -15,6 +16,8 @@ from automate_django.models.tables import (
     OutboxPause,
     OutboxSlot,
     OutboxWorker,
+    PageQuery,
+    PageSession,
     PartialIndex,
     SpendingBudget,
     UniqueIfSet,
@@ -45,6 +48,8 @@ __all__ = [
     "OutboxPause",
     "OutboxSlot",
     "OutboxWorker",
+    "PageQuery",
+    "PageSession",
     "PartialIndex",
     "SpendingBudget",
     "StagedImport",

@@ -4,23 +4,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, ClassVar
 
 from django.db import models, router
 from django.utils import timezone
 
+from automate_django.models.tables import KernelTable, meta_of, new_key
 from automate_django.values import ExactJSONEncoder
-
-_MARK = "atk"
-_PREFIX_BYTES = 6
-_SECRET_BYTES = 32
-# An unknown prefix is compared with this, so that it takes as long as a known one.
-_NOBODYS = hashlib.sha256(b"nobody's").hexdigest()
+from automate_kernel.access import tokens
+from automate_kernel.access.roles import scopes_of
+from automate_kernel.storage.tables import TOKEN
 
 
 class ApiTokenManager(models.Manager["ApiToken"]):
@@ -50,7 +45,7 @@ class ApiTokenManager(models.Manager["ApiToken"]):
             name=name,
             user_id=None if user is None else str(user.pk),
             tenant_id=tenant_id or None,
-            all_tenants=all_tenants,
+            all_tenants=int(all_tenants),
             scopes=sorted(set(scopes)),
             expires_at=expires_at,
         )
@@ -64,29 +59,27 @@ class ApiTokenManager(models.Manager["ApiToken"]):
 
         The prefix finds the row, and is no secret. The secret is compared in constant time.
         """
-        mark, _, rest = text.partition("_")
-        prefix, _, _ = rest.partition("_")
-        known = mark == _MARK and prefix.isascii() and prefix.isalnum()
-        token = self.filter(prefix=prefix).first() if known else None
-        same = hmac.compare_digest(_digest(text), _NOBODYS if token is None else token.digest)
-        return token if same else None
+        prefix = tokens.prefix_of(text)
+        token = None if prefix is None else self.filter(prefix=prefix).first()
+        return token if tokens.same_digest(text, None if token is None else token.digest) else None
 
 
-class ApiToken(models.Model):
+class ApiToken(KernelTable):
     """
-    A bearer token of the API: a user's, or a service's.
+    A bearer token of the API: a user's, or a service's. Only its SHA-256 is stored.
 
-    Only its SHA-256 is stored. The text holds 256 random bits, so no dictionary helps to guess it,
-    and a slow hash would only make each request dear.
+    The kernel's own pages and commands have the same tokens: `automate_kernel.access.tokens`.
     """
 
+    id = models.UUIDField(primary_key=True, default=new_key, editable=False)
     name = models.CharField(max_length=200, help_text="What it is for.")
-    prefix = models.CharField(max_length=32, unique=True, editable=False)
+    prefix = models.CharField(max_length=32, editable=False)
     digest = models.CharField(max_length=64, editable=False)
     # Not a foreign key: a project may have no `django.contrib.auth`, or its users elsewhere.
-    user_id = models.CharField(max_length=200, null=True, blank=True, db_index=True)
+    user_id = models.CharField(max_length=200, null=True, blank=True)
     tenant_id = models.CharField(max_length=200, null=True, blank=True)
-    all_tenants = models.BooleanField(default=False)
+    all_tenants = models.IntegerField(default=0)
+    roles = models.JSONField(default=list, blank=True)
     scopes = models.JSONField(default=list, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -95,24 +88,21 @@ class ApiToken(models.Model):
 
     objects: ClassVar[ApiTokenManager] = ApiTokenManager()
 
-    class Meta:
-        db_table = "automate_api_token"
-        verbose_name = "API token"
+    Meta = meta_of(TOKEN, verbose_name="API token")
 
     def __str__(self) -> str:
         return f"{self.name} ({self.shown})"
 
     def make_text(self) -> str:
         """Make a new text for the token, of which only the digest will be saved."""
-        self.prefix = secrets.token_hex(_PREFIX_BYTES)
-        text = f"{_MARK}_{self.prefix}_{secrets.token_urlsafe(_SECRET_BYTES)}"
-        self.digest = _digest(text)
+        self.prefix, text = tokens.new_token()
+        self.digest = tokens.digest_of(text)
         return text
 
     @property
     def shown(self) -> str:
         """The part of its text that may be shown: enough to recognize it."""
-        return f"{_MARK}_{self.prefix}_…"
+        return tokens.shown_token(self.prefix)
 
     @property
     def usable(self) -> bool:
@@ -122,19 +112,14 @@ class ApiToken(models.Model):
         )
 
     def allows(self, scope: str) -> bool:
-        """Return True if it has *scope*, by name, as ``outbox:*`` or as ``*``."""
-        area, _, _ = scope.partition(":")
-        return bool({scope, f"{area}:*", "*"}.intersection(self.scopes))
+        """Return True if it has *scope*: by a role, by name, as ``outbox:*`` or as ``*``."""
+        return tokens.scope_allowed(scope, (*self.scopes, *scopes_of(self.roles)))
 
     def revoke(self) -> bool:
         """End the token, from the next request on; return False if it had been revoked."""
         self.revoked_at = timezone.now()
         ended = type(self).objects.filter(pk=self.pk, revoked_at=None)
         return bool(ended.update(revoked_at=self.revoked_at))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class IdempotencyRecord(models.Model):
@@ -168,22 +153,3 @@ class IdempotencyRecord(models.Model):
     def __str__(self) -> str:
         # Not the key: a reader could ask for the answer again.
         return f"request of {self.created_at:%Y-%m-%d %H:%M:%S}"
-
-
-SCOPES: Mapping[str, str] = {
-    "api:read": "read from the project's own views that ask for no other scope",
-    "api:write": "write to them",
-    "workflows:read": "list workflows and read their definitions",
-    "workflows:start": "begin executions",
-    "executions:read": "list executions and read what their steps gave",
-    "executions:write": "cancel, pause, resume and repeat executions, and pause workflows",
-    "approvals:read": "list the steps that wait for a person",
-    "approvals:write": "approve and reject",
-    "events:write": "emit events",
-    "outbox:read": "list outbox items, count them, read their payloads",
-    "outbox:write": "requeue, cancel, discard and reschedule items",
-    "operations:read": "list the operations that may be called, with the choices of their fields",
-    "operations:call": "call these",
-    "plugins:read": "list plugins and their states",
-}
-"""The scopes that our own views ask for, and what each allows; ``outbox:*`` and ``*`` work too."""

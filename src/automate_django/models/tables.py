@@ -11,10 +11,13 @@ class name of ours that stands twice.
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
+from automate_kernel.outbox.item import new_id
 from automate_kernel.storage import tables
 
 
@@ -72,7 +75,7 @@ _LOOSE: Any = {"on_delete": models.DO_NOTHING, "db_constraint": False, "db_index
 """The options of a foreign key that no database keeps."""
 
 
-def _meta(table: str, **options: Any) -> Any:
+def meta_of(table: str, **options: Any) -> Any:
     """Return the Meta of a model: the name and indexes of the kernel's *table*, and *options*."""
     indexes: list[models.Index] = []
     constraints: list[models.UniqueConstraint] = []
@@ -99,15 +102,22 @@ def _condition(pair: tuple[str, str | None]) -> tuple[str, Any]:
     return column, value
 
 
-class _KernelTable(models.Model):
-    class Meta:
+def new_key() -> UUID:
+    """Return a new id, which sorts by its time."""
+    return UUID(new_id())
+
+
+class KernelTable(models.Model):
+    """A row of one of the kernel's tables."""
+
+    class Meta:  # noqa: D106
         abstract = True
 
     def __str__(self) -> str:
         return str(self.pk)
 
 
-class OutboxItem(_KernelTable):
+class OutboxItem(KernelTable):
     """One unit of work."""
 
     id = models.UUIDField(primary_key=True)
@@ -136,7 +146,7 @@ class OutboxItem(_KernelTable):
     concurrency_limit = models.IntegerField(null=True)
     last_error_group = models.CharField(max_length=200, null=True)
 
-    Meta = _meta(
+    Meta = meta_of(
         tables.OUTBOX,
         verbose_name_plural="outbox",
         permissions=[
@@ -150,17 +160,17 @@ class OutboxItem(_KernelTable):
         return f"{self.kind} {self.id}"
 
 
-class OutboxLane(_KernelTable):
+class OutboxLane(KernelTable):
     """The item that runs for an ordering key."""
 
     ordering_key = models.CharField(max_length=200, primary_key=True)
     item_id = models.UUIDField()
     lease_token = models.UUIDField()
 
-    Meta = _meta(tables.LANE)
+    Meta = meta_of(tables.LANE)
 
 
-class OutboxSlot(_KernelTable):
+class OutboxSlot(KernelTable):
     """A place that an item has taken among those of its concurrency key."""
 
     id = models.CharField(max_length=255, primary_key=True)
@@ -168,10 +178,10 @@ class OutboxSlot(_KernelTable):
     item_id = models.UUIDField()
     lease_token = models.UUIDField()
 
-    Meta = _meta(tables.SLOT)
+    Meta = meta_of(tables.SLOT)
 
 
-class OutboxLimit(_KernelTable):
+class OutboxLimit(KernelTable):
     """The limits of a kind: of running items, and of starts in a time."""
 
     kind = models.CharField(max_length=200, primary_key=True)
@@ -183,20 +193,20 @@ class OutboxLimit(_KernelTable):
     full_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 
-    Meta = _meta(tables.LIMIT)
+    Meta = meta_of(tables.LIMIT)
 
 
-class OutboxPause(_KernelTable):
+class OutboxPause(KernelTable):
     """A kind whose items are not claimed for now."""
 
     kind = models.CharField(max_length=200, primary_key=True)
     reason = models.TextField(null=True)
     created_at = models.DateTimeField()
 
-    Meta = _meta(tables.PAUSE)
+    Meta = meta_of(tables.PAUSE)
 
 
-class OutboxWorker(_KernelTable):
+class OutboxWorker(KernelTable):
     """A worker, as it last reported."""
 
     id = models.CharField(max_length=200, primary_key=True)
@@ -210,10 +220,10 @@ class OutboxWorker(_KernelTable):
     stopping = models.IntegerField()
     problem = models.TextField(null=True)
 
-    Meta = _meta(tables.WORKER)
+    Meta = meta_of(tables.WORKER)
 
 
-class OutboxActivity(_KernelTable):
+class OutboxActivity(KernelTable):
     """The work of one worker on items of one kind in one minute."""
 
     id = models.UUIDField(primary_key=True)
@@ -227,13 +237,13 @@ class OutboxActivity(_KernelTable):
     run_times = models.JSONField()
     wait_times = models.JSONField()
 
-    Meta = _meta(tables.ACTIVITY, verbose_name_plural="outbox activity")
+    Meta = meta_of(tables.ACTIVITY, verbose_name_plural="outbox activity")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.at:%Y-%m-%d %H:%M}"
 
 
-class OutboxFailure(_KernelTable):
+class OutboxFailure(KernelTable):
     """One failed attempt of an item, or of a step of an execution."""
 
     id = models.UUIDField(primary_key=True)
@@ -249,13 +259,13 @@ class OutboxFailure(_KernelTable):
     started_at = models.DateTimeField(null=True)
     worker_id = models.CharField(max_length=200, null=True)
 
-    Meta = _meta(tables.FAILURE)
+    Meta = meta_of(tables.FAILURE)
 
     def __str__(self) -> str:
         return f"attempt {self.attempt} of {self.subject_id}"
 
 
-class OutboxLabel(_KernelTable):
+class OutboxLabel(KernelTable):
     """A label of the application's that finds an item or an execution."""
 
     id = models.UUIDField(primary_key=True)
@@ -266,13 +276,13 @@ class OutboxLabel(_KernelTable):
     tenant_id = models.CharField(max_length=200, null=True)
     created_at = models.DateTimeField()
 
-    Meta = _meta(tables.LABEL)
+    Meta = meta_of(tables.LABEL)
 
     def __str__(self) -> str:
         return f"{self.name}={self.value}"
 
 
-class WebhookDelivery(_KernelTable):
+class WebhookDelivery(KernelTable):
     """An accepted webhook delivery, so that its repetition is recognized."""
 
     id = models.CharField(max_length=64, primary_key=True)
@@ -281,13 +291,13 @@ class WebhookDelivery(_KernelTable):
     item_id = models.UUIDField()
     received_at = models.DateTimeField()
 
-    Meta = _meta(tables.DELIVERY, verbose_name_plural="webhook deliveries")
+    Meta = meta_of(tables.DELIVERY, verbose_name_plural="webhook deliveries")
 
     def __str__(self) -> str:
         return f"{self.connector}.{self.trigger_name} {self.id[:12]}"
 
 
-class WorkflowDefinition(_KernelTable):
+class WorkflowDefinition(KernelTable):
     """A workflow as it was when an execution of it began."""
 
     id = models.CharField(max_length=64, primary_key=True)
@@ -295,13 +305,13 @@ class WorkflowDefinition(_KernelTable):
     body = models.JSONField()
     created_at = models.DateTimeField()
 
-    Meta = _meta(tables.DEFINITION)
+    Meta = meta_of(tables.DEFINITION)
 
     def __str__(self) -> str:
         return f"{self.name} {self.id[:12]}"
 
 
-class WorkflowExecution(_KernelTable):
+class WorkflowExecution(KernelTable):
     """One run of a workflow for one event."""
 
     id = models.UUIDField(primary_key=True)
@@ -328,13 +338,13 @@ class WorkflowExecution(_KernelTable):
     labels = models.JSONField(null=True)
     seed = models.UUIDField(null=True)
 
-    Meta = _meta(tables.EXECUTION, verbose_name="execution")
+    Meta = meta_of(tables.EXECUTION, verbose_name="execution")
 
     def __str__(self) -> str:
         return f"{self.workflow} {self.id}"
 
 
-class WorkflowStep(_KernelTable):
+class WorkflowStep(KernelTable):
     """One step of an execution; with ``for_each``, one element of it."""
 
     id = models.UUIDField(primary_key=True)
@@ -357,13 +367,13 @@ class WorkflowStep(_KernelTable):
     attempted_at = models.DateTimeField(null=True)
     worker_id = models.CharField(max_length=200, null=True)
 
-    Meta = _meta(tables.STEP)
+    Meta = meta_of(tables.STEP)
 
     def __str__(self) -> str:
         return self.step_id if self.position < 0 else f"{self.step_id}[{self.position}]"
 
 
-class WorkflowSchedule(_KernelTable):
+class WorkflowSchedule(KernelTable):
     """The last firing of a workflow's schedule."""
 
     id = models.CharField(max_length=255, primary_key=True)
@@ -371,10 +381,10 @@ class WorkflowSchedule(_KernelTable):
     paused_at = models.DateTimeField(null=True)
     execution_id = models.UUIDField(null=True)
 
-    Meta = _meta(tables.SCHEDULE)
+    Meta = meta_of(tables.SCHEDULE)
 
 
-class ConnectorPoll(_KernelTable):
+class ConnectorPoll(KernelTable):
     """A poll of a connector for one tenant: its cursor, its claim and its last error."""
 
     id = models.CharField(max_length=64, primary_key=True)
@@ -393,13 +403,13 @@ class ConnectorPoll(_KernelTable):
     error = models.TextField(null=True)
     created_at = models.DateTimeField()
 
-    Meta = _meta(tables.POLL)
+    Meta = meta_of(tables.POLL)
 
     def __str__(self) -> str:
         return f"{self.connector}.{self.trigger_name}"
 
 
-class WorkflowActivity(_KernelTable):
+class WorkflowActivity(KernelTable):
     """The work of one worker on executions of one workflow in one minute."""
 
     id = models.UUIDField(primary_key=True)
@@ -418,13 +428,13 @@ class WorkflowActivity(_KernelTable):
     actions = models.JSONField(null=True)
     waits = models.JSONField(null=True)
 
-    Meta = _meta(tables.EXECUTION_ACTIVITY, verbose_name_plural="workflow activity")
+    Meta = meta_of(tables.EXECUTION_ACTIVITY, verbose_name_plural="workflow activity")
 
     def __str__(self) -> str:
         return f"{self.workflow} {self.at:%Y-%m-%d %H:%M}"
 
 
-class WorkflowWait(_KernelTable):
+class WorkflowWait(KernelTable):
     """A step that waits for an event, an approval or another workflow."""
 
     id = models.UUIDField(primary_key=True)
@@ -439,13 +449,13 @@ class WorkflowWait(_KernelTable):
     expires_at = models.DateTimeField(null=True)
 
     # Operators see those that are approvals.
-    Meta = _meta(tables.WAIT, verbose_name="approval")
+    Meta = meta_of(tables.WAIT, verbose_name="approval")
 
     def __str__(self) -> str:
         return f"{self.about} {self.step_id}"
 
 
-class WorkflowSignal(_KernelTable):
+class WorkflowSignal(KernelTable):
     """A signal that has come, for steps that wait for it."""
 
     id = models.UUIDField(primary_key=True)
@@ -454,10 +464,10 @@ class WorkflowSignal(_KernelTable):
     received_at = models.DateTimeField()
     execution = models.ForeignKey(WorkflowExecution, null=True, related_name="signals", **_LOOSE)
 
-    Meta = _meta(tables.SIGNAL)
+    Meta = meta_of(tables.SIGNAL)
 
 
-class AwaitedEvent(_KernelTable):
+class AwaitedEvent(KernelTable):
     """An event that some workflow waits for."""
 
     id = models.CharField(max_length=64, primary_key=True)
@@ -465,23 +475,23 @@ class AwaitedEvent(_KernelTable):
     field = models.CharField(max_length=200)
     created_at = models.DateTimeField()
 
-    Meta = _meta(tables.AWAITED)
+    Meta = meta_of(tables.AWAITED)
 
     def __str__(self) -> str:
         return f"{self.name} {self.field}".rstrip()
 
 
-class WorkflowDebounce(_KernelTable):
+class WorkflowDebounce(KernelTable):
     """The execution of a debounced workflow that waits for the last event of its key."""
 
     id = models.CharField(max_length=64, primary_key=True)
     execution_id = models.UUIDField()
     created_at = models.DateTimeField()
 
-    Meta = _meta(tables.DEBOUNCE)
+    Meta = meta_of(tables.DEBOUNCE)
 
 
-class SpendingBudget(_KernelTable):
+class SpendingBudget(KernelTable):
     """The amounts that an execution, or a tenant in a day, has spent of a budget."""
 
     id = models.CharField(max_length=64, primary_key=True)
@@ -494,4 +504,70 @@ class SpendingBudget(_KernelTable):
     updated_at = models.DateTimeField()
     ends_at = models.DateTimeField(null=True)
 
-    Meta = _meta(tables.BUDGET)
+    Meta = meta_of(tables.BUDGET)
+
+
+class AuditEntry(KernelTable):
+    """
+    One change in the admin, one export, or one order of the pages.
+
+    The names are kept as text, so that an entry outlives the user, the object and the model.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_key, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    actor_id = models.CharField(max_length=200, null=True, editable=False)
+    actor = models.CharField(max_length=200, blank=True, editable=False)
+    tenant_id = models.CharField(max_length=200, null=True, editable=False)
+    action = models.CharField(max_length=64, editable=False)
+    model = models.CharField(max_length=200, editable=False)
+    object_id = models.CharField(max_length=255, null=True, editable=False)
+    object_repr = models.CharField(max_length=200, blank=True, editable=False)
+    outcome = models.CharField(max_length=16, default="done", editable=False)
+    changes = models.JSONField(default=dict, editable=False)
+    details = models.JSONField(default=dict, editable=False)
+
+    Meta = meta_of(tables.AUDIT, verbose_name_plural="audit")
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.model} {self.object_id or ''}".rstrip()
+
+
+class PageSession(KernelTable):
+    """A session of a person on the pages that have a log-in of their own; its id is a hash."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    user_name = models.CharField(max_length=200)
+    roles = models.JSONField()
+    tenant_id = models.CharField(max_length=200, null=True)
+    token_id = models.UUIDField(null=True)
+    method = models.CharField(max_length=32)
+    address = models.CharField(max_length=200, null=True)
+    agent = models.CharField(max_length=200, null=True)
+    created_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+
+    Meta = meta_of(tables.SESSION)
+
+    def __str__(self) -> str:
+        return f"{self.user_name} ({self.method})"
+
+
+class PageQuery(KernelTable):
+    """A query of a list that a user has saved."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    name = models.CharField(max_length=200)
+    page = models.CharField(max_length=64)
+    query = models.TextField()
+    user_name = models.CharField(max_length=200)
+    tenant_id = models.CharField(max_length=200, null=True)
+    shared = models.IntegerField()
+    created_at = models.DateTimeField()
+
+    Meta = meta_of(tables.SAVED_QUERY, verbose_name_plural="saved queries")
+
+    def __str__(self) -> str:
+        return self.name

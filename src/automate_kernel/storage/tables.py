@@ -101,6 +101,10 @@ AWAITED = "automate_awaited"
 POLL = "automate_poll"
 DEBOUNCE = "automate_debounce"
 BUDGET = "automate_budget"
+AUDIT = "automate_audit"
+TOKEN = "automate_token"  # noqa: S105
+SESSION = "automate_session"
+SAVED_QUERY = "automate_saved_query"
 
 _KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255
 # What errors have in common: their type and place, `automate_kernel.secrets.tracebacks.group_of`.
@@ -469,6 +473,79 @@ _ALL = (
         Column("ends_at", "time", null=True),
         _index("automate_budget_execution", "execution_id", execution_id=None),
         _index("automate_budget_ended", "ends_at", ends_at=None),
+    ),
+    _table(
+        AUDIT,
+        # What somebody did, or was refused. Names are kept as text: an entry outlives the user and
+        # the object.
+        Column("id", "id"),
+        Column("created_at", "time"),
+        Column("actor_id", "text", _NAME, null=True),
+        Column("actor", "text", _NAME),
+        Column("tenant_id", "text", _NAME, null=True),
+        Column("action", "text", _KEY),
+        # The kind of object: ``execution``, ``item``; a Django model's label.
+        Column("model", "text", _NAME),
+        Column("object_id", "text", _LONG_KEY, null=True),
+        Column("object_repr", "text", _NAME),
+        # "asked" until it is known: an order is written down before it is carried out.
+        Column("outcome", "text", 16),
+        *_columns("json", "changes details"),
+        _index("automate_audit_recent", "created_at"),
+        _index("automate_audit_tenant", "tenant_id created_at"),
+        _index("automate_audit_object", "object_id model"),
+        _index("automate_audit_actor", "actor created_at"),
+    ),
+    _table(
+        TOKEN,
+        Column("id", "id"),
+        Column("name", "text", _NAME),
+        # It finds the row, and is no secret. Of the whole text there is the SHA-256 alone.
+        Column("prefix", "text", 32),
+        Column("digest", "text", _KEY),
+        Column("user_id", "text", _NAME, null=True),
+        Column("tenant_id", "text", _NAME, null=True),
+        # 1 if it is for the rows of all tenants.
+        Column("all_tenants", "int"),
+        *_columns("json", "roles scopes"),
+        Column("created_at", "time"),
+        *_columns("time", "expires_at last_used_at revoked_at", null=True),
+        _index("automate_token_prefix", "prefix", unique=True),
+        _index("automate_token_user", "user_id"),
+    ),
+    _table(
+        SESSION,
+        # SHA-256 of the session's id, which its browser alone has. A session that has ended has no
+        # row.
+        Column("id", "text", _KEY),
+        Column("user_name", "text", _NAME),
+        Column("roles", "json"),
+        Column("tenant_id", "text", _NAME, null=True),
+        # The token that it was begun with: it ends with it, and has its roles.
+        Column("token_id", "id", null=True),
+        # How it was begun: ``token`` or ``oidc``; and from where.
+        Column("method", "text", 32),
+        Column("address", "text", _NAME, null=True),
+        Column("agent", "text", _NAME, null=True),
+        # It ends if it is not used until *expires_at*, which each use moves on, and at *ends_at*.
+        *_columns("time", "created_at seen_at expires_at ends_at"),
+        _index("automate_session_expires", "expires_at"),
+        _index("automate_session_user", "user_name created_at"),
+    ),
+    _table(
+        SAVED_QUERY,
+        # SHA-256 over user, tenant, page and name: a user has a name once for a page.
+        Column("id", "text", _KEY),
+        Column("name", "text", _NAME),
+        Column("page", "text", _KEY),
+        # The query of the page's address.
+        Column("query", "longtext"),
+        Column("user_name", "text", _NAME),
+        Column("tenant_id", "text", _NAME, null=True),
+        # 1 if all users of the tenant see it.
+        Column("shared", "int"),
+        Column("created_at", "time"),
+        _index("automate_saved_query_page", "page user_name"),
     ),
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_django import models
+from automate_django.models.tables import KernelTable
 from automate_kernel.storage.tables import NULL
 from automate_kernel.storage import TABLES, Table
 from automate_sqlalchemy import metadata
@@ -94,8 +95,7 @@ def test_models_have_the_kernels_columns_and_indexes(table: Table) -> None:
 def test_every_table_has_its_model() -> None:
     """No model without a table, and the other way round; all of them are exported."""
     found = list(apps.get_app_config("automate_django").get_models())
-    modules = {"automate_django.models.tables"}
-    kernel = {model for model in found if model.__module__ in modules}
+    kernel = {model for model in found if issubclass(model, KernelTable)}
     assert {model._meta.db_table for model in kernel} == set(TABLES) == set(metadata.tables)
     assert {model.__name__ for model in found} == set(models.__all__) - {
         "PartialIndex",

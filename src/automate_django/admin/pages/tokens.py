@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from automate_django.admin.pages.access import operates, reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.models import ApiToken
-from automate_django.models.api import SCOPES
+from automate_kernel.access.roles import SCOPES
 
 _TEXT = "_automate_token_text"
 
@@ -30,6 +30,8 @@ class _TokenForm(forms.ModelForm):  # type: ignore[type-arg]
     more_scopes = forms.CharField(
         required=False, help_text="Scopes of the project's own views, with spaces between them."
     )
+
+    all_tenants = forms.BooleanField(required=False)
 
     class Meta:
         model = ApiToken
@@ -101,7 +103,7 @@ class ApiTokenAdmin(PageAdmin):
         obj.scopes = form.cleaned_data["scopes"]
         if not operates(request):
             reach = reach_of(request)
-            obj.tenant_id, obj.all_tenants = reach.tenant, False
+            obj.tenant_id, obj.all_tenants = reach.tenant, 0
             obj.user_id = str(request.user.pk)
         elif not _is_superuser(request):
             obj.user_id = None

@@ -94,7 +94,7 @@ def test_the_comparison_takes_as_long_for_an_unknown_token(
         compared.append((len(one), len(other)))
         return genuine(one, other)
 
-    monkeypatch.setattr("automate_django.models.api.hmac.compare_digest", compare)
+    monkeypatch.setattr("automate_kernel.access.tokens.hmac.compare_digest", compare)
     token()
     ApiToken.objects.matching("atk_unknown_x")
     ApiToken.objects.matching("nothing")

@@ -1,0 +1,1 @@
+"""Access in rows: roles, tokens, sessions, saved queries and the audit trail."""

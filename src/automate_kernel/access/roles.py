@@ -1,0 +1,53 @@
+"""The roles of people and tokens, and what each may do on the pages and in the API."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+Right = Literal["view", "steer", "decide", "start", "administer"]
+
+RIGHTS: Mapping[str, frozenset[Right]] = {
+    "viewer": frozenset({"view"}),
+    "operator": frozenset({"view", "steer"}),
+    "approver": frozenset({"view", "decide"}),
+    "author": frozenset({"view", "steer", "start"}),
+    "admin": frozenset({"view", "steer", "decide", "start", "administer"}),
+}
+"""The rights that each role gives."""
+ROLES = tuple(RIGHTS)
+"""The roles that give rights."""
+SCOPES: Mapping[str, str] = {
+    "api:read": "read from the project's own views that ask for no other scope",
+    "api:write": "write to them",
+    "workflows:read": "list workflows and read their definitions",
+    "workflows:start": "begin executions",
+    "executions:read": "list executions and read what their steps gave",
+    "executions:write": "cancel, pause, resume and repeat executions, and pause workflows",
+    "approvals:read": "list the steps that wait for a person",
+    "approvals:write": "approve and reject",
+    "events:write": "emit events",
+    "outbox:read": "list outbox items, count them, read their payloads",
+    "outbox:write": "requeue, cancel, discard and reschedule items",
+    "operations:read": "list the operations that may be called, with the choices of their fields",
+    "operations:call": "call these",
+    "plugins:read": "list plugins and their states",
+}
+"""The scopes that our own views ask for, and what each allows; ``outbox:*`` and ``*`` work too."""
+_SCOPES_OF: Mapping[Right, frozenset[str]] = {
+    "view": frozenset(name for name in SCOPES if name.endswith(":read") and name != "api:read"),
+    "steer": frozenset({"executions:write", "outbox:write"}),
+    "decide": frozenset({"approvals:write"}),
+    "start": frozenset({"workflows:start", "events:write", "operations:call"}),
+    "administer": frozenset({"*"}),
+}
+
+
+def rights_of(roles: Collection[str]) -> frozenset[Right]:
+    """Return the rights that *roles* give together; unknown roles give none."""
+    return frozenset[Right]().union(*(RIGHTS.get(role, ()) for role in roles))
+
+
+def scopes_of(roles: Collection[str]) -> frozenset[str]:
+    """Return the scopes of the API that *roles* give together."""
+    return frozenset[str]().union(*(_SCOPES_OF[right] for right in rights_of(roles)))
