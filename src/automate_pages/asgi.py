@@ -25,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 
 from automate_kernel.base.errors import ConfigError
 from automate_kernel.kernel import Kernel
-from automate_pages.exchange import OrderAnswer, PageRequest
+from automate_pages.exchange import OrderAnswer, PageRequest, SentFields
 from automate_pages.live import LivePart, LiveParts
 from automate_pages.site import Site
 from automate_pages.users import User
@@ -116,7 +116,7 @@ class _Shell:
             user = await user
         if user is None:
             return self._stranger(request)
-        form: dict[str, str] = {}
+        form = SentFields()
         if request.method == "POST":
             problem = self._foreign(request)
             if problem is None:
@@ -129,7 +129,7 @@ class _Shell:
             request.path_params["path"],
             base=_base(request),
             method="POST" if request.method == "POST" else "GET",
-            query=dict(request.query_params),
+            query=SentFields(request.query_params.multi_items()),
             form=form,
             part=request.headers.get("x-automate-part") == "1",
         )
@@ -205,23 +205,23 @@ class _Shell:
             f"This order came from {origin}. Give that origin to pages(origins=[…]) if it is yours."
         )
 
-    async def _form(self, request: Request) -> tuple[dict[str, str], str | None]:
+    async def _form(self, request: Request) -> tuple[SentFields, str | None]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip()
         if kind != "application/x-www-form-urlencoded":
-            return {}, "Send a form."
+            return SentFields(), "Send a form."
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > _MOST_BODY:
-                return {}, "The form is too large."
+                return SentFields(), "The form is too large."
         text = body.decode("utf-8", "replace")
         try:
-            form = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=500))
+            form = SentFields(parse_qsl(text, keep_blank_values=True, max_num_fields=500))
         except ValueError:
-            return {}, "The form has too many fields."
+            return SentFields(), "The form has too many fields."
         sent, kept = form.pop("csrf", ""), request.cookies.get(_CSRF, "")
         if not kept or not hmac.compare_digest(sent.encode(), kept.encode()):
-            return {}, "The form is too old. Go back, reload the page, and send it again."
+            return SentFields(), "The form is too old. Go back, reload the page, and send it again."
         return form, None
 
 

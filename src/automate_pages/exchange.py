@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -22,12 +22,28 @@ class PageLink:
     current: bool = False
 
 
+class SentFields(dict[str, str]):
+    """The last value of each field that a browser sent; `every` has those of one name."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self.lists: dict[str, list[str]] = {}
+        """All values of each field, in their order."""
+        for name, value in pairs:
+            self.lists.setdefault(name, []).append(value)
+        super().__init__({name: values[-1] for name, values in self.lists.items()})
+
+    def every(self, name: str) -> list[str]:
+        """Return all values of one field, such as boxes that are ticked."""
+        return self.lists.get(name, [])
+
+
 @dataclass(frozen=True, slots=True)
 class PageRequest:
     """
     A request for a page, by *user*, at *path* below *base*, the address of the pages' root.
 
-    *query* and *form* have the last value of each name; *part* asks for the changing part alone.
+    *query* and *form* are what the address and the body have; *part* asks for the changing part
+    alone.
     """
 
     kernel: Kernel
@@ -35,8 +51,8 @@ class PageRequest:
     path: str
     base: str = ""
     method: str = "GET"
-    query: Mapping[str, str] = field(default_factory=dict)
-    form: Mapping[str, str] = field(default_factory=dict)
+    query: SentFields = field(default_factory=SentFields)
+    form: SentFields = field(default_factory=SentFields)
     part: bool = False
 
     def url(self, *parts: object, **query: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.waiting import WaitReason
@@ -40,6 +40,8 @@ _MARKS = {
     "CANCELLED": "\N{CIRCLED DIVISION SLASH}",
     "SKIPPED": "\N{RIGHTWARDS ARROW TO BAR}",
 }
+# A value of more lines is closed at first.
+_CLOSED_FROM = 12
 _UNITS = ((86_400.0, "d", 3_600.0, "h"), (3_600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))
 
 
@@ -66,8 +68,68 @@ def shown_json(kernel: Kernel, value: Any) -> ShownValue:
     ``password`` or ``api_key``: the redactor of this process knows only the secrets that this
     process has used.
     """
+    return _cut(json_text(kernel, value), MOST)
+
+
+def json_text(kernel: Kernel, value: Any) -> str:
+    """Return all of a JSON value as `shown_json` shows its beginning."""
     clean = hide_named(kernel.redactor.redact_value(value))
-    return _cut(json.dumps(clean, indent=2, ensure_ascii=False), MOST)
+    return json.dumps(clean, indent=2, ensure_ascii=False)
+
+
+def shown_tree(kernel: Kernel, value: Any) -> Markup:
+    """
+    Return a JSON value as text that folds: what is long inside of it is closed at first.
+
+    Secrets are taken out as in `shown_json`. Its text alone is the JSON, so that it can be copied.
+    """
+    clean = hide_named(kernel.redactor.redact_value(value))
+    return Markup("").join(_tree(clean, "", "", _Room(MOST)))
+
+
+@dataclass(slots=True)
+class _Room:
+    """The number of characters that are left for a tree."""
+
+    left: int
+
+    def take(self, text: str) -> str:
+        shown = text[: max(0, self.left)]
+        self.left -= len(text)
+        return shown if self.left >= 0 else f"{shown}…"
+
+
+def _tree(value: Any, before: str, after: str, room: _Room) -> Iterator[Markup]:
+    """Yield *value* between the texts *before* and *after* it, a line for each entry."""
+    indent = " " * (len(before) - len(before.lstrip(" ")))
+    entries = list(_entries(value))
+    text = f"{before}{json.dumps(value, indent=2, ensure_ascii=False)}{after}"
+    lines = text.count("\n")
+    if not entries or lines <= _CLOSED_FROM or room.left <= 0:
+        if room.left > 0:
+            yield escape(room.take(text.replace("\n", f"\n{indent}")) + "\n")
+        return
+    begin, end = "{}" if isinstance(value, dict) else "[]"
+    told = f"{len(entries):,} {'field' if isinstance(value, dict) else 'element'}s"
+    opening = Markup('<details data-count="{}"><summary>{}</summary>').format(
+        told, f"{before}{begin}\n"
+    )
+    yield opening if before or indent else escape(f"{begin}\n")
+    for number, (name, each) in enumerate(entries, 1):
+        comma = "" if number == len(entries) else ","
+        yield from _tree(each, f"{indent}  {name}", comma, room)
+        if room.left <= 0:
+            break
+    closing = Markup("{}</details>") if before or indent else Markup("{}")
+    yield closing.format(f"{indent}{end}{after}\n")
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield f"{json.dumps(name, ensure_ascii=False)}: ", each
+    elif isinstance(value, list):
+        yield from (("", each) for each in value)
 
 
 def shown_text(kernel: Kernel, text: str | None, most: int = MOST) -> ShownValue:

@@ -12,7 +12,15 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_pages import formats
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
-from automate_pages.screens import approvals, executions, home, outbox, workers, workflows
+from automate_pages.screens import (
+    approvals,
+    execution,
+    executions,
+    home,
+    outbox,
+    workers,
+    workflows,
+)
 
 View = Callable[..., PageAnswer | OrderAnswer]
 """A page or an order: takes the request, and each part of the path that the address leaves open."""
@@ -20,9 +28,9 @@ View = Callable[..., PageAnswer | OrderAnswer]
 _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("GET", "", home.show),
     ("GET", "executions", executions.show_list),
-    ("GET", "executions/*", executions.show),
-    ("POST", "executions/*", executions.order),
-    ("GET", "executions/*/steps/*/*", executions.show_step),
+    ("GET", "executions/*", execution.show),
+    ("POST", "executions/*", execution.order),
+    ("GET", "executions/*/steps/*/*", execution.show_step),
     ("GET", "workflows", workflows.show_list),
     ("GET", "workflows/*", workflows.show),
     ("POST", "workflows/*", workflows.order),

@@ -1,28 +1,33 @@
-"""The timeline of an execution: a track for each step, with a bar from its start to its end."""
+"""The timeline of an execution: a track for each step, on which each attempt and wait is apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from automate_kernel.kernel import Kernel
+from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import STEP, TABLES
 from automate_kernel.workflows.decide.record import in_order
 from automate_kernel.workflows.definition.model import Step, Workflow
-from automate_kernel.workflows.execution import Execution, StepRun, StepStatus
+from automate_kernel.workflows.execution import Execution, StepKey, StepRun, StepStatus
+from automate_kernel.workflows.steer.attempts import StepAttempt, step_attempts
 from automate_pages.formats import duration, shown_text, tone
 
-SCALE = 1000
-"""The width of the drawing, in its own units."""
 MOST_STEPS = 500
 """The number of steps that a page draws; what is inside blocks may be many thousands."""
 
-_THINNEST = 4
 _ELEMENTS = 20
+_MOST_LOOKED = 1_000
+_MOST_BARS = 40
+_THINNEST = 0.4
+_FOLD, _FOLDS = 4.0, 40.0  # per cent of the drawing: for one place without work, and for all
+_SHORTEST_FOLD = 1.0
+_SHORTEST_QUEUE = 0.005
 _WITHOUT: dict[str, Any] = {"output": None, "trace": None}
 _BRIEF = tuple(each.name for each in TABLES[STEP].columns if each.name not in _WITHOUT)
 _OPEN = [status.value for status in StepStatus if status is not StepStatus.COMPLETED]
@@ -34,13 +39,18 @@ class StepRuns:
     """
     The runs of an execution's steps, without outputs, and those of lists in figures.
 
-    *elements* counts the elements of each ``for_each`` by status, and *chosen* has those that
-    matter most: the failed and running ones before the others.
+    *elements* counts the elements of each ``for_each`` by status. *chosen* has those that matter
+    most: the failed and running ones, then the slowest.
     """
 
     runs: list[StepRun] = field(default_factory=list)
     elements: dict[str, dict[str, int]] = field(default_factory=dict)
     chosen: dict[str, list[StepRun]] = field(default_factory=dict)
+
+    @property
+    def every(self) -> list[StepRun]:
+        """The runs of steps, and the chosen elements."""
+        return [*self.runs, *(run for chosen in self.chosen.values() for run in chosen)]
 
 
 def read_steps(rows: Rows, execution_id: str) -> StepRuns:
@@ -54,9 +64,11 @@ def read_steps(rows: Rows, execution_id: str) -> StepRuns:
         of_step = [*its, Where("step_id", "eq", step_id), Where("position", "ge", 0)]
         chosen = _runs(rows, [*of_step, Where("status", "in", _OPEN)], _ELEMENTS)
         if len(chosen) < _ELEMENTS:
-            done = Where("status", "eq", StepStatus.COMPLETED.value)
-            chosen += _runs(rows, [*of_step, done], _ELEMENTS - len(chosen))
-        chosen.sort(key=lambda run: (_FIRST.get(run.status.value, 9), run.position))
+            done = [*of_step, Where("status", "eq", StepStatus.COMPLETED.value)]
+            slow = _runs(rows, done, _MOST_LOOKED)
+            slow.sort(key=lambda run: -(run.duration_seconds or 0))
+            chosen += slow[: _ELEMENTS - len(chosen)]
+        chosen.sort(key=lambda run: _FIRST.get(run.status.value, 9))
         found.chosen[step_id] = chosen
     return found
 
@@ -67,8 +79,24 @@ def _runs(rows: Rows, where: Sequence[Where], limit: int) -> list[StepRun]:
 
 
 @dataclass(frozen=True, slots=True)
+class TimelineBar:
+    """
+    A part of a track, from *x* on, both in per cent of the drawing; *text* says what it is.
+
+    *kind* is ``attempt`` (with the tone of its outcome), ``wait`` (for a time, a person, an event
+    or a sub-workflow), ``block``, ``queue`` (ready, and not begun) or ``retry`` (between attempts).
+    """
+
+    kind: str
+    text: str
+    x: str
+    width: str
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TimelineTrack:
-    """A line of the timeline: *x* and *width* are its bar, which has no width before it began."""
+    """A line of the timeline; a step that has not *begun* has no bars."""
 
     step_id: str
     position: int = -1
@@ -78,19 +106,98 @@ class TimelineTrack:
     tone: str = ""
     attempts: int = 0
     took: str = ""
-    after: str = ""
     note: str = ""
-    x: int = 0
-    width: int = 0
     depth: int = 0
     begun: bool = False
+    bars: Sequence[TimelineBar] = ()
+
+
+class TimelineAxis:
+    """
+    Places of instants on the drawing, in per cent from *start* to *end*.
+
+    Where nothing is *busy* for long the axis is folded: the time from one attempt to the next has
+    the same short length, whether it was a minute or a week. With *whole* it isn't.
+    """
+
+    def __init__(
+        self,
+        start: datetime,
+        end: datetime,
+        busy: Iterable[tuple[datetime, datetime]],
+        *,
+        whole: bool = False,
+    ) -> None:
+        self._start = start
+        self.seconds: float = max(0.0, (end - start).total_seconds())
+        """The seconds from its beginning to its end."""
+        idle = [] if whole else list(self._idle(busy))
+        folded = sum(until - since for since, until in idle)
+        share = min(_FOLD, _FOLDS / max(1, len(idle)))
+        if folded >= self.seconds > 0:  # nothing else is left to draw
+            idle = []
+        unit = (100 - share * len(idle)) / max(self.seconds - sum(b - a for a, b in idle), 1e-9)
+        self._pieces: list[tuple[float, float, float, float]] = []
+        self.folds: list[tuple[str, str]] = []
+        """The middles of the folded places, each with the time that is left out there."""
+        at = x = 0.0
+        for since, until in idle:
+            self._pieces.append((at, since, x, x + (since - at) * unit))
+            x += (since - at) * unit
+            self._pieces.append((since, until, x, x + share))
+            self.folds.append((_per_cent(x + share / 2), duration(until - since)))
+            at, x = until, x + share
+        self._pieces.append((at, max(self.seconds, at + 1e-9), x, 100.0))
+
+    @property
+    def labels(self) -> list[tuple[str, str]]:
+        """The folds that have room for their time, apart from each other and the ends."""
+        places = [float(x.rstrip("%")) for x, _ in self.folds]
+        return [
+            fold
+            for fold, x, before in zip(self.folds, places, [0.0, *places], strict=False)
+            if 15 <= x <= 75 and x - before >= 20
+        ]
+
+    def _idle(self, busy: Iterable[tuple[datetime, datetime]]) -> Iterator[tuple[float, float]]:
+        spans = sorted((self._since(a), self._since(b)) for a, b in busy)
+        if not spans:
+            return
+        worked, at = sum(b - a for a, b in spans), 0.0
+        # A pause that is short beside the work is no reason to fold.
+        shortest = max(_SHORTEST_FOLD, worked / 2)
+        for since, until in [*spans, (self.seconds, self.seconds)]:
+            if since - at >= shortest:
+                yield at, since
+            at = max(at, until)
+
+    def _since(self, moment: datetime) -> float:
+        return min(max((moment - self._start).total_seconds(), 0.0), self.seconds)
+
+    def place(self, moment: datetime) -> float:
+        """Return the place of *moment*."""
+        since = self._since(moment)
+        for begin, end, x, until in self._pieces:
+            if since <= end:
+                return x + (until - x) * (since - begin) / max(end - begin, 1e-9)
+        return 100.0
+
+    def bar(self, kind: str, text: str, begin: datetime, end: datetime, tone_: str) -> TimelineBar:
+        """Return a bar from *begin* to *end*, which is wide enough to be seen."""
+        x, until = self.place(begin), self.place(end)
+        x = min(x, 100 - _THINNEST)
+        return TimelineBar(kind, text, _per_cent(x), _per_cent(max(_THINNEST, until - x)), tone_)
+
+
+def _per_cent(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") + "%"
 
 
 class ExecutionTimeline:
     """
     The tracks of *execution*, whose definition is *workflow* (None: it can't be read), at *now*.
 
-    Bars that stand above each other in time are steps that ran beside each other.
+    *failed* are the failed attempts of its steps. With *whole* idle time is as long as it was.
     """
 
     def __init__(
@@ -100,23 +207,68 @@ class ExecutionTimeline:
         workflow: Workflow | None,
         steps: StepRuns,
         now: datetime,
+        *,
+        failed: Sequence[FailedAttempt] = (),
+        whole: bool = False,
     ) -> None:
         self._kernel, self._workflow, self._steps, self._now = kernel, workflow, steps, now
         self._start = execution.created_at or now
-        ended = execution.completed_at if execution.status.finished else None
-        self._seconds = max(0.0, ((ended or now) - self._start).total_seconds())
+        self._end = max((execution.completed_at if execution.status.finished else None) or now,
+                        self._start)  # fmt: skip
         self._goes_on = not execution.status.finished
-        self.took = duration(self._seconds)
-        self.tracks = list(self._draw())
+        self._ends = sorted(run.completed_at for run in steps.runs if run.completed_at)
+        self.attempts: list[StepAttempt] = step_attempts(
+            [run for run in steps.every if run.attempts], failed
+        )
+        """The attempts of all steps, the earliest first."""
+        self._by_run: dict[StepKey, list[StepAttempt]] = {}
+        for each in self.attempts:
+            self._by_run.setdefault((each.step_id, each.position), []).append(each)
+        self._idle: dict[str, str] = {}
+        busy = [
+            (each.started_at, self._end_of(each))
+            for each in self.attempts
+            if each.started_at is not None and not self._idles(each)
+        ]
+        self.axis: TimelineAxis = TimelineAxis(self._start, self._end, busy, whole=whole)
+        self.tracks: list[TimelineTrack] = list(self._tracks())
+
+    @property
+    def took(self) -> str:
+        """The time from its beginning to its end, or to now."""
+        return duration(self.axis.seconds)
 
     @property
     def statuses(self) -> dict[str, str]:
         """The status of each step that has begun, as the picture of the graph wants it."""
         known = {status.value for status in StepStatus}
-        its = (track for track in self.tracks if track.position < 0)
-        return {track.step_id: track.status for track in its if track.status in known}
+        return {
+            track.step_id: track.status
+            for track in self.tracks
+            if track.position < 0 and track.status in known
+        }
 
-    def _draw(self) -> Iterator[TimelineTrack]:
+    def _end_of(self, attempt: StepAttempt) -> datetime:
+        running = attempt.status in (StepStatus.RUNNING.value, StepStatus.WAITING.value)
+        return attempt.ended_at or (self._end if running else attempt.started_at) or self._end
+
+    def _idles(self, attempt: StepAttempt) -> bool:
+        waits = self._idle_kind(attempt.step_id) == "wait"
+        return waits or attempt.status == StepStatus.WAITING.value
+
+    def _idle_kind(self, step_id: str) -> str:
+        """Return the kind of a step without work of its own: a wait or a block; else nothing."""
+        if step_id not in self._idle:
+            step = self._workflow.find_step(step_id) if self._workflow else None
+            kind = ""
+            if step is not None and (step.steps or step.switch):
+                kind = "block"
+            elif step is not None and step.action is None:
+                kind = "wait"
+            self._idle[step_id] = kind
+        return self._idle[step_id]
+
+    def _tracks(self) -> Iterator[TimelineTrack]:
         runs = {run.step_id: run for run in in_order(self._steps.runs)}
         for step, recovers in self._defined():
             run = runs.pop(step.id, None)
@@ -172,28 +324,64 @@ class ExecutionTimeline:
 
     def _single(self, run: StepRun, **about: Any) -> TimelineTrack:
         status = run.status.value
-        track = TimelineTrack(
+        until = run.completed_at or (self._end if not run.status.finished else None)
+        took = ""
+        if run.started_at is not None and until is not None:
+            took = duration(max(0.0, (until - run.started_at).total_seconds()))
+        return TimelineTrack(
             run.step_id,
             run.position,
             status=status,
             tone=tone(status),
             attempts=run.attempts,
             note=self._note(run),
+            took=took,
             begun=run.started_at is not None,
+            bars=tuple(self._bars(run)) if run.started_at is not None else (),
             **about,
         )
-        if run.started_at is None:
-            return track
-        first = max(0.0, (run.started_at - self._start).total_seconds())
-        track = replace(track, after=f"began after {duration(first)}")
-        until = run.completed_at or (self._now if not run.status.finished else None)
-        if until is None:
-            return track
-        took = max(0.0, (until - run.started_at).total_seconds())
-        whole = max(self._seconds, 1e-6)
-        x = round(min(max(first / whole * SCALE, 0), SCALE - _THINNEST))
-        end = round(min((first + took) / whole * SCALE, SCALE))
-        return replace(track, took=duration(took), x=x, width=max(_THINNEST, end - x))
+
+    def _bars(self, run: StepRun) -> Iterator[TimelineBar]:
+        attempts, began = self._by_run.get(run.key, [])[-_MOST_BARS:], run.started_at
+        if began is None:
+            return
+        ready = self._ready(run, began)
+        if ready is not None and (began - ready).total_seconds() >= _SHORTEST_QUEUE:
+            yield self._bar("queue", "ready, and not begun", ready, began)
+        if not attempts:
+            end = run.completed_at or (began if run.status.finished else self._end)
+            kind = self._idle_kind(run.step_id) or "wait"
+            text = "waited" if kind == "wait" else "its steps"
+            yield self._bar(kind, text, began, end, tone(run.status.value))
+            return
+        before: datetime | None = None
+        for each in attempts:
+            begin = each.started_at or each.ended_at
+            if begin is None:
+                continue
+            if before is not None and begin > before:
+                yield self._bar("retry", "waited for the next attempt", before, begin)
+            before = self._end_of(each)
+            if self._idles(each):
+                text, kind = "waited for its sub-workflow", "wait"
+            else:
+                text, kind = f"attempt {each.attempt}: {each.status.lower()}", "attempt"
+            yield self._bar(kind, text, begin, before, tone(each.status))
+        if run.status is StepStatus.RETRY and before is not None:
+            yield self._bar("retry", "waits for the next attempt", before, self._end)
+
+    def _ready(self, run: StepRun, began: datetime) -> datetime | None:
+        """Return when a step could have begun: after the step that ended last before it."""
+        if run.position >= 0:
+            return None
+        ended = [each for each in self._ends if each <= began]
+        return ended[-1] if ended else self._start
+
+    def _bar(
+        self, kind: str, text: str, begin: datetime, end: datetime, tone_: str = ""
+    ) -> TimelineBar:
+        took = duration(max(0.0, (end - begin).total_seconds()))
+        return self.axis.bar(kind, f"{text}, {took}", begin, end, tone_)
 
     def _note(self, run: StepRun) -> str:
         note = shown_text(self._kernel, run.error, 300).text

@@ -484,7 +484,7 @@ def test_a_step_among_many_elements_is_read_alone(
     shop.kernel.run_until_idle()
     browser, path = client(shop, admin()), f"/ops/executions/{begun}/steps/each/1"
     assert "&#34;amount&#34;: 2" in browser.get(path).text
-    monkeypatch.setattr("automate_pages.screens.executions._MOST_READ", 2)
+    monkeypatch.setattr("automate_pages.screens.execution._MOST_READ", 2)
     monkeypatch.setattr(shop.kernel.executions, "get", None)  # it reads every step
     page = browser.get(path).text
     assert "&#34;charged&#34;: 2" in page

@@ -17,9 +17,9 @@
   let over = false;
 
   const busy = () => document.hidden || !window.getSelection().isCollapsed
-    || page.querySelector(":focus, details[open]") !== null;
+    || page.querySelector(":focus, details[open], [name=id]:checked") !== null;
 
-  const scrollers = () => [...page.querySelectorAll("pre, .scroll")];
+  const scrollers = () => [...page.querySelectorAll("pre, .scroll, .tree, .panel")];
 
   const isTold = () => stream !== null && stream.readyState === EventSource.OPEN;
 

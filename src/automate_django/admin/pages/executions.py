@@ -43,7 +43,7 @@ from automate_kernel.workflows.definition.model import CodeWorkflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 from automate_kernel.workflows.steer.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.store.execution_pages import ExecutionPage
-from automate_pages.screens.executions import pinned_workflow
+from automate_pages.screens.execution import pinned_workflow
 
 _LATELY = 1000
 _MOST_HANDED_ON = 200

@@ -36,7 +36,13 @@ from automate_kernel.storage.tables import EXECUTION, EXECUTION_ACTIVITY, OUTBOX
 from automate_kernel.workflows.decide.continuations import check_not_continued
 from automate_kernel.workflows.decide.waits import WaitingFor
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun, StepStatus
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
 from automate_kernel.workflows.steer.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.steer.bulk_commands import (
     EXECUTIONS,
@@ -49,8 +55,10 @@ from automate_kernel.workflows.store import gates as start_gates
 from automate_kernel.workflows.store.checkpoints import Checkpoints
 from automate_kernel.workflows.store.definitions import purge_definitions
 from automate_kernel.workflows.store.execution_pages import (
+    ChildExecutions,
     ExecutionFilter,
     ExecutionPage,
+    read_children,
     read_execution_page,
 )
 from automate_kernel.workflows.store.large_outputs import LargeOutputs
@@ -400,6 +408,22 @@ class ExecutionStore:
                 rows, label, about="execution", tenant_id=tenant_id, limit=MOST_LABELLED
             )
             return _newest(rows, [*where, Where("id", "in", [each.id for each in known])], limit)
+
+    def children(
+        self, execution_ids: Sequence[str], *, limit: int = 200
+    ) -> dict[str, ChildExecutions]:
+        """
+        Return the sub-workflows of some executions, by the id of the execution that began them.
+
+        All are counted. The newest *limit* come as values, without steps, events and outputs.
+        """
+        with self.storage.begin(atomic=False) as rows:
+            return read_children(rows, execution_ids, limit=limit)
+
+    def received_signals(self, execution_id: str, *, limit: int = 50) -> list[Event]:
+        """List the latest signals to an execution, or to its chain, the newest first."""
+        with self.storage.begin(atomic=False) as rows:
+            return self.signals.received(rows, _id_of(execution_id), limit)
 
     def failed_attempts(
         self, execution_id: str, *, tenant_id: str | None = None

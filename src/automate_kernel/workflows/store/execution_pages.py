@@ -147,6 +147,31 @@ class _Labelled:
         return chosen
 
 
+@dataclass(slots=True)
+class ChildExecutions:
+    """The sub-workflows of an execution: all of them by status, and the newest ones."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    executions: list[Execution] = field(default_factory=list)
+
+
+def read_children(
+    rows: Rows, parent_ids: Sequence[str], *, limit: int = 200
+) -> dict[str, ChildExecutions]:
+    """Return the sub-workflows of some executions in two statements, *limit* of them as values."""
+    where = [Where("parent_id", "in", sorted(parent_ids))]
+    found: dict[str, ChildExecutions] = {}
+    for row in rows.count(EXECUTION, ("parent_id", "status"), where):
+        found.setdefault(row["parent_id"], ChildExecutions()).counts[row["status"]] = row["n"]
+    if not found:
+        return {}
+    newest = ("-created_at", "-id")
+    for row in rows.select(EXECUTION, where, order_by=newest, limit=limit, columns=_BRIEF):
+        its = found.setdefault(row["parent_id"], ChildExecutions())
+        its.executions.append(Execution.from_row({**_WITHOUT, **row}))
+    return found
+
+
 def _is(row: Row, wanted: tuple[str | None, str]) -> bool:
     name, value = wanted
     return row["value"] == value and name in (None, row["name"])

@@ -366,6 +366,12 @@ class SignalStore:
         found = rows.select(WAIT, where, order_by=("created_at", "id"), columns=names)
         return [WaitingFor(**{**row, "details": row["details"] or {}}) for row in found]
 
+    def received(self, rows: Rows, execution_id: str, limit: int) -> list[Event]:
+        """Return the latest signals that were sent to an execution, or the first of its chain."""
+        where = [Where("execution_id", "eq", execution_id)]
+        latest = rows.select(SIGNAL, where, order_by=("-received_at", "-id"), limit=limit)
+        return [Event.from_json(row["event"]) for row in latest]
+
     def unseen(
         self, rows: Rows, waiting: Mapping[str, tuple[Execution, Sequence[OpenWait]]]
     ) -> set[str]:

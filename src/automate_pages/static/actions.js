@@ -1,0 +1,49 @@
+/* Copies values, moves by keys, and goes on with what takes several requests. Every page works without it. */
+"use strict";
+
+(() => {
+  document.documentElement.classList.add("scripted");
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) {
+      return;
+    }
+    const text = button.parentElement.querySelector(".tree, pre").textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Not allowed";
+    }
+    window.setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("[data-every]")) {
+      event.target.closest("table").querySelectorAll("input[name=id]").forEach((each) => {
+        each.checked = event.target.checked;
+      });
+    }
+  });
+
+  // j and k go from row to row, / to the filter.
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) {
+      return;
+    }
+    if (event.key === "/") {
+      document.querySelector("[role=search] input:not([type=hidden])")?.focus();
+      event.preventDefault();
+    } else if (event.key === "j" || event.key === "k") {
+      const rows = [...document.querySelectorAll("main tbody th a")];
+      const at = rows.findIndex((each) => each.closest("tr").contains(document.activeElement));
+      rows[Math.max(0, Math.min(rows.length - 1, event.key === "j" ? at + 1 : at - 1))]?.focus();
+    }
+  });
+
+  const goesOn = document.querySelector("form[data-go-on]");
+  if (goesOn) {
+    window.setTimeout(() => goesOn.requestSubmit(), 300);
+  }
+})();
