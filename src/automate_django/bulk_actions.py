@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from automate_django.outbox_counts import forget_counts
 from automate_django.tenants import OPERATE, tenant_for_request, tenant_key
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.workflows.steer.bulk_runner import KIND, BulkRequest, BulkRunner
+from automate_pages.bulk import BULK_ACTIONS, BulkActionKind
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -31,122 +32,13 @@ MODELS: Mapping[str, Any] = {"items": OutboxItem, "executions": WorkflowExecutio
 """The models that the entries of the audit trail are about."""
 
 
-@dataclass(frozen=True, slots=True)
-class BulkActionKind:
-    """
-    Something that can be done with items, or with executions.
-
-    *command* is the kernel's word for it. *permission* is needed beside `CHANGE`. A *safe* action
-    on one item needs no confirmation. With *paced* it can be done at a rate.
-    """
-
-    name: str
-    command: str
-    label: str
-    done: str
-    explanation: str
-    permission: str = ""
-    tone: str = ""
-    safe: bool = False
-    paced: bool = False
-    target: str = "items"
-
-    def allowed(self, user: Any) -> bool:
-        """Return True if *user* may do it."""
-        return all(map(user.has_perm, filter(None, (CHANGE[self.target], self.permission))))
-
-    @property
-    def noun(self) -> str:
-        """The word for what it changes: ``item`` or ``execution``."""
-        return self.target.removesuffix("s")
+PERMISSIONS: Mapping[str, str] = {"discard": "automate_django.delete_outboxitem"}
+"""The permissions that some bulk actions need beside `CHANGE`."""
 
 
-_ITEMS: dict[str, BulkActionKind] = {
-    one.name: one
-    for one in (
-        BulkActionKind(
-            "retry",
-            "requeue",
-            "Retry",
-            "put back to wait",
-            "They wait for a worker again, with all their attempts. A workflow goes on at the step"
-            " that failed.",
-            safe=True,
-            paced=True,
-        ),
-        BulkActionKind(
-            "reschedule",
-            "reschedule",
-            "Reschedule",
-            "rescheduled",
-            "They become due at another time. Their attempts and their priority stay.",
-            safe=True,
-        ),
-        BulkActionKind(
-            "cancel",
-            "cancel",
-            "Cancel",
-            "cancelled, or asked to stop",
-            "What waits is cancelled, and so are the executions of workflows that it belongs to."
-            " What runs is asked to stop; if it succeeds first, that stands. A cancelled item can"
-            " be retried.",
-            tone="bad",
-        ),
-        BulkActionKind(
-            "discard",
-            "discard",
-            "Discard",
-            "deleted",
-            "They are deleted from the outbox, with their payload and error. This can't be undone.",
-            permission="automate_django.delete_outboxitem",
-            tone="bad",
-        ),
-    )
-}
-_EXECUTIONS: dict[str, BulkActionKind] = {
-    one.name: one
-    for one in (
-        BulkActionKind(
-            "resume",
-            "resume",
-            "Resume",
-            "resumed",
-            "Each goes on at the step that failed. Steps that are done are not repeated.",
-            paced=True,
-            target="executions",
-        ),
-        BulkActionKind(
-            "cancel",
-            "cancel",
-            "Cancel",
-            "cancelled, or being cancelled",
-            "Nothing new begins in them. What they have done is undone and cleaned up first, if"
-            " their workflow says how. A plain step that runs is not interrupted.",
-            tone="bad",
-            target="executions",
-        ),
-        BulkActionKind(
-            "pause",
-            "pause",
-            "Pause",
-            "paused",
-            "What runs ends, and nothing follows until they are let go on.",
-            target="executions",
-        ),
-        BulkActionKind(
-            "unpause",
-            "unpause",
-            "Go on with",
-            "resumed",
-            "They go on where they were paused.",
-            target="executions",
-        ),
-    )
-}
-BULK_ACTIONS: Mapping[str, Mapping[str, BulkActionKind]] = {
-    "items": _ITEMS, "executions": _EXECUTIONS
-}  # fmt: skip
-"""The bulk actions by what they change, and by their names."""
+def allowed(kind: BulkActionKind, user: Any) -> bool:
+    """Return True if *user* may do what *kind* says."""
+    return all(map(user.has_perm, filter(None, (CHANGE[kind.target], PERMISSIONS.get(kind.name)))))
 
 
 def kind_of(request: BulkRequest) -> BulkActionKind:
@@ -156,7 +48,7 @@ def kind_of(request: BulkRequest) -> BulkActionKind:
 
 def run_on_items(outbox: OutboxStore, kind: str, ids: list[str], *, delay: float = 0.0) -> int:
     """Do what the bulk action *kind* does to the items *ids*; return how many it changed."""
-    command = _ITEMS[kind].command
+    command = BULK_ACTIONS["items"][kind].command
     if command == "reschedule":
         return outbox.reschedule(ids, delay=delay)
     return int(getattr(outbox, command)(ids))
@@ -195,7 +87,7 @@ class _Host:
 
     def objection(self, request: BulkRequest) -> str:
         user = _user(request)
-        if user is None or not user.is_active or not kind_of(request).allowed(user):
+        if user is None or not user.is_active or not allowed(kind_of(request), user):
             return "The user who began it may not do it any more"
         if user.has_perm(OPERATE):
             return ""

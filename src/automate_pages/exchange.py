@@ -63,13 +63,18 @@ class PageRequest:
 
     def text(self, name: str) -> str:
         """Return a field of the query, trimmed and of bounded length."""
-        # No text in a database holds a NUL, and PostgreSQL raises for one.
-        return self.query.get(name, "").replace("\x00", "").strip()[:255]
+        return sent_text(self.query, name)
 
     def require(self, right: Right) -> None:
         """Raise `PageError` if the user has not *right*."""
         if not self.user.may(right):
             raise PageError(403, f"your roles don't let you {right} here")
+
+
+def sent_text(sent: Mapping[str, str], name: str) -> str:
+    """Return a field that was *sent*, trimmed and of bounded length."""
+    # No text in a database holds a NUL, and PostgreSQL raises for one.
+    return sent.get(name, "").replace("\x00", "").strip()[:255]
 
 
 def read_position(text: str) -> int:

@@ -155,6 +155,12 @@ def tone(status: Any) -> str:
     return _TONES.get(str(status).upper(), "")
 
 
+def mark(status: Any) -> Markup:
+    """Return the shape of a status."""
+    shape = _MARKS.get(str(status).upper(), "")
+    return Markup('<span aria-hidden="true">{}</span>').format(shape)
+
+
 def badge(status: Any) -> Markup:
     """Return a status as a mark and a word, which say all that the colour does."""
     text = str(status)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from automate_kernel.workflows.execution import ExecutionStatus
-from automate_pages.exchange import PageLink, PageRequest
+from automate_pages.exchange import PageLink, PageRequest, sent_text
 
 PATIENCE = 1.5
 """The number of seconds that a list looks on while it has found nothing."""
@@ -22,7 +23,7 @@ TIMES = {
     "30d": ("the last 30 days", timedelta(days=30)),
 }
 """The spans of time to choose from."""
-_FIELDS = ("status", "workflow", "since", "tenant", "group", "label")
+_FIELDS = ("status", "workflow", "since", "from", "to", "tenant", "group", "label")
 _SHOWN = (
     "",
     "FAILED",
@@ -33,8 +34,23 @@ _SHOWN = (
     "COMPLETED",
     "CANCELLED",
 )
+_ACTIONS: Mapping[str, tuple[str, ...]] = {
+    "FAILED": ("resume",),
+    "PENDING": ("pause", "cancel"),
+    "RUNNING": ("pause", "cancel"),
+    "PAUSED": ("unpause", "cancel"),
+}
 # A value may hold a comma: between two labels a comma stands before another name.
 _BETWEEN_LABELS = re.compile(r",\s*(?=[A-Za-z0-9][A-Za-z0-9_.-]{0,63}=)")
+
+
+def _moment(text: str) -> datetime | None:
+    """Return a time that an address or a browser's field has, in UTC; None for anything else."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +62,15 @@ class ExecutionConditions:
     @classmethod
     def read(cls, request: PageRequest) -> ExecutionConditions:
         """Read an address; an unknown value counts as left out, and so does another's tenant."""
-        found = {name: request.text(name) for name in _FIELDS}
+        # A form that is sent has the conditions of the list that it stands on.
+        given = request.form if request.method == "POST" else request.query
+        found = {name: sent_text(given, name) for name in _FIELDS}
         if found["status"] not in {status.value for status in ExecutionStatus}:
             found["status"] = ""
         if found["since"] not in TIMES:
             found["since"] = ""
+        for name in ("from", "to"):
+            found[name] = found[name] if _moment(found[name]) else ""
         if request.user.tenant is not None:
             found["tenant"] = ""
         return cls({name: text for name, text in found.items() if text})
@@ -70,21 +90,38 @@ class ExecutionConditions:
             found["labels"] = [text.strip() for text in labels]
         if "since" in self.fields:
             found["created_after"] = now - TIMES[self.fields["since"]][1]
+        for name, own in (("from", "created_after"), ("to", "created_before")):
+            if name in self.fields:
+                found[own] = _moment(self.fields[name])
         tenant = request.user.tenant or self.fields.get("tenant")
         if tenant is not None:
             found["tenant_id"] = tenant
         return found
 
-    def url(self, request: PageRequest, **changed: str) -> str:
-        """Return the address of the list that asks for the same but for what is *changed*."""
-        return request.url("executions", **{**self.fields, **changed})
+    def url(self, request: PageRequest, *view: str, **changed: str) -> str:
+        """Return the address of a list that asks for the same but for what is *changed*."""
+        return request.url("executions", *view, **{**self.fields, **changed})
 
-    def tabs(self, request: PageRequest) -> list[PageLink]:
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The bulk actions that can be done with all of these executions."""
+        return () if "label" in self.fields else _ACTIONS.get(self.get("status"), ())
+
+    @property
+    def words(self) -> str:
+        """The executions in words: ``failed executions of order``."""
+        said = f"{self.get('status').lower()} executions".lstrip()
+        words = {"workflow": "of", "group": "with", "tenant": "of tenant", "from": "since",
+                 "to": "before"}  # fmt: skip
+        parts = [f"{word} {self.get(name)}" for name, word in words.items() if self.get(name)]
+        return " ".join([said, *parts])
+
+    def tabs(self, request: PageRequest, *view: str) -> list[PageLink]:
         """Return the statuses to choose from, with what else is asked for kept."""
         return [
             PageLink(
                 status.capitalize() or "All",
-                self.url(request, status=status),
+                self.url(request, *view, status=status),
                 status == self.get("status"),
             )
             for status in _SHOWN

@@ -28,6 +28,9 @@ View = Callable[..., PageAnswer | OrderAnswer]
 _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("GET", "", home.show),
     ("GET", "executions", executions.show_list),
+    ("POST", "executions", executions.order),
+    ("GET", "executions/grid", executions.show_grid),
+    ("GET", "executions/compare", executions.compare),
     ("GET", "executions/*", execution.show),
     ("POST", "executions/*", execution.order),
     ("GET", "executions/*/steps/*/*", execution.show_step),
@@ -76,7 +79,7 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        names = ("ago", "badge", "duration", "number", "short_id", "shorten", "tone")
+        names = ("ago", "badge", "duration", "mark", "number", "short_id", "shorten", "tone")
         self._templates.filters.update({name: getattr(formats, name) for name in names})
         self._templates.filters["redacted"] = lambda text: (
             formats.shown_text(kernel, text, 300).text

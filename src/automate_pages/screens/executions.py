@@ -1,48 +1,262 @@
-"""The executions: their list, with the causes of those that failed."""
+"""The executions: as a list, as a grid of runs and steps, two side by side, and many at once."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
 from automate_kernel.outbox.failed_attempts import ErrorGroup
-from automate_pages.exchange import PageAnswer, PageRequest
+from automate_kernel.workflows.execution import Execution
+from automate_kernel.workflows.store.execution_pages import ChildExecutions, ExecutionPage
+from automate_pages.bulk import MOST_TICKED, BulkScope, carry_out, offered
+from automate_pages.comparison import compared_steps, compared_values
+from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
+from automate_pages.formats import tone
 from automate_pages.lists import MOST_CAUSES, PATIENCE, TIMES, ExecutionConditions
-from automate_pages.screens.execution import show
+from automate_pages.screens.execution import pinned_workflow, read_row, show
 from automate_pages.screens.workflows import workflow_names
+
+_SHOWN_CHILDREN = 3
+_GRID_RUNS, _GRID_STEPS = 30, 60
+_TICKED = ("resume", "pause", "unpause", "cancel")
+# The worst status of a list's elements is that of its cell.
+_WORST = ("FAILED", "RUNNING", "RETRY", "WAITING", "CANCELLED", "PENDING", "SKIPPED", "COMPLETED")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedExecution:
+    """A row of the list: an execution, and its latest sub-workflows below it."""
+
+    execution: Execution
+    children: Sequence[Execution] = ()
+    more: int = 0
 
 
 def show_list(request: PageRequest) -> PageAnswer:
     """Show a page of executions, the newest first, and the causes of those that failed."""
-    kernel, query = request.kernel, ExecutionConditions.read(request)
-    wanted = request.query.get("id", "").strip()
+    query = ExecutionConditions.read(request)
+    wanted = request.text("id")
     if wanted:
         return show(request, wanted)
+    if search := request.text("q"):
+        return _search(request, query, search)
+    return _list(request, query)
+
+
+def _list(
+    request: PageRequest,
+    query: ExecutionConditions,
+    search: str = "",
+    found: ExecutionPage | None = None,
+    groups: Sequence[tuple[ErrorGroup, str]] | None = None,
+) -> PageAnswer:
+    kernel, after = request.kernel, request.query.get("after", "")
     asked = query.matching(request, kernel.outbox.now())
-    found = kernel.executions.page(**asked, after=request.query.get("after", ""), seconds=PATIENCE)
-    failures = query.get("status") in ("", "FAILED")
+    if found is None:
+        found = kernel.executions.page(**asked, after=after, seconds=PATIENCE)
+    if groups is None:
+        failures = query.get("status") in ("", "FAILED")
+        groups = causes(request, query, asked.get("tenant_id")) if failures else []
     return PageAnswer(
         "executions.html",
         "Executions",
         {
             "query": query,
+            "search": search,
             "found": found,
+            "rows": listed(request, found.executions),
             "statuses": query.tabs(request),
             "times": [(value, label) for value, (label, _) in TIMES.items()],
             "names": workflow_names(request),
-            "groups": causes(request, query, asked.get("tenant_id")) if failures else [],
-            "next": query.url(request, after=found.after) if found.after else "",
-            "first": query.url(request) if request.query.get("after") else "",
+            "groups": groups,
+            "ticked": offered("executions", _TICKED) if request.user.may("steer") else [],
+            "actions": offered("executions", query.actions) if request.user.may("steer") else [],
+            "views": _views(request, query, "executions"),
+            "next": query.url(request, after=found.after) if found.after and not search else "",
+            "first": query.url(request) if after else "",
         },
-        live=not request.query.get("after"),
+        live=not after and not search,
     )
 
 
+def _views(request: PageRequest, query: ExecutionConditions, current: str) -> list[PageLink]:
+    return [
+        PageLink("List", query.url(request), current == "executions"),
+        PageLink("Grid of steps", query.url(request, "grid"), current == "grid"),
+    ]
+
+
+def listed(request: PageRequest, executions: Sequence[Execution]) -> list[ListedExecution]:
+    """Return the rows of a list; a sub-workflow whose parent is there too stands below it alone."""
+    ids = {each.id for each in executions}
+    found = request.kernel.executions.children(sorted(ids)) if ids else {}
+    rows = []
+    for each in executions:
+        if each.parent_id in ids:
+            continue
+        its = found.get(each.id, ChildExecutions())
+        shown = its.executions[:_SHOWN_CHILDREN]
+        rows.append(ListedExecution(each, shown, sum(its.counts.values()) - len(shown)))
+    return rows
+
+
+def _search(request: PageRequest, query: ExecutionConditions, text: str) -> PageAnswer:
+    """Find executions by an id, a label or its value, or else by words of an error."""
+    kernel = request.kernel
+    try:
+        return show(request, str(UUID(text)))
+    except ValueError:
+        pass
+    asked = {**query.matching(request, kernel.outbox.now()), "labels": None, "label": text}
+    found = kernel.executions.page(**asked, seconds=PATIENCE)
+    if found.executions or "=" in text:
+        return _list(request, query, text, found, [])
+    words = text.lower()
+    every = causes(request, query, asked.get("tenant_id"), most=100)
+    groups = [
+        (group, url)
+        for group, url in every
+        if words in f"{group.group} {group.error_code} {group.error}".lower()
+    ]
+    return _list(request, query, text, found, groups[:MOST_CAUSES])
+
+
 def causes(
-    request: PageRequest, query: ExecutionConditions, tenant: str | None
+    request: PageRequest,
+    query: ExecutionConditions,
+    tenant: str | None,
+    most: int = MOST_CAUSES,
 ) -> list[tuple[ErrorGroup, str]]:
     """Return the causes of the executions that failed, with the addresses of their lists."""
     groups = request.kernel.executions.error_groups(
-        workflow=query.get("workflow") or None, tenant_id=tenant, limit=MOST_CAUSES
+        workflow=query.get("workflow") or None, tenant_id=tenant, limit=most
     )
     return [
         (each, query.url(request, status="FAILED", workflow=each.kind, group=each.group))
         for each in groups
     ]
+
+
+# -- many at once ------------------------------------------------------------------------------
+
+
+def order(request: PageRequest) -> PageAnswer | OrderAnswer:
+    """Compare two ticked executions, or carry a bulk action out on those ticked, or on all."""
+    query = ExecutionConditions.read(request)
+    ids = tuple(request.form.every("id")[:MOST_TICKED])
+    if request.form.get("order") == "compare":
+        if len(ids) != 2:
+            return OrderAnswer(query.url(request), "Tick the two executions to compare.", "warn")
+        return OrderAnswer(request.url("executions", "compare", a=ids[0], b=ids[1]))
+    now = request.kernel.outbox.now()
+    matching = query.matching(request, now)
+    fields = dict(query.fields)
+    if request.form.get("scope") == "all":
+        if request.form.get("order") not in query.actions:
+            raise PageError(400, "this can't be done with all of these executions")
+        ids = ()
+        if "since" in fields:  # the same executions, however long it takes
+            fields.pop("since")
+            fields["from"] = matching["created_after"].isoformat()
+            query = ExecutionConditions(fields)
+    else:
+        tenant = request.user.tenant
+        matching = {"ids": list(ids), **({} if tenant is None else {"tenant_id": tenant})}
+    back = PageLink("Executions", query.url(request))
+    words = "ticked executions" if ids else query.words
+    return carry_out(request, BulkScope("executions", matching, fields, words, back, ids))
+
+
+# -- the grid ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GridCell:
+    """A step in one run: its status, and where it is shown; empty where it has not begun."""
+
+    status: str = ""
+    url: str = ""
+    text: str = ""
+
+
+def show_grid(request: PageRequest) -> PageAnswer:
+    """Show the last runs of a workflow as columns, with a cell for each step."""
+    kernel, query = request.kernel, ExecutionConditions.read(request)
+    names = workflow_names(request)
+    runs: list[Execution] = []
+    if query.get("workflow"):
+        asked = query.matching(request, kernel.outbox.now())
+        runs = kernel.executions.page(**asked, limit=_GRID_RUNS, seconds=PATIENCE).executions[::-1]
+    statuses = kernel.executions.step_statuses([each.id for each in runs]) if runs else {}
+    longest = max((each.duration_seconds or 0 for each in runs), default=0) or 1
+    return PageAnswer(
+        "grid.html",
+        "Grid of steps",
+        {
+            "query": query,
+            "names": names,
+            "views": _views(request, query, "grid"),
+            "statuses": query.tabs(request, "grid"),
+            "times": [(value, label) for value, (label, _) in TIMES.items()],
+            "runs": [(each, round(40 * (each.duration_seconds or 0) / longest)) for each in runs],
+            "rows": [
+                (step_id, [_cell(request, run, statuses, step_id) for run in runs])
+                for step_id in _steps_of(request, runs, statuses)
+            ],
+        },
+        crumbs=[PageLink("Executions", query.url(request))],
+        live=True,
+    )
+
+
+def _steps_of(
+    request: PageRequest, runs: Sequence[Execution], statuses: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Return the steps of the rows: those of the newest definition, then others that have run."""
+    workflow = pinned_workflow(request.kernel, runs[-1].definition_id) if runs else None
+    defined = [step.id for step in workflow.steps] if workflow else []
+    begun = sorted({step for its in statuses.values() for step in its if "[" not in step})
+    return list(dict.fromkeys([*defined, *begun]))[:_GRID_STEPS]
+
+
+def _cell(
+    request: PageRequest,
+    run: Execution,
+    statuses: Mapping[str, Mapping[str, Mapping[str, int]]],
+    step_id: str,
+) -> GridCell:
+    counts = statuses.get(run.id, {}).get(step_id, {})
+    if not counts:
+        return GridCell()
+    worst = next((each for each in _WORST if each in counts), "")
+    text = ", ".join(f"{n:,} {status}" for status, n in counts.items())
+    many = sum(counts.values()) > 1
+    place = () if many else ("steps", step_id, "whole")
+    return GridCell(worst, request.url("executions", run.id, *place), text if many else worst)
+
+
+# -- two side by side --------------------------------------------------------------------------
+
+
+def compare(request: PageRequest) -> PageAnswer:
+    """Show two executions side by side: their events, and each step that went otherwise."""
+    kernel = request.kernel
+    with kernel.storage.begin(atomic=False) as rows:
+        first, second = (
+            Execution.from_row(read_row(rows, request, request.text(name))) for name in ("a", "b")
+        )
+        steps = compared_steps(kernel, rows, first, second)
+    return PageAnswer(
+        "compare.html",
+        "Two executions",
+        {
+            "pair": (first, second),
+            "steps": steps,
+            "payload": compared_values(kernel, first.event.payload, second.event.payload),
+            "output": compared_values(kernel, first.output, second.output),
+            "tone": tone,
+        },
+        crumbs=[PageLink("Executions", request.url("executions"))],
+    )

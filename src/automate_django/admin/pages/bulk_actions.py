@@ -19,9 +19,8 @@ from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.display import shown_text
 from automate_django.admin.pages.list_query import ExecutionQuery, ItemQuery
 from automate_django.bulk_actions import (
-    BULK_ACTIONS,
     MODELS,
-    BulkActionKind,
+    allowed,
     bulk_runner,
     follows_from_user,
     kind_of,
@@ -33,19 +32,11 @@ from automate_django.outbox_counts import forget_counts
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox import BulkAction
 from automate_kernel.workflows.steer.bulk_runner import BulkProgress, BulkRequest, BulkRunner
+from automate_pages.bulk import BULK_ACTIONS, DELAYS, RATES, BulkActionKind
 
 _MOST_IDS = 200
 _SALT = "automate_django.pages.order"
 _DAY = 86_400
-RATES: list[tuple[int, str]] = [
-    (0, "all at once"),
-    (1, "1 a second"),
-    (10, "10 a second"),
-    (50, "50 a second"),
-    (200, "200 a second"),
-    (1000, "1,000 a second"),
-]
-"""The rates to choose from: items, or executions, a second."""
 
 
 def allowed_actions(
@@ -53,7 +44,7 @@ def allowed_actions(
 ) -> list[BulkActionKind]:
     """Return those of the bulk actions *names* on *target* that the user may do."""
     return [
-        kind for kind in map(BULK_ACTIONS[target].__getitem__, names) if kind.allowed(request.user)
+        kind for kind in map(BULK_ACTIONS[target].__getitem__, names) if allowed(kind, request.user)
     ]
 
 
@@ -74,14 +65,7 @@ class BulkActionPages(PageSection):
     target = "items"
     prefix = "automate_bulk_action"
     query: ClassVar[type[ItemQuery | ExecutionQuery]] = ItemQuery
-    DELAYS: ClassVar[list[tuple[int, str]]] = [
-        (0, "now"),
-        (60, "in a minute"),
-        (600, "in 10 minutes"),
-        (3600, "in an hour"),
-        (43_200, "in 12 hours"),
-        (86_400, "tomorrow"),
-    ]
+    DELAYS: ClassVar[list[tuple[int, str]]] = DELAYS
 
     def urls(self) -> list[URLPattern]:
         """Return the addresses."""
@@ -99,7 +83,7 @@ class BulkActionPages(PageSection):
         kind = BULK_ACTIONS[self.target].get(request.POST.get("order", ""))
         if kind is None:
             return HttpResponse("There is no such action.", status=400)
-        if not kind.allowed(request.user):
+        if not allowed(kind, request.user):
             raise PermissionDenied
         reach = reach_of(request)
         query = self.query.read(request.POST, reach)
@@ -181,7 +165,7 @@ class BulkActionPages(PageSection):
             return HttpResponse(str(error), status=400)
         reach = reach_of(request)
         own = asked.tenant == reach.tenant and not reach.nothing
-        if not own or not kind_of(asked).allowed(request.user):
+        if not own or not allowed(kind_of(asked), request.user):
             raise PermissionDenied
         return self._go_on(request, asked)
 
@@ -256,7 +240,7 @@ class BulkActionPages(PageSection):
         if found is None or not (own or reach.everyone) or reach.nothing:
             raise Http404("There is no such action, or it is not yours.")
         of_all = found.request.tenant is None
-        if not kind_of(found.request).allowed(user) or of_all > reach.everyone:
+        if not allowed(kind_of(found.request), user) or of_all > reach.everyone:
             raise PermissionDenied
         return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import unified_diff
 from typing import Any, NamedTuple
 
 from django.db.models import F
@@ -21,10 +20,10 @@ from automate_django.models import WorkflowDocument, WorkflowExecution, Workflow
 from automate_kernel.workflows.definition.graph import describe_trigger
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus
+from automate_pages.comparison import ChangedLine, changed_lines
 
 _LAST = 100
 """The number of last executions of which the share of failures is shown."""
-_MOST_LINES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +148,6 @@ def runs_of(reach: Reach, name: str, tenant_id: str | None, *, shown: int = 10) 
     return RecentRuns(last[:shown], ended.total(), ended[ExecutionStatus.FAILED.value])
 
 
-class ChangedLine(NamedTuple):
-    """A line of a comparison: *sign* is ``+``, ``-``, a space, or ``@`` between two stretches."""
-
-    sign: str
-    text: str
-
-
 class TextProblem(NamedTuple):
     """A problem of a workflow's text, and the line that is meant."""
 
@@ -171,11 +163,7 @@ def clean(text: str) -> str:
 
 def differences(before: str, after: str) -> list[ChangedLine]:
     """Return the lines that changed from *before* to *after*, with three lines around."""
-    lines = unified_diff(clean(before).splitlines(), clean(after).splitlines(), lineterm="", n=3)
-    return [
-        ChangedLine(line[:1] or " ", line if line.startswith("@") else line[1:])
-        for line in list(lines)[2:_MOST_LINES]
-    ]
+    return changed_lines(clean(before), clean(after))
 
 
 def explained(problems: Iterable[Diagnostic], source: str) -> list[TextProblem]:

@@ -1,0 +1,268 @@
+"""The screens of the operators' pages: what each shows of an installation, and what it can do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.parse import parse_qsl
+
+import pytest
+from paged_shop import Shop, admin, client, send
+
+from automate_kernel.storage.rows import queries
+from automate_kernel.workflows.steer import executions as steering
+from automate_pages import User
+from automate_pages import bulk as bulk_actions
+from automate_pages.exchange import PageAnswer, PageRequest, SentFields
+from automate_pages.site import Site
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    made = Shop()
+    yield made
+    made.kernel.close()
+
+
+def rows_of(page: str) -> list[str]:
+    return re.findall(r"<tr.*?</tr>", page, re.DOTALL)[1:]
+
+
+# -- executions ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("search", "finds"),
+    [
+        ("by=test", "both"),
+        ("test", "both"),
+        ("mugs", "cause"),
+        ("VALUEERROR", "cause"),
+        ("by=nobody", "nothing"),
+        ("nonsense", "nothing"),
+        ("%00", "everything"),
+    ],
+)
+def test_a_search_finds_labels_and_causes(shop: Shop, search: str, finds: str) -> None:
+    waiting, failed = shop.order(), shop.order(500, name="mugs")
+    page = client(shop, admin()).get(f"/ops/executions?q={search}").text
+    assert (waiting.id in page) == (finds in ("both", "everything"))
+    assert (failed.id in page) == (finds in ("both", "everything"))
+    assert ("ValueError in" in page) == (finds in ("cause", "everything"))
+    assert ("No execution is like that" in page) == (finds in ("cause", "nothing"))
+
+
+def test_a_search_for_an_id_opens_it(shop: Shop) -> None:
+    failed = shop.order(500)
+    page = client(shop, admin()).get(f"/ops/executions?q={failed.id}").text
+    assert "Resume where it failed" in page
+    other = client(shop, User("eve", ["viewer"], "mine"))
+    assert other.get(f"/ops/executions?q={failed.id}").status_code == 404
+
+
+def test_a_list_has_the_times_that_are_asked_for(shop: Shop) -> None:
+    failed = shop.order(500)
+    browser = client(shop, admin())
+    for query, there in (
+        ("from=2020-01-01T00:00", True), ("to=2020-01-01T00:00", False), ("from=2999-01-01", False),
+        ("from=never", True), ("from=2020-01-01T00:00%2B05:00&to=2999-01-01T00:00", True),
+    ):  # fmt: skip
+        assert (failed.id in browser.get(f"/ops/executions?{query}").text) == there, query
+
+
+def nested(shop: Shop, many: int) -> str:
+    """Run a workflow that starts *many* sub-workflows; return its id."""
+    child = [{"id": "pay", "action": "charge", "input": {"amount": "{{ event.payload.amount }}"}}]
+    shop.kernel.add_workflow({"name": "pay", "trigger": {"type": "manual"}, "steps": child})
+    step = {"id": "all", "workflow": "pay", "for_each": "{{ event.payload }}",
+            "input": {"amount": "{{ item }}"}}  # fmt: skip
+    shop.kernel.add_workflow({"name": "batch", "trigger": {"type": "manual"}, "steps": [step]})
+    begun = shop.kernel.start("batch", list(range(many)))
+    shop.kernel.run_until_idle()
+    return begun
+
+
+def test_sub_workflows_stand_below_the_execution_that_began_them(shop: Shop) -> None:
+    parent = nested(shop, 5)
+    browser = client(shop, admin())
+    page = browser.get("/ops/executions").text
+    assert page.count('<tr data-depth="1">') == 4
+    assert "2 more sub-workflows" in page
+    its = browser.get(f"/ops/executions/{parent}").text
+    assert "Sub-workflows" in its
+    assert its.count("<strong>pay</strong>") == 5
+    child = shop.kernel.executions.children([parent])[parent].executions[0]
+    assert f"/ops/executions/{parent}" in browser.get(f"/ops/executions/{child.id}").text
+
+
+def test_the_grid_has_a_cell_for_each_step_of_each_run(shop: Shop) -> None:
+    runs = [shop.order(), shop.order(500), shop.order()]
+    browser = client(shop, admin())
+    assert "Choose a workflow" in browser.get("/ops/executions/grid").text
+    page = browser.get("/ops/executions/grid?workflow=order").text
+    assert all(f"/ops/executions/{run.id}/steps/charge/whole" in page for run in runs)
+    charge, ok = rows_of(page)
+    assert [charge.count(each) for each in ('data-tone="ok"', 'data-tone="bad"')] == [2, 1]
+    assert [ok.count(each) for each in ('data-tone="warn"', "not begun")] == [2, 1]
+    failed = browser.get("/ops/executions/grid?workflow=order&status=FAILED").text
+    assert failed.count("steps/charge/whole") == 1
+
+
+def test_two_executions_are_compared(shop: Shop) -> None:
+    first, second = shop.order(name="tea"), shop.order(500, name="mugs", token="p4ss")
+    browser = client(shop, admin())
+    browser.get("/ops/")
+    sent = {"csrf": browser.cookies["automate_csrf"], "order": "compare"}
+    page = browser.post("/ops/executions", data={**sent, "id": [first.id, second.id]}).text
+    for line in ("&#34;name&#34;: &#34;tea&#34;", "&#34;amount&#34;: 500"):
+        assert line in page
+    assert "p4ss" not in page
+    assert "Tick the two" in browser.post("/ops/executions", data={**sent, "id": [first.id]}).text
+    for tenant in ("mine",):
+        other = client(shop, User("eve", ["viewer"], tenant))
+        address = f"/ops/executions/compare?a={first.id}&b={second.id}"
+        assert other.get(address).status_code == 404
+
+
+# -- many at once ----------------------------------------------------------------------------
+
+
+def test_all_that_failed_are_resumed_by_their_cause(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = [shop.order(500) for _ in range(7)]
+    waiting = shop.order()
+    shop.limit = 1000
+    browser = client(shop, admin())
+    asked = {"order": "resume", "scope": "all", "status": "FAILED", "group": failed[0].error_group}
+    question = send(browser, "/ops/executions", **asked).text
+    assert "Resume 7 executions?" in question
+    assert "failed executions with ValueError" in question
+    assert status(shop, failed[0].id) == "FAILED"
+
+    monkeypatch.setattr(bulk_actions, "_SECONDS", 0.0)
+    few = replace(steering.EXECUTIONS, batch=3)
+    monkeypatch.setattr(steering, "EXECUTIONS", few)
+    page = send(browser, "/ops/executions", **hidden(question))
+    for _ in range(10):
+        if "data-go-on" not in page.text:
+            break
+        page = send(browser, "/ops/executions", **hidden(page.text))
+    assert "7 executions resumed." in page.text
+    assert {status(shop, each.id) for each in failed} == {"PENDING"}
+    assert status(shop, waiting.id) == "RUNNING"
+
+
+def hidden(page: str) -> dict[str, str]:
+    found = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', page))
+    return {name: text for name, text in found.items() if name != "csrf"}
+
+
+def status(shop: Shop, execution_id: str) -> str:
+    found = shop.kernel.executions.get(execution_id)
+    assert found is not None
+    return found.status.value
+
+
+def test_ticked_executions_are_cancelled_once_it_is_sure(shop: Shop) -> None:
+    ticked, other = shop.order(), shop.order()
+    browser = client(shop, admin())
+    question = send(browser, "/ops/executions", order="cancel", id=ticked.id)
+    assert "Cancel 1 execution?" in question.text
+    assert ticked.id in question.text
+    done = send(browser, "/ops/executions", **hidden(question.text))
+    assert "1 execution cancelled" in done.text
+    assert [status(shop, each.id) for each in (ticked, other)] == ["CANCELLED", "RUNNING"]
+
+
+@pytest.mark.parametrize(
+    ("user", "form", "code"),
+    [
+        (User("eve", ["viewer"], None), {"order": "cancel", "id": "{id}", "sure": "yes"}, 403),
+        (User("eve", ["operator"], "mine"), {"order": "cancel", "id": "{id}", "sure": "yes"}, 200),
+        (User("eve", ["operator"], "mine"), {"order": "cancel", "scope": "all", "status": "RUNNING",
+                                             "tenant": "other", "sure": "yes"}, 200),
+        (User("eve", ["operator"], None), {"order": "cancel", "scope": "all"}, 400),
+        (User("eve", ["operator"], None), {"order": "no", "id": "{id}", "sure": "yes"}, 400),
+        (User("eve", ["operator"], None), {"order": "cancel", "sure": "yes"}, 200),
+        (User("eve", ["operator"], None), {"order": "cancel", "scope": "all", "status": "RUNNING",
+                                           "label": "by=test", "sure": "yes"}, 400),
+        (User("eve", ["operator"], None), {"order": "cancel", "scope": "all", "status": "RUNNING",
+                                           "began_at": "x", "sure": "yes"}, 400),
+    ],
+)  # fmt: skip
+def test_nobody_changes_what_isnt_theirs_to_change(
+    shop: Shop, user: User, form: dict[str, str], code: int
+) -> None:
+    execution = shop.order(tenant="other")
+    filled = {name: text.format(id=execution.id) for name, text in form.items()}
+    answer = send(client(shop, user), "/ops/executions", **filled)
+    assert answer.status_code == code
+    assert status(shop, execution.id) == "RUNNING"
+
+
+# -- one execution ---------------------------------------------------------------------------
+
+
+def test_the_step_that_failed_stands_beside_the_timeline(shop: Shop) -> None:
+    failed = shop.order(500, name="mugs")
+    browser = client(shop, admin())
+    page = browser.get(f"/ops/executions/{failed.id}").text
+    panel = page.split('id="step"')[1]
+    assert "Copy from here" in panel
+    assert "Resume from here" in panel
+    assert "&#34;amount&#34;: 500" in panel.split("</textarea>")[0]
+    assert 'aria-current="true"' in page
+
+
+def test_a_payload_with_a_hidden_part_is_not_offered_for_a_copy(shop: Shop) -> None:
+    failed = shop.order(500, token="p4ss")
+    page = client(shop, admin()).get(f"/ops/executions/{failed.id}").text
+    assert "p4ss" not in page
+    assert "a part is hidden" in page
+    assert re.search(r'<textarea id="payload"[^>]*>\s*</textarea>', page)
+
+
+def test_a_signal_is_sent_by_a_form(shop: Shop) -> None:
+    step = {"id": "truck", "wait_for": {"signal": "truck"}}
+    shop.kernel.add_workflow({"name": "ship", "trigger": {"type": "manual"}, "steps": [step]})
+    begun = shop.kernel.start("ship")
+    shop.kernel.run_until_idle()
+    browser, its = client(shop, admin()), f"/ops/executions/{begun}"
+    assert "Send truck" in browser.get(its).text
+    assert "not JSON" in send(browser, its, order="signal", name="truck", payload="{").text
+    assert "is sent" in send(browser, its, order="signal", name="truck", payload='{"n": 7}').text
+    assert "&#34;n&#34;: 7" in browser.get(its).text.split('id="signals"')[1]
+    shop.kernel.run_until_idle()
+    assert status(shop, begun) == "COMPLETED"
+    viewer = client(shop, User("eve", ["viewer"], None))
+    assert send(viewer, its, order="signal", name="truck").status_code == 403
+
+
+# -- the cost of a page ----------------------------------------------------------------------
+
+BOUNDS = {
+    "executions": 12,
+    "executions?q=nothing": 12,
+    "executions/grid?workflow=order": 8,
+    "executions/{id}": 24,
+    "executions/{id}/steps/charge/whole": 24,
+}
+
+
+@pytest.mark.parametrize("path", BOUNDS)
+def test_a_page_costs_a_bounded_number_of_statements(shop: Shop, path: str) -> None:
+    site, costs = Site(shop.kernel), []
+    for _ in range(2):
+        execution = [shop.order(500), *(shop.order() for _ in range(8))][-1]
+        asked, _, query = path.format(id=execution.id).partition("?")
+        request = PageRequest(shop.kernel, admin(), asked, query=SentFields(parse_qsl(query)))
+        site.answer(request)
+        before = queries.count
+        page = site.answer(request)
+        assert isinstance(page, PageAnswer)
+        site.render(request, page, csrf="", notice=None)
+        costs.append(queries.count - before)
+    assert costs[0] <= BOUNDS[path], costs
+    assert costs[1] <= costs[0], costs
