@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
 from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE
-from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.query import Now, Portion, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import FAILURE
 from automate_kernel.storage.values import storable
@@ -133,19 +133,21 @@ def error_groups(
 
     *kind* is the column with what they are grouped under, and *prefix* stands before the names of
     the columns ``error``, ``error_code`` and ``error_group``. *newest* is the order in which the
-    first row of a group is its latest. The largest groups come first.
+    first row of a group is its latest. The largest groups come first. It is three statements.
     """
     group, code, error = (f"{prefix}{name}" for name in ("error_group", "error_code", "error"))
     counted = rows.count(table, (kind, group, code), where)
     counted.sort(key=lambda row: (-row["n"], row[kind], row[group] or ""))
+    shown = counted[:limit]
+    same = (kind, group, code)
+    parts = [Portion([*where, *(Where(name, "eq", of[name]) for name in same)], 1) for of in shown]
+    order = newest.removeprefix("-")
+    read = tuple(dict.fromkeys(("id", "completed_at", error, order)))
+    latest = rows.select_parts(table, parts, order_by=(newest,), columns=read)
+    oldest = rows.select_parts(table, parts, order_by=(order,), columns=("completed_at", order))
     groups = []
-    for of in counted[:limit]:
-        its = [*where, *(Where(name, "eq", of[name]) for name in (kind, group, code))]
-        read = ("id", "completed_at", error)
-        latest = rows.select(table, its, order_by=(newest,), limit=1, columns=read)
-        oldest = newest.removeprefix("-")
-        first = rows.select(table, its, order_by=(oldest,), limit=1, columns=("completed_at",))
-        row: Row = latest[0] if latest else dict.fromkeys(read)
+    for of, last, first in zip(shown, latest, oldest, strict=True):
+        row: Row = last[0] if last else dict.fromkeys(read)
         groups.append(
             ErrorGroup(
                 kind=of[kind],

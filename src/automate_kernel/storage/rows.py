@@ -46,6 +46,8 @@ _MAX_PARAMETERS = 30_000
 _MOST_AT_ONCE = 5_000
 # From here on COPY, which needs two more statements, is quicker than INSERT.
 _WORTH_COPYING = 50
+# SQLite joins 500 queries at most.
+_PARTS_AT_ONCE = 100
 
 
 class _Queries(threading.local):
@@ -265,6 +267,39 @@ class Rows:
         )
         return decode(wanted, self.query(sql, statement.parameters))
 
+    def select_parts(
+        self,
+        table: str,
+        parts: Sequence[Portion],
+        *,
+        order_by: Sequence[str],
+        columns: Sequence[str],
+    ) -> list[list[Row]]:
+        """
+        Return the first rows in order of each part: a list for each.
+
+        A hundred parts are one statement, and each reads the index that serves it. *columns* must
+        include those of *order_by*.
+        """
+        spec = TABLES[table]
+        wanted, found = columns_of(spec, columns), [list[Row]() for _ in parts]
+        able = [n for n, part in enumerate(parts) if not matches_nothing(spec, part.where)]
+        for start in range(0, len(able), _PARTS_AT_ONCE):
+            statement = self._statement()
+            read = f" AS part, {selected(self.dialect, wanted)} FROM {statement.name(table)}"
+            texts = [
+                f"SELECT * FROM (SELECT {number}{read}{statement.where(spec, parts[number].where)}"
+                f"{statement.tail(spec, order_by, parts[number].limit)}) part_{number}"
+                for number in able[start : start + _PARTS_AT_ONCE]
+            ]
+            rows = self.query(" UNION ALL ".join(texts), statement.parameters)
+            for row in decode([Column("part", "int"), *wanted], rows):
+                found[row.pop("part")].append(row)
+        # UNION promises no order.
+        for some in found:
+            _sort(some, order_by)
+        return found
+
     def keep_writers_out(self, table: str) -> None:
         """
         Wait for the transactions that write to *table*, and keep others out until this one ends.
@@ -299,17 +334,32 @@ class Rows:
             return (self._clock or utc_now)()
         return decode_time(self.query(f"SELECT {self.dialect.now}", ())[0][0])
 
-    def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
-        """Count matching rows per value of the columns *by*: rows of those columns and ``n``."""
+    def count(
+        self,
+        table: str,
+        by: Sequence[str] = (),
+        where: Sequence[Where] = (),
+        *,
+        least: str = "",
+    ) -> list[Row]:
+        """
+        Count matching rows per value of the columns *by*: rows of those columns and ``n``.
+
+        With *least*, a column of times, they have the least of its values too.
+        """
         if matches_nothing(TABLES[table], where):
             return []
         spec, statement = TABLES[table], self._statement()
         columns = [spec.by_name[name] for name in by]
         read = f"{selected(self.dialect, columns)}, count(*)" if by else "count(*)"
+        more = [Column("n", "int")]
+        if least:
+            more.append(spec.by_name[least])
+            read += f", min({statement.name(least)})"
         sql = f"SELECT {read} FROM {statement.name(table)}" + statement.where(spec, where)
         sql += f" GROUP BY {statement.names(by)}" if by else ""
         counted = self.query(sql, statement.parameters)
-        return decode([*columns, Column("n", "int")], counted)
+        return decode([*columns, *more], counted)
 
     def found(
         self,
@@ -451,9 +501,8 @@ class Rows:
             f"{again} RETURNING {selected(self.dialect, wanted)}"
         )
         taken = decode(wanted, self.query(sql, statement.parameters))
-        # RETURNING promises no order. Sorting by the last column first keeps that of the earlier.
-        for name in reversed(order_by):
-            taken.sort(key=itemgetter(name.lstrip("-")), reverse=name[0] == "-")
+        # RETURNING promises no order.
+        _sort(taken, order_by)
         return taken
 
     def _locked_keys(
@@ -473,6 +522,12 @@ class Rows:
                 )  # fmt: skip
                 keys += [row[table.key] for row in found]
         return keys
+
+
+def _sort(found: list[Row], order_by: Sequence[str]) -> None:
+    # Sorting by the last column first keeps the order of the earlier.
+    for name in reversed(order_by):
+        found.sort(key=itemgetter(name.lstrip("-")), reverse=name[0] == "-")
 
 
 def begin_through(connection: Any, sql: str) -> bool:

@@ -91,14 +91,15 @@ def _views(request: PageRequest, query: ExecutionConditions, current: str) -> li
 def listed(request: PageRequest, executions: Sequence[Execution]) -> list[ListedExecution]:
     """Return the rows of a list; a sub-workflow whose parent is there too stands below it alone."""
     ids = {each.id for each in executions}
-    found = request.kernel.executions.children(sorted(ids)) if ids else {}
+    children = request.kernel.executions.children
+    found = children(sorted(ids), limit=_SHOWN_CHILDREN) if ids else {}
     rows = []
     for each in executions:
         if each.parent_id in ids:
             continue
         its = found.get(each.id, ChildExecutions())
-        shown = its.executions[:_SHOWN_CHILDREN]
-        rows.append(ListedExecution(each, shown, sum(its.counts.values()) - len(shown)))
+        more = sum(its.counts.values()) - len(its.executions)
+        rows.append(ListedExecution(each, its.executions, more))
     return rows
 
 

@@ -21,8 +21,8 @@ from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.storage import Storage
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Where
-from automate_kernel.storage.rows import Rows
-from automate_kernel.storage.tables import DEFINITION
+from automate_kernel.storage.rows import Rows, queries
+from automate_kernel.storage.tables import DEFINITION, EXECUTION
 from automate_kernel.templates import TemplateContext, TemplateEngine
 from automate_kernel.workflows.steer.listener import ExecutionListener
 from automate_testing.clock import FakeClock
@@ -801,6 +801,61 @@ class ExecutionStoreContract:
         assert store.purge_activity() == 0
         assert store.purge_activity(older_than_seconds=60) == 1
         assert store.activity(seconds=7200) == []
+
+    # What a page of many executions shows.
+
+    def test_the_latest_of_each_workflow(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """The newest first, so many of each, in one statement however many workflows."""
+        begun = []
+        for number, tenant in enumerate(("a", "b", "a", None)):
+            begun.append(
+                self.begin(
+                    store, workflow, id=f"01890000-0000-7000-8000-00000000000{number}",
+                    tenant_id=tenant,
+                )
+            )  # fmt: skip
+            clock.advance(1)
+        other = self.begin(store, Workflow.from_dict(OTHER))
+        name, seen = workflow.name, queries.count
+        found = store.latest([(name, None), (name, "a"), ("other", None), ("?", None)], limit=2)
+        assert queries.count == seen + 1
+        assert {of: [each.id for each in its] for of, its in found.items()} == {
+            (name, None): begun[:1:-1],
+            (name, "a"): begun[2::-2],
+            ("other", None): [other],
+            ("?", None): [],
+        }
+        assert len(store.latest([(name, f"t{number}") for number in range(150)])) == 150
+
+    def test_the_children_of_many(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """All are counted at once; the newest come as values, of each parent as many."""
+        first, second = (self.begin(store, workflow, id=f"{UNKNOWN_ID[:-1]}{n}") for n in (1, 2))
+        children = []
+        for number, parent in enumerate((first, first, first, second)):
+            clock.advance(1)
+            child = self.begin(store, Workflow.from_dict(OTHER), id=f"{UNKNOWN_ID[:-2]}1{number}")
+            with store.storage.begin() as rows:
+                rows.update(EXECUTION, [Where("id", "eq", child)], {"parent_id": parent})
+            children.append(child)
+        store.cancel(children[0])
+        seen = queries.count
+        found = store.children([first, second, children[0]], limit=0)
+        assert queries.count == seen + 1
+        assert {parent: its.counts for parent, its in found.items()} == {
+            first: {"PENDING": 2, "CANCELLED": 1},
+            second: {"PENDING": 1},
+        }
+        found = store.children([first, second], limit=2)
+        assert queries.count == seen + 3
+        newest = {parent: [each.id for each in its.executions] for parent, its in found.items()}
+        assert newest == {first: children[2:0:-1], second: [children[3]]}
+        page = store.page(parent_id=first, status="PENDING")
+        assert [each.id for each in page.executions] == children[2:0:-1]
+        assert not store.page(parent_id="zz").executions
 
     # Failed executions that are resumed together.
 

@@ -11,17 +11,18 @@ from automate_kernel.base.arguments import check_choice, check_names, several
 from automate_kernel.outbox.labels import read_label
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.storage.paging import IndexRange, read_chosen_page, read_page
-from automate_kernel.storage.query import Where
+from automate_kernel.storage.query import Portion, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, LABEL, TABLES
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
-_COLUMNS = ("tenant_id", "status", "workflow", "error_group")
+_COLUMNS = ("tenant_id", "status", "workflow", "error_group", "parent_id")
 _BRIEF = tuple(
     column.name for column in TABLES[EXECUTION].columns if column.name not in ("event", "output")
 )
 # An execution's row without its event and output, which may be large.
 _WITHOUT: dict[str, Any] = {"event": {"id": "", "name": ""}, "output": None}
+_NEWEST = ("-created_at", "-id")
 
 
 class ExecutionFilter(TypedDict, total=False):
@@ -29,8 +30,8 @@ class ExecutionFilter(TypedDict, total=False):
     Conditions on executions; all conditions must hold, and None is no condition.
 
     *label* is ``order=4711``, or ``4711`` under any name. Of several *labels* an execution must
-    have all; the first one's index is read, so the rarest should come first. *ids* are those of
-    executions.
+    have all; the first one's index is read, so the rarest should come first. *parent_id* is the
+    execution whose step waits for these. *ids* are those of executions.
     """
 
     status: ExecutionStatus | str | None
@@ -41,6 +42,7 @@ class ExecutionFilter(TypedDict, total=False):
     created_before: datetime | None
     label: str | None
     labels: Sequence[str] | None
+    parent_id: str | None
     ids: Sequence[str] | None
 
 
@@ -82,9 +84,9 @@ def read_execution_page(
     if labels:
         of = _Labelled(rows, labels, [*along, *rest], columns, given.get("tenant_id"))
         return of.page(name=f"{name} {sorted(labels[1:])}", **options)
-    ranges = [IndexRange(along, ("-created_at", "-id"), rest)]
+    ranges = [IndexRange(along, _NEWEST, rest)]
     found = read_page(rows, EXECUTION, ranges, name=name, columns=columns, **options)
-    executions = [Execution.from_row({**_WITHOUT, **row}) for row in found.rows]
+    executions = [_without_event(row) for row in found.rows]
     return ExecutionPage(executions, found.after, found.looked)
 
 
@@ -109,15 +111,12 @@ class _Labelled:
         its = [Where("value", "eq", value)]
         rest = {"name": label, "about": "execution", "tenant_id": self._tenant_id}
         also = [Where(column, "eq", each) for column, each in rest.items() if each is not None]
-        along = IndexRange([*its, *also], ("-created_at", "-id"))
+        along = IndexRange([*its, *also], _NEWEST)
         chosen = read_chosen_page(
             self._rows, LABEL, along, self._choose, name=f"{name} {label}={value}",
             columns=("id", "subject_id", "created_at"), **options,
         )  # fmt: skip
-        executions = [
-            Execution.from_row({**_WITHOUT, **self._found[row["subject_id"]]})
-            for row in chosen.rows
-        ]
+        executions = [_without_event(self._found[row["subject_id"]]) for row in chosen.rows]
         return ExecutionPage(executions, chosen.after, chosen.looked)
 
     def _choose(self, some: list[Row]) -> list[Row]:
@@ -158,18 +157,40 @@ class ChildExecutions:
 def read_children(
     rows: Rows, parent_ids: Sequence[str], *, limit: int = 200
 ) -> dict[str, ChildExecutions]:
-    """Return the sub-workflows of some executions in two statements, *limit* of them as values."""
+    """Return the sub-workflows of some executions; see `ExecutionStore.children`."""
     where = [Where("parent_id", "in", sorted(parent_ids))]
     found: dict[str, ChildExecutions] = {}
     for row in rows.count(EXECUTION, ("parent_id", "status"), where):
         found.setdefault(row["parent_id"], ChildExecutions()).counts[row["status"]] = row["n"]
-    if not found:
-        return {}
-    newest = ("-created_at", "-id")
-    for row in rows.select(EXECUTION, where, order_by=newest, limit=limit, columns=_BRIEF):
-        its = found.setdefault(row["parent_id"], ChildExecutions())
-        its.executions.append(Execution.from_row({**_WITHOUT, **row}))
+    if limit:
+        parts = [Portion([Where("parent_id", "eq", each)], limit) for each in found]
+        for its, newest in zip(found.values(), _newest(rows, parts), strict=True):
+            its.executions = newest
     return found
+
+
+def read_latest(
+    rows: Rows, workflows: Sequence[tuple[str, str | None]], *, limit: int
+) -> dict[tuple[str, str | None], list[Execution]]:
+    """Return the newest executions of some workflows; see `ExecutionStore.latest`."""
+    parts = [
+        Portion(
+            [Where("workflow", "eq", name)]
+            + ([] if tenant is None else [Where("tenant_id", "eq", tenant)]),
+            limit,
+        )
+        for name, tenant in workflows
+    ]
+    return dict(zip(workflows, _newest(rows, parts), strict=True))
+
+
+def _newest(rows: Rows, parts: Sequence[Portion]) -> list[list[Execution]]:
+    found = rows.select_parts(EXECUTION, parts, order_by=_NEWEST, columns=_BRIEF)
+    return [[_without_event(row) for row in some] for some in found]
+
+
+def _without_event(row: Row) -> Execution:
+    return Execution.from_row({**_WITHOUT, **row})
 
 
 def _is(row: Row, wanted: tuple[str | None, str]) -> bool:
@@ -179,8 +200,8 @@ def _is(row: Row, wanted: tuple[str | None, str]) -> bool:
 
 def _leading(where: dict[str, Where]) -> str | None:
     """Return the column whose index is read: the one that is likely to leave the fewest rows."""
-    names = ["tenant_id", "status", "workflow"]
+    names = ["parent_id", "tenant_id", "status", "workflow"]
     # Nearly all executions are COMPLETED: that leaves many.
     if "status" in where and where["status"].value == ExecutionStatus.COMPLETED.value:
-        names = ["tenant_id", "workflow", "status"]
+        names = ["parent_id", "tenant_id", "workflow", "status"]
     return next((name for name in names if name in where), None)
