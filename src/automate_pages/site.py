@@ -37,6 +37,7 @@ _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("GET", "workflows", workflows.show_list),
     ("GET", "workflows/*", workflows.show),
     ("POST", "workflows/*", workflows.order),
+    ("GET", "workflows/*/versions/*", workflows.show_version),
     ("GET", "approvals", approvals.show_list),
     ("GET", "approvals/*/*/*", approvals.show),
     ("POST", "approvals/*/*/*", approvals.decide),

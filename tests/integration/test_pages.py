@@ -464,7 +464,7 @@ def test_workflows_of_one_name_are_each_tenants_own() -> None:
         app = Starlette(routes=[Mount("/ops", pages(kernel, auth=lambda _, user=user: user))])
         browser = TestClient(app)
         page = browser.get(f"/ops/workflows/order{query}").text
-        assert "&#34;id&#34;: &#34;betas&#34;" in page
+        assert "id: betas" in page
         path = page.split('<form method="post" action="')[1].split('"')[0]
         begun = str(send(browser, path, payload="{}").url).rsplit("/", 1)[1]
         found = kernel.executions.get(begun)

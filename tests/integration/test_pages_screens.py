@@ -9,10 +9,15 @@ from urllib.parse import parse_qsl
 
 import pytest
 from paged_shop import Shop, admin, client, send
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
+from automate_kernel import Kernel, SyncWorkflowContext
 from automate_kernel.storage.rows import queries
 from automate_kernel.workflows.steer import executions as steering
-from automate_pages import User
+from automate_pages import User, pages
 from automate_pages import bulk as bulk_actions
 from automate_pages.exchange import PageAnswer, PageRequest, SentFields
 from automate_pages.site import Site
@@ -240,12 +245,126 @@ def test_a_signal_is_sent_by_a_form(shop: Shop) -> None:
     assert send(viewer, its, order="signal", name="truck").status_code == 403
 
 
+# -- workflows -------------------------------------------------------------------------------
+
+
+def test_a_workflow_shows_the_outcome_of_its_last_runs(shop: Shop) -> None:
+    runs = [shop.order(500), shop.order()]
+    shop.kernel.approvals.approve(runs[1].id, "ok", by="ada", form={"boxes": 1})
+    shop.kernel.run_until_idle()
+    browser = client(shop, admin())
+    page = browser.get("/ops/workflows").text
+    assert "50%" in page
+    assert all(f"/ops/executions/{run.id}" in page for run in runs)
+    assert "order" not in rows_of(browser.get("/ops/workflows?q=none").text)
+    its = browser.get("/ops/workflows/order").text
+    assert "50%" in its
+    digest = re.findall(r"/versions/([0-9a-f]{64})", its)[0]
+    assert "No difference." in browser.get(f"/ops/workflows/order/versions/{digest}").text
+
+
+def test_a_version_is_compared_with_the_workflow_as_it_is_now(shop: Shop) -> None:
+    shop.order()
+    old = shop.kernel.workflows.get("order")
+    then = old.hash()
+    secret = {"id": "bill", "action": "charge", "input": {"amount": 1, "token": "p4ss"}}
+    changed = Kernel(shop.kernel.storage)
+    changed.action("charge")(shop.charge)
+    changed.add_workflow({**old.to_dict(), "steps": [*old.to_dict()["steps"], secret]})
+    app = Starlette(routes=[Mount("/ops", pages(changed, auth=lambda _: admin()))])
+    page = TestClient(app).get(f"/ops/workflows/order/versions/{then}").text
+    assert 'data-sign="+"' in page
+    assert "id: bill" in page
+    assert "p4ss" not in page
+    assert TestClient(app).get(f"/ops/workflows/order/versions/{'0' * 64}").status_code == 404
+    changed.close()
+
+
+class Parcel(BaseModel):
+    """What is shipped."""
+
+    boxes: int
+    fast: bool = False
+
+
+STARTS = [
+    ({"payload": '{"amount": 7}'}, "It is started."),
+    ({"payload": '{"amount": 7}', "delay": "2h"}, "It is started."),
+    ({"payload": "[1"}, "the payload is not JSON"),
+    ({"payload": "{}", "delay": "soon"}, "the delay can&#39;t be read"),
+    ({"payload": '{"amount": 7}', "order": "dry"}, "What would happen"),
+    ({"payload": "{}", "order": "dry"}, "charge: "),
+]
+
+
+@pytest.mark.parametrize(("form", "says"), STARTS)
+def test_a_workflow_is_started_by_a_form_or_tried(
+    shop: Shop, form: dict[str, str], says: str
+) -> None:
+    assert says in send(client(shop, admin()), "/ops/workflows/order", **form).text
+    begun = shop.kernel.executions.find()
+    assert len(begun) == (says == "It is started.")
+
+
+def test_the_payload_of_a_workflow_in_code_has_a_form(shop: Shop) -> None:
+    @shop.kernel.workflow
+    def ship(ctx: SyncWorkflowContext, parcel: Parcel) -> int:
+        """Ship boxes."""
+        return parcel.boxes
+
+    browser, its = client(shop, admin()), "/ops/workflows/ship"
+    assert 'name="input.boxes"' in browser.get(its).text
+    refused = send(browser, its, **{"input.boxes": "many"})
+    assert "some fields are not right" in refused.text
+    assert 'value="many"' in refused.text
+    started = send(browser, its, **{"input.boxes": "3", "input.fast": "true"})
+    begun = shop.kernel.executions.get(str(started.url).rsplit("/", 1)[1])
+    assert begun is not None
+    assert begun.event.payload == {"boxes": 3, "fast": True}
+
+
+def test_schedules_are_paused_resumed_and_run_now(shop: Shop) -> None:
+    trigger = {"type": "schedule", "cron": "0 6 * * *"}
+    step = {"id": "a", "action": "charge", "input": {"amount": 1}}
+    shop.kernel.add_workflow({"name": "report", "trigger": trigger, "steps": [step]})
+    browser, its = client(shop, admin()), "/ops/workflows/report"
+    form = {"number": "0"}
+    assert "Run now" in browser.get(its).text
+    assert "fires no more" in send(browser, its, order="pause_schedule", **form).text
+    assert "PAUSED" in browser.get(its).text
+    assert "It fires again" in send(browser, its, order="resume_schedule", **form).text
+    assert "It has fired" in send(browser, its, order="trigger", **form).text
+    assert len(shop.kernel.executions.find(workflow="report")) == 1
+    for number in ("x", "7", "9" * 40):
+        assert send(browser, its, order="trigger", number=number).status_code in (200, 400)
+    # What is everybody's is no tenant's to stop, or to start in the name of nobody.
+    other = client(shop, User("eve", ["admin"], "mine"))
+    assert send(other, its, order="trigger", **form).status_code == 400
+    assert "Run now" not in other.get(its).text
+    assert len(shop.kernel.executions.find(workflow="report")) == 1
+
+
+@pytest.mark.parametrize("tenant", [None, "mine"])
+def test_a_workflow_is_paused_for_whom_the_user_sees(shop: Shop, tenant: str | None) -> None:
+    browser, its = client(shop, User("eve", ["operator"], tenant)), "/ops/workflows/order"
+    assert "It is paused" in send(browser, its, order="pause", reason="the bank").text
+    assert [each.tenant_id for each in shop.kernel.workflows.paused()] == [tenant]
+    assert "PAUSED" in browser.get("/ops/workflows").text
+    assert "the bank" in browser.get(its).text
+    assert "go on" in send(browser, its, order="resume").text
+    assert shop.kernel.workflows.paused() == []
+    viewer = client(shop, User("eve", ["viewer"], tenant))
+    assert send(viewer, its, order="pause").status_code == 403
+
+
 # -- the cost of a page ----------------------------------------------------------------------
 
 BOUNDS = {
     "executions": 12,
     "executions?q=nothing": 12,
     "executions/grid?workflow=order": 8,
+    "workflows": 6,
+    "workflows/order": 8,
     "executions/{id}": 24,
     "executions/{id}/steps/charge/whole": 24,
 }

@@ -716,6 +716,18 @@ class ExecutionStoreContract:
         assert ids(tenant_id="nobody") == []
         assert [len(one.steps) for one in store.find()] == [0, 1, 0]
 
+    def test_received_signals_are_listed(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """The newest stand first, with their payloads."""
+        execution = self.see(store, self.begin(store, workflow))
+        with store.storage.begin() as rows:
+            for number in range(3):
+                event = Event(id=new_id(), name="go", payload={"n": number})
+                store.signals.send(rows, execution, event)
+        found = store.received_signals(execution.id)
+        assert sorted(one.payload["n"] for one in found) == [0, 1, 2]
+        assert len(store.received_signals(execution.id, limit=2)) == 2
+        assert store.received_signals(UNKNOWN_ID) == []
+
     # What operators see of executions without looking at them.
 
     def test_what_a_worker_did(

@@ -17,7 +17,6 @@ from django.views.decorators.http import require_http_methods
 from automate_django.admin.pages.access import reach_of, record
 from automate_django.admin.pages.base import Link, PageSection
 from automate_django.admin.pages.display import shown_json, shown_text
-from automate_django.admin.pages.operation_form import OperationField, OperationForm
 from automate_django.audit_trail import json_of
 from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
@@ -28,6 +27,7 @@ from automate_kernel.operations.field_options import FieldOption
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.masking import masked_by_schema
 from automate_pages.formats import ShownValue
+from automate_pages.schema_form import SchemaField, SchemaForm
 
 _LIST = "automate_operations"
 _REMEMBERED_SECONDS = 3600
@@ -103,7 +103,7 @@ class OperationPages(PageSection):
         request: HttpRequest,
         name: str,
         spec: OperationSpec,
-        form: OperationForm,
+        form: SchemaForm,
         given: dict[str, Any],
     ) -> TemplateResponse:
         posted = dict(request.POST.lists())
@@ -131,7 +131,7 @@ class OperationPages(PageSection):
         request: HttpRequest,
         name: str,
         spec: OperationSpec,
-        form: OperationForm,
+        form: SchemaForm,
         wanted: str,
     ) -> TemplateResponse:
         posted = dict(request.POST.lists())
@@ -160,7 +160,7 @@ class OperationPages(PageSection):
         request: HttpRequest,
         name: str,
         spec: OperationSpec,
-        fields: Sequence[OperationField],
+        fields: Sequence[SchemaField],
         *,
         problem: str | None = None,
         output: ShownValue | None = None,
@@ -199,8 +199,8 @@ def _found(name: str) -> OperationSpec:
         raise Http404(error.message) from None
 
 
-def _form(name: str, spec: OperationSpec) -> OperationForm:
-    return OperationForm(spec, get_kernel().choices.dynamic_fields(name))
+def _form(name: str, spec: OperationSpec) -> SchemaForm:
+    return SchemaForm(spec.json_schema(), get_kernel().choices.dynamic_fields(name))
 
 
 def _is_first(request: HttpRequest) -> bool:
@@ -211,8 +211,8 @@ def _is_first(request: HttpRequest) -> bool:
 
 
 def _placed(
-    fields: Sequence[OperationField], problem: OperationProblem
-) -> tuple[list[OperationField], str]:
+    fields: Sequence[SchemaField], problem: OperationProblem
+) -> tuple[list[SchemaField], str]:
     """Return the *fields* with their errors, and the errors that belong to none of them."""
     errors: Mapping[str, str] = {
         each["pointer"].removeprefix("#/input").strip("/").replace("/", "."): each["detail"]

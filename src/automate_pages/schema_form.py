@@ -1,4 +1,4 @@
-"""The form of an operation: made from its JSON Schema, and read back from a browser."""
+"""The form of an operation or a payload: made from its JSON Schema, and read back from a form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from automate_kernel.operations.schemas.fields import (
     takes_more_fields,
     written,
 )
-from automate_kernel.operations.spec import OperationSpec
 
 _PREFIX = "input."
 # No property is called that, where a schema that takes others has properties.
@@ -31,7 +30,7 @@ _DATES = {
 
 
 @dataclass(frozen=True, slots=True)
-class OperationField:
+class SchemaField:
     """
     A field as a page shows it: what is filled in, what is wrong with it, and its choices.
 
@@ -144,11 +143,10 @@ class OperationField:
         return bound_text(self.field.schema.get("maxLength")) if one else ""
 
 
-class OperationForm:
-    """The form of the operation *spec*; *dynamic* are the fields whose choices can be listed."""
+class SchemaForm:
+    """The form of values with *schema*; *dynamic* are the fields whose choices can be listed."""
 
-    def __init__(self, spec: OperationSpec, dynamic: Iterable[str] = ()) -> None:
-        schema = spec.json_schema()
+    def __init__(self, schema: Mapping[str, Any], dynamic: Iterable[str] = ()) -> None:
         self.inputs: list[InputField] = input_fields(schema)
         self._more: InputField | None = None
         if takes_more_fields(schema):
@@ -157,10 +155,10 @@ class OperationForm:
             self.inputs.append(self._more)
         self._dynamic = frozenset(dynamic)
 
-    def blank(self) -> list[OperationField]:
+    def blank(self) -> list[SchemaField]:
         """Return the fields with their defaults."""
         return [
-            OperationField(field, _default(field), lists=field.name in self._dynamic)
+            SchemaField(field, _default(field), lists=field.name in self._dynamic)
             for field in self.inputs
         ]
 
@@ -169,10 +167,10 @@ class OperationForm:
         posted: Mapping[str, Sequence[str]],
         problems: Mapping[str, str] | None = None,
         found: Mapping[str, Sequence[FieldOption]] | None = None,
-    ) -> list[OperationField]:
+    ) -> list[SchemaField]:
         """Return the fields as a browser has *posted* them, with *problems* and choices *found*."""
         return [
-            OperationField(
+            SchemaField(
                 field,
                 tuple(_texts(posted, field)),
                 (problems or {}).get(field.name),
