@@ -346,11 +346,18 @@ def test_kinds_are_limited(project) -> None:
 
 def test_an_executions_own_item_is_left_to_the_executions_commands(project) -> None:
     """Cancelling it would leave the execution waiting for ever."""
+    flow = project.folder / "workflows" / "order.yaml"
+    flow.write_text(WORKFLOW.replace("delay: 10ms", "delay: 5m"))
     project.run("emit", "order.created", EVENT)
     project.run("worker", "--until-idle")
     [item] = project.data("outbox", "ls", "--kind", "automate.advance")
     result = project.run("outbox", "requeue", item["id"], code=2)
     assert "use automate executions resume" in result.stderr
+    for given in (item["id"],), ("--all", "--kind", item["kind"], "--yes"):
+        result = project.run("outbox", "cancel", *given, code=2)
+        assert "belongs to an execution" in result.stderr
+    assert project.data("outbox", "cancel", "--all", "--yes")["cancelled"] == 0
+    assert project.data("outbox", "show", item["id"])["status"] == "PENDING"
 
 
 def test_kinds_are_paused_and_resumed_and_old_items_purged(project) -> None:
@@ -979,7 +986,10 @@ def test_wrong_settings_are_told_by_every_command(project) -> None:
         (("outbox", "limit", "k", "--rate", "5/0s"), "per_seconds must be"),
         (("run", "nope.yaml"), "there is no file 'nope.yaml'"),
         (("executions", "ls", "--status", "done"), "--status: there is no 'done'"),
+        (("executions", "ls", "--limit", "0"), "--limit"),
+        (("outbox", "ls", "--status", "FAILD"), "did you mean FAILED"),
         (("outbox", "cancel"), "name the items, or say --all"),
+        (("outbox", "purge", "7", "--all", "--yes"), "name the items, or say --all"),
         (("worker", "--processes", "0"), "--processes must be at least 1"),
         (("serve", "--host", "256.0.0.1"), "can't listen on 256.0.0.1"),
         (("workflow", "show", "order-notify", "--svg", "--mermaid"), "take one"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import json
 from collections.abc import Mapping
 from datetime import date, datetime, timezone
 from typing import Annotated, Any, Literal

@@ -29,8 +29,7 @@ from pydantic_ai import (
     RunContext,
     UsageLimits,
 )
-from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturn
-from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.messages import ModelResponse, ToolCallPart, ToolReturn
 from pydantic_ai.models.test import TestModel
 
 from automate_kernel import (

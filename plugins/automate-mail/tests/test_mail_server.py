@@ -8,7 +8,6 @@ from email.policy import default
 import pytest
 from automate_kernel import AutomateError, Call
 from automate_testing import PollContract
-from automate_mail import MailConnector
 from automate_mail.imap import ImapSession
 from mail_support import PASSWORD, USER, kernel_with
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,12 +16,12 @@ import pytest
 from automate_mcp import McpProvider, ServeSettings, mcp_app
 from automate_mcp.access_tokens import AccessTokens
 from automate_mcp.settings import SCOPES, Authorization
-from mcp import Client, MCPError
+from mcp import Client
 from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientMetadata
 from mcp_authorization import AuthorizationService
-from mcp_support import Serving, Shop, run, until
+from mcp_support import Serving, Shop, run
 from pydantic import AnyUrl
 
 from automate_kernel import AutomateError, Kernel

@@ -26,16 +26,16 @@ from shopsite.configured import add_database, configure  # noqa: E402
 configure()
 
 from automate_django.kernel import forget_kernel  # noqa: E402
-from django.core.management import call_command  # noqa: E402
 from django.db import connections  # noqa: E402
 from shopsite.emptying import OUTBOX, delete_rows  # noqa: E402
+from shopsite.making import make_tables  # noqa: E402
 from shopsite.routing import TestedDatabase  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def sqlite_alias() -> str:
     """The SQLite database, migrated."""
-    call_command("migrate", verbosity=0)
+    make_tables()
     return "default"
 
 
@@ -62,7 +62,7 @@ def postgresql_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
 def postgresql_alias(postgresql_database_url: str) -> Iterator[str]:
     """The PostgreSQL database, migrated."""
     add_database("postgresql", postgresql_database_url)
-    call_command("migrate", database="postgresql", verbosity=0)
+    make_tables("postgresql")
     yield "postgresql"
     connections["postgresql"].close()
 
@@ -81,7 +81,7 @@ def mariadb_alias(request: pytest.FixtureRequest) -> Iterator[str]:
     with server, server.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
         add_database("mariadb", parts._replace(path=f"/{name}", query="").geturl())
-        call_command("migrate", database="mariadb", verbosity=0)
+        make_tables("mariadb")
         yield "mariadb"
         connections["mariadb"].close()
         cursor.execute(f"DROP DATABASE {name}")

@@ -89,30 +89,6 @@ def failed(alias: str) -> list[str]:
     return ids
 
 
-def test_stats(failed: list[str]) -> None:
-    """For people and for programs."""
-    assert "shop.order" in run("automate", "outbox", "ls", "--by-kind")
-    found = run_json("automate", "outbox", "ls", "--by-kind")
-    assert found["counts"] == {"shop.order": {"FAILED": 3}}
-
-
-def test_list_and_show(failed: list[str]) -> None:
-    """By status, kind and tenant; one with its payload and its error."""
-    listed = run_json("automate", "outbox", "list", "--status", "failed", "--tenant", "acme")
-    assert {each["id"] for each in listed} == set(failed[:2])
-    assert "payload" not in listed[0]
-    assert "no items" in run("automate", "outbox", "ls", "--kind", "other")
-    shown = run_json("automate", "outbox", "show", failed[0])
-    assert shown["payload"] == {"number": "1", "fail": True}
-    assert "told to" in shown["last_error"]
-    assert "lease_token" not in shown
-    assert "told to" in run("automate", "outbox", "show", failed[0])
-    with pytest.raises(CommandError, match="there is no item"):
-        run("automate", "outbox", "show", "123")
-    with pytest.raises(CommandError, match="did you mean FAILED"):
-        run("automate", "outbox", "list", "--status", "FAILD")
-
-
 def test_requeue(failed: list[str]) -> None:
     """One, or all that match; what was named and can't be is an error."""
     assert run("automate", "outbox", "requeue", failed[0]) == "1 item requeued\n"
@@ -122,69 +98,6 @@ def test_requeue(failed: list[str]) -> None:
     assert found == {"requeued": 1, "unchanged": 0}
     assert set(Item.filter(status="PENDING").values_list("tenant_id", flat=True)) == {"acme"}
     assert Item.get(pk=failed[2]).status == "FAILED"
-
-
-def test_many_are_not_changed_unasked(failed: list[str], monkeypatch: Any) -> None:
-    """Without --yes a person is asked, and where nobody is it is refused."""
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    with pytest.raises(CommandError, match="add --yes"):
-        run("automate", "outbox", "requeue", "--all")
-    with pytest.raises(CommandError, match="name the items, or say --all"):
-        run("automate", "outbox", "requeue")
-    with pytest.raises(CommandError, match="name the items, or say --all"):
-        run("automate", "outbox", "purge", failed[0], "--all", "--yes")
-    assert Item.filter(status="FAILED").count() == 3
-
-
-def test_cancel_reschedule_discard(alias: str) -> None:
-    """What waits is moved or cancelled, and deleted after that."""
-    outbox = get_kernel().outbox
-    first, second = (outbox.enqueue("shop.order", {"number": n}, delay=60) for n in "12")
-    run("automate", "outbox", "requeue", first, "--delay", "3h")
-    assert Item.get(pk=first).next_attempt_at - timezone.now() > timedelta(hours=2)
-    assert run("automate", "outbox", "cancel", second) == "1 item cancelled\n"
-    found = run_json("automate", "outbox", "cancel", "--all", "--kind", "shop.order", "--yes")
-    assert found == {"cancelled": 1, "unchanged": 0}
-    assert set(Item.values_list("status", flat=True)) == {"CANCELLED"}
-    run("automate", "outbox", "purge", first)
-    run("automate", "outbox", "purge", "--all", "--status", "CANCELLED", "--yes")
-    assert not Item.exists()
-
-
-def test_what_wakes_executions_is_left_alone(alias: str) -> None:
-    """An execution is cancelled as a whole; its item is no item to work on."""
-    get_kernel().start("order-notify", ORDER)
-    (item,) = Item.filter(kind="automate.advance")
-    for given in (("cancel", str(item.pk)), ("cancel", "--all", "--kind", item.kind, "--yes")):
-        with pytest.raises(CommandError, match="belongs to an execution"):
-            run("automate", "outbox", *given)
-    run("automate", "outbox", "cancel", "--all", "--yes")
-    item.refresh_from_db()
-    assert item.status == "PENDING"
-
-
-def test_pause_resume_and_limit(alias: str) -> None:
-    """On every worker, until it is taken back."""
-    test_tasks.noop_task.enqueue()
-    kind = "django.task.default"
-    run("automate", "outbox", "pause", kind, "--reason", "the mail server is down")
-    get_kernel().run_until_idle()
-    assert Item.get().status == "PENDING"
-    assert run_json("automate", "outbox", "ls", "--by-kind")["paused"] == [kind]
-    run("automate", "outbox", "resume", kind)
-    run("automate", "outbox", "limit", kind, "--concurrency", "2", "--rate", "100/1m")
-    (limit,) = run_json("automate", "outbox", "limit")
-    assert (limit["kind"], limit["concurrency"], limit["rate"]) == (kind, 2, 100)
-    assert limit["per_seconds"] == 60
-    assert kind in run("automate", "outbox", "limit")
-    get_kernel().run_until_idle()
-    assert Item.get().status == "COMPLETED"
-    run("automate", "outbox", "limit", kind, "--remove")
-    assert run_json("automate", "outbox", "limit") == []
-    with pytest.raises(CommandError, match="nothing is limited"):
-        run("automate", "outbox", "limit", kind)
-    with pytest.raises(CommandError, match="is no rate"):
-        run("automate", "outbox", "limit", kind, "--rate", "fast")
 
 
 def test_purge(alias: str) -> None:
@@ -199,13 +112,6 @@ def test_purge(alias: str) -> None:
     assert run_json("automate", "outbox", "purge", "--older-than", "2d", "--yes") == {"purged": 2}
     assert not TaskResult.objects.exists()
     assert Item.get().status == "PENDING"
-
-
-def test_workers_and_reap(alias: str) -> None:
-    """Both are asked without one running."""
-    assert run_json("automate", "top", "--once")["workers"] == []
-    assert "no worker is running" in run("automate", "top", "--once")
-    assert run_json("automate", "outbox", "requeue", "--stale") == {"reaped": 0}
 
 
 # -- executions ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The specification's sample of the outbox, and the reaper's part in the project."""
+"""The outbox in a project: stores and the reaper by their names of the specification, and the ORM."""
 
 from __future__ import annotations
 
@@ -17,61 +17,9 @@ from django.core.management import call_command
 from django.db.models import F
 
 
-class TransientError(Exception):
-    pass
-
-
-class PermanentError(Exception):
-    pass
-
-
-def process(item: Any) -> None:
-    """Do what the item's payload says."""
-    if item.payload == "transient":
-        raise TransientError
-    if item.payload == "permanent":
-        raise PermanentError
-
-
-def statuses() -> dict[Any, str]:
-    """Each item's status by its payload."""
-    return dict(OutboxItem.objects.values_list("payload", "status"))
-
-
 def age(seconds: float) -> None:
     """Let time pass for every lease."""
     OutboxItem.objects.update(lease_expires_at=F("lease_expires_at") - timedelta(seconds=seconds))
-
-
-def test_the_specifications_sample(alias: str) -> None:
-    """Verbatim, but for the import paths."""
-    SkipLockedClaimOutboxStore().enqueue("work", "good")
-    SkipLockedClaimOutboxStore().enqueue("work", "transient")
-    SkipLockedClaimOutboxStore().enqueue("work", "permanent")
-    next_attempt = datetime.now(timezone.utc) + timedelta(minutes=5)
-
-    # Claim items for processing
-    store = SkipLockedClaimOutboxStore(lease_seconds=300)
-    items = store.claim_batch("worker-1", limit=10)
-
-    for item in items:
-        try:
-            process(item)
-            store.mark_success(item.id, "worker-1")
-        except TransientError:
-            store.mark_retry(item.id, "worker-1", next_attempt, "TRANSIENT")
-        except PermanentError:
-            store.mark_failed(item.id, "worker-1", "PERMANENT")
-
-    # Recover stuck items (run periodically)
-    reaper = OutboxReaper(stale_threshold_seconds=600)
-    reaped_count = reaper.reap_stale_items()
-
-    assert reaped_count == 0
-    assert statuses() == {"good": "COMPLETED", "transient": "RETRY", "permanent": "FAILED"}
-    retry = OutboxItem.objects.get(status="RETRY")
-    assert retry.next_attempt_at == next_attempt
-    assert retry.last_error_code == "TRANSIENT"
 
 
 def test_stuck_items_are_recovered(alias: str) -> None:

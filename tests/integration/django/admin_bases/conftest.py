@@ -11,13 +11,8 @@ from typing import Any
 
 import pytest
 from backoffice.models import (
-    Account,
     Category,
-    Contract,
-    Document,
     Label,
-    Page,
-    Product,
     Project,
     Task,
     Tenant,

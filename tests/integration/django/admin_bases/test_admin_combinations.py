@@ -83,42 +83,6 @@ def test_everything_together_works_in_both_orders(world: World, order: int) -> N
     assert [e.action for e in AuditEntry.objects.order_by("id")] == ["export", "soft_delete"]
 
 
-def test_specifications_overrides_work_word_for_word(world: World) -> None:
-    """The sample of the specification: lists come back, and more can be put on them."""
-    BaseModelAdmin = ours.BaseModelAdmin
-    site = admin.AdminSite(name="specification")
-
-    @admin.register(Document, site=site)
-    class MyModelAdmin(BaseModelAdmin):
-        custom_field = "title"
-
-        # Override list display
-        def get_list_display(self, request):
-            display = super().get_list_display(request)
-            return ["custom_field"] + display
-
-        # Override queryset
-        def get_queryset(self, request):
-            qs = super().get_queryset(request)
-            if not request.user.is_superuser:
-                qs = qs.filter(owner=request.user)
-            return qs
-
-        # Override readonly fields
-        def get_readonly_fields(self, request, obj=None):
-            readonly = super().get_readonly_fields(request, obj)
-            if obj and obj.is_deleted:
-                readonly = readonly + ["name", "config"]
-            return readonly
-
-    request = RequestFactory().get("/")
-    request.user = world.user(is_superuser=True)
-    made = site._registry[Document]
-    assert made.get_list_display(request) == ["custom_field", "__str__"]
-    assert made.get_readonly_fields(request, Document(is_deleted=True)) == ["name", "config"]
-    assert made.get_queryset(request).count() == 0
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_lists_are_lists_in_every_class(world: World, name: str) -> None:
     """``super().get_list_display(request) + […]`` works whichever base it is."""

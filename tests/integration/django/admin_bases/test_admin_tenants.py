@@ -9,7 +9,7 @@ import pytest
 from backoffice.models import Account, Category, Contract, Project, Task, Tenant
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import PermissionDenied
 
 from .conftest import World, errors, form_of, page, url
 

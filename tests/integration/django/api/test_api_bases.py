@@ -1,4 +1,4 @@
-"""The base classes: the specification's sample, orders of bases, attributes, who is let in."""
+"""The base classes: orders of bases, attributes, who is let in."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ import pytest
 from automate_django.api import v1
 from automate_django.api.v1 import base
 from django.test import override_settings
-from rest_framework import mixins
 from rest_framework.permissions import IsAdminUser
 from rest_framework.response import Response
-from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
-from rest_framework.throttling import BaseThrottle
+from rest_framework.test import APIClient, APIRequestFactory
 from rest_framework.views import APIView
 from rest_framework.viewsets import ModelViewSet
-from service.models import Project
-from service.serializers import ProjectSerializer
 
 BASES = [
     base.BaseAPIView,
@@ -26,65 +22,6 @@ BASES = [
     base.BaseReadOnlyViewSet,
 ]
 MIXINS = [getattr(base, name) for name in base.__all__ if name.endswith("Mixin")]
-
-
-class CreateThrottle(BaseThrottle):
-    """Lets nobody through."""
-
-    def allow_request(self, request: Any, view: Any) -> bool:
-        return False
-
-    def wait(self) -> float:
-        return 7.2
-
-
-# -- the specification's sample, word for word but for the package's name -------------------------
-
-from automate_django.api.v1.base import BaseViewSet, TenantFilterMixin  # noqa: E402
-
-
-class MyViewSet(TenantFilterMixin, BaseViewSet):
-    tenant_field = "organization_id"
-
-    def get_permissions(self):
-        """Dynamic permissions based on action."""
-        if self.action == "destroy":
-            return [IsAdminUser()]
-        return super().get_permissions()
-
-    def get_throttles(self):
-        """Custom throttling."""
-        if self.action == "create":
-            return [CreateThrottle()]
-        return super().get_throttles()
-
-
-class SampleViewSet(
-    mixins.ListModelMixin, mixins.CreateModelMixin, mixins.DestroyModelMixin, MyViewSet
-):
-    queryset = Project.objects.all()
-    serializer_class = ProjectSerializer
-
-
-def call(user: Any, method: str, action: str, **kwargs: Any) -> Any:
-    """What the sample's action answers to *user*."""
-    request = getattr(APIRequestFactory(), method)("/", {"name": "new"}, format="json")
-    if user is not None:
-        force_authenticate(request, user)
-    return SampleViewSet.as_view({method: action})(request, **kwargs)
-
-
-def test_the_specifications_sample(world: Any) -> None:
-    """Filtered by organization; permissions and throttles by action."""
-    listed = call(world.alice, "get", "list")
-    assert [row["name"] for row in listed.data["results"]] == ["ours"]
-    assert call(world.alice, "delete", "destroy", pk=world.ours.pk).status_code == 403
-    throttled = call(world.alice, "post", "create")
-    assert (throttled.status_code, throttled["Retry-After"]) == (429, "8")
-    world.alice.is_staff = True
-    assert call(world.alice, "delete", "destroy", pk=world.theirs.pk).status_code == 404
-    assert call(world.alice, "delete", "destroy", pk=world.ours.pk).status_code == 204
-    assert call(None, "get", "list").status_code == 401
 
 
 # -- orders of bases ------------------------------------------------------------------------------

@@ -58,15 +58,15 @@ def service() -> tuple[Any, list[dict[str, str]]]:
     configure()
     from automate_django.models import ApiToken
     from django.conf import settings
-    from django.core.management import call_command
     from django.urls import include, path
     from drf_spectacular.generators import SchemaGenerator
     from rest_framework.routers import SimpleRouter
     from rest_framework.settings import api_settings
     from service import views
     from service.models import Country, Organization, Tag
+    from shopsite.making import make_tables
 
-    call_command("migrate", verbosity=0)
+    make_tables()
     acme = Organization.objects.create(name="Acme")
     Country.objects.create(name="Peru")
     Tag.objects.create(organization=acme, name="tea")
