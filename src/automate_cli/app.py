@@ -12,6 +12,7 @@ from automate_cli.commands import (
     call,
     connect,
     db,
+    dev,
     doctor,
     events,
     executions,
@@ -61,8 +62,8 @@ def _root(
 
 
 for _each in (
-    demo.app, events.app, call.app, worker.app, workflow.app, executions.app, approvals.app,
-    schedules.app, polls.app, outbox.app, tokens.app,
+    demo.app, dev.app, events.app, call.app, worker.app, workflow.app, executions.app,
+    approvals.app, schedules.app, polls.app, outbox.app, tokens.app,
     overview.app, authoring.app, connect.app, doctor.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)

@@ -19,6 +19,7 @@ from automate_cli.worker_process import work
 from automate_kernel.http.app import HttpApp, webhook_app
 from automate_kernel.http.operations import ExposedOperations
 from automate_kernel.http.worker_ports import WorkerProcesses
+from automate_kernel.monitoring.health import Probe
 from automate_kernel.worker.process import LOOK_SECONDS, handling_signals
 
 
@@ -33,17 +34,8 @@ class Receiver:
             self._workers = WorkerProcesses(
                 settings["serve.processes"], work, options, outbox=session.kernel.outbox
             )
-        self.probe: HttpApp = webhook_app(
-            session.kernel,
-            events_token=_token(session, "serve.events_token"),
-            operations=ExposedOperations(
-                session.kernel,
-                settings["serve.operations"],
-                seconds=settings["serve.operation_seconds"],
-            ),
-            operations_token=_token(session, "serve.operations_token"),
-            max_body_bytes=settings["serve.max_body_bytes"],
-            workers=self._workers.probe if self._workers is not None else None,
+        self.probe: HttpApp = http_app_of(
+            session, self._workers.probe if self._workers is not None else None
         )
         """The probe of the receiver and its workers."""
         self._server = server_of(self.probe, settings["worker.grace_seconds"])
@@ -80,6 +72,23 @@ class Receiver:
         self._server.should_exit = True
         if self._workers is not None:
             self._workers.stop()
+
+
+def http_app_of(session: Session, workers: Probe | None) -> HttpApp:
+    """Return the application with all that the settings offer over HTTP; see `webhook_app`."""
+    settings = session.settings
+    return webhook_app(
+        session.kernel,
+        events_token=_token(session, "serve.events_token"),
+        operations=ExposedOperations(
+            session.kernel,
+            settings["serve.operations"],
+            seconds=settings["serve.operation_seconds"],
+        ),
+        operations_token=_token(session, "serve.operations_token"),
+        max_body_bytes=settings["serve.max_body_bytes"],
+        workers=workers,
+    )
 
 
 def server_of(app: HttpApp, grace_seconds: float) -> uvicorn.Server:

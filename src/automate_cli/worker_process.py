@@ -17,10 +17,11 @@ from automate_kernel.monitoring.process import guarded_process
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.logs import get_logger
 
-_OPTIONS = (
+WORKER_OPTIONS = (
     "slots", "async_slots", "batch", "poll_seconds", "grace_seconds", "retention_seconds",
     "failed_retention_seconds", "kinds", "exclude_kinds",
 )  # fmt: skip
+"""The settings below ``worker.`` that a worker takes."""
 
 
 def work(session: Mapping[str, Any], level: str, board: Connection) -> None:
@@ -48,7 +49,7 @@ def work_here(session: Session, level: str, where: Ports | Connection) -> None:
     """
     kernel = session.kernel
     log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=session.settings["log_format"])
-    worker = kernel.worker(**{name: session.settings[f"worker.{name}"] for name in _OPTIONS})
+    worker = kernel.worker(**{name: session.settings[f"worker.{name}"] for name in WORKER_OPTIONS})
     with guarded_process():
         if run_observed(kernel, worker, where):
             # Running items were handed back. Their threads would keep this process from ending.

@@ -253,15 +253,20 @@ def loopback(user: User) -> Auth:
     """
     Return an *auth* for a server on this machine alone: whoever reaches it is *user*.
 
-    Only addresses of this machine count in ``Host``, so that a page from elsewhere whose name was
-    made to lead here (DNS rebinding) is refused.
+    Only names of this machine count in ``Host`` and in ``Origin``. So a page from elsewhere is
+    refused, also if its name was made to lead here (DNS rebinding).
     """
 
     def auth(request: Request) -> User | None:
-        try:
-            host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-        except ValueError:  # half an address, such as "["
-            return None
-        return user if host in ("127.0.0.1", "localhost", "::1") else None
+        origin = request.headers.get("origin")
+        ours = _is_loopback(f"//{request.headers.get('host', '')}")
+        return user if ours and (origin is None or _is_loopback(origin)) else None
 
     return auth
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
+    except ValueError:  # half an address, such as "["
+        return False

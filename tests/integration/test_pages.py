@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from paged_shop import SECRET, Shop, admin, client, send
 from waiting import until
 
-from automate_kernel import Kernel
+from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.workflows.execution import Execution
 from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
@@ -337,6 +337,13 @@ def test_a_server_of_this_machine_answers_to_its_own_names_alone(shop: Shop) -> 
                          ("evil.example", 401), ("127.0.0.1.evil.example", 401), ("", 401)):  # fmt: skip
         answer = TestClient(app).get("/ops/", headers={"Host": host})
         assert answer.status_code == status, host
+    for origin, status in (
+        ("http://localhost:9", 200),
+        ("null", 401),
+        ("http://evil.example", 401),
+    ):
+        given = {"Host": "localhost", "Origin": origin}
+        assert TestClient(app).get("/ops/", headers=given).status_code == status, origin
 
 
 def test_pages_ask_for_a_log_in(shop: Shop) -> None:
@@ -428,6 +435,43 @@ def test_a_step_among_many_elements_is_read_alone(
     page = browser.get(path).text
     assert "&#34;charged&#34;: 2" in page
     assert "too many steps" in page
+
+
+def test_what_changed_code_can_not_go_on_with_starts_again_in_the_new_code() -> None:
+    storage = MemoryStorage()
+
+    def kernel_of(name: str) -> Kernel:
+        kernel = Kernel(storage, discover=False)
+
+        @kernel.workflow(name="flow")
+        async def flow(ctx: WorkflowContext) -> str:
+            done = await ctx.call(name)
+            if name == "first":
+                await ctx.wait_for("go")
+            return done
+
+        kernel.action("first")(lambda: "first")
+        kernel.action("second")(lambda: "second")
+        return kernel
+
+    old = kernel_of("first")
+    begun = old.start("flow")
+    old.run_until_idle()
+    new = kernel_of("second")
+    new.emit("go")
+    new.run_until_idle()
+    for roles, offered in ((["admin"], True), (["operator"], False), (["author"], True)):
+        app = pages(new, auth=lambda _, roles=roles: User("ada", roles, None))
+        text = TestClient(app).get(f"/executions/{begun}").text
+        assert ("Start again with the new code" in text) is offered, roles
+    app = Starlette(routes=[Mount("/ops", pages(new, auth=lambda _: admin()))])
+    browser = TestClient(app, base_url="http://shop.example")
+    answer = send(browser, f"/ops/executions/{begun}", order="renew")
+    assert "with the new code" in answer.text
+    assert begun not in answer.url.path
+    new.run_until_idle()  # the new one
+    assert new.executions.get(begun).status.value == "CANCELLED"
+    assert new.executions.find(workflow="flow", status="COMPLETED")[0].output == "second"
 
 
 class Source:

@@ -11,7 +11,7 @@ import pytest
 
 from automate_kernel import Connector, Kernel, TriggerSpec
 from automate_kernel.http.app import webhook_app
-from automate_cli.commands.worker import _bind
+from automate_cli.commands.worker import bind
 from automate_cli.patient_protocol import PatientProtocol
 from automate_cli.serving import server_of
 from automate_kernel.triggers.webhooks import GitHubSignature
@@ -34,7 +34,7 @@ def address() -> Iterator[tuple[str, int]]:
     """Where a receiver listens."""
     with Kernel(plugins=[GitHub], secrets={"HOOK": SECRET}, discover=False) as kernel:
         server = server_of(webhook_app(kernel), 1.0)
-        listening = _bind("127.0.0.1", 0)
+        listening = bind("127.0.0.1", 0)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

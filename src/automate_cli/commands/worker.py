@@ -126,7 +126,7 @@ def serve(context: Context) -> None:
         problem, hint = f"{error.name} is not installed", "pip install automate-kernel[cli]"
         raise AutomateError(ErrorCodes.FAILED_PRECONDITION, problem, hint=hint) from None
     kernel, settings, level = _ready_kernel(context), context.session.settings, _level(context)
-    listening = _bind(settings["serve.host"], settings["serve.port"])
+    listening = bind(settings["serve.host"], settings["serve.port"])
     log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=settings["log_format"])
     receiver = Receiver(context.session, level)
     _show_start(context, kernel)
@@ -178,7 +178,8 @@ def _require_none(failed: int) -> None:
         raise WorkFailedError(message=f"{failed} of the worker processes ended with an error")
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; raise `ConfigError`, with the cause, if it can't."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # With its protocol named: else asyncio leaves TCP_NODELAY off accepted connections, and
@@ -192,5 +193,5 @@ def _bind(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"can't listen on {host}:{port}: {error.strerror or error}",
             hint="choose another --port, or 0 for a free one",
-        ) from None
+        ) from error
     return listening

@@ -69,7 +69,7 @@ def validate(
 
 
 def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]]:
-    from automate_kernel.monitoring.diagnosis import workflow_problems
+    from automate_cli.definition_places import problems_of_workflows
 
     try:
         found = kernel.add_workflow(path)
@@ -80,7 +80,7 @@ def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]
         {
             "source": str(path),
             "workflow": each.name,
-            "problems": [] if syntax else workflow_problems(kernel, each),
+            "problems": [] if syntax else [*problems_of_workflows(kernel, [each], [path])],
         }
         for each in found
     ]

@@ -67,6 +67,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _READ_SECONDS = 30.0
 _CLOSE = {"Connection": "close"}
@@ -92,8 +93,9 @@ class Request:
         self._scope, self._receive, self._most = scope, receive, max_body_bytes
         self.method: str = scope["method"]
         # Mounted, the path has the mount's in front, or doesn't: servers and frameworks differ.
-        path, root = scope["path"], scope.get("root_path", "").rstrip("/")
-        self.path: str = path[len(root) :] if root and path.startswith(f"{root}/") else path
+        path, self.root = scope["path"], str(scope.get("root_path", "")).rstrip("/")
+        inside = self.root and path.startswith(f"{self.root}/")
+        self.path: str = path[len(self.root) :] if inside else path
         # A proxy that lets some paths through, and others not, must see the same path as we do.
         encoded = b"%2f" in (scope.get("raw_path") or b"").lower()
         first, *parts = self.path.split("/")
@@ -171,6 +173,7 @@ class HttpApp:
         """Set while the server winds down: it is alive, and no longer ready."""
         self._workers = workers
         self._routes: list[tuple[str, tuple[str, ...] | None, Handle]] = []
+        self._mounted: tuple[str, Application | None] = "", None
         self._pages = PageThread()
         self.closing: list[Callable[[], None]] = [self._pages.close]
         """Functions that are called when the server has ended."""
@@ -192,6 +195,17 @@ class HttpApp:
 
         self.add("GET", None if path is None else tuple(path.split("/")[1:]), handle)
 
+    def mount(self, path: str, app: Application) -> None:
+        """Have the ASGI application *app* answer at *path* and below; ``/`` leads there, too."""
+        self._mounted = path, app
+
+        async def lead_there(request: Request) -> HttpAnswer:
+            root: str = request.root
+            return HttpAnswer(303, "", {"Location": f"{root}{path}/", "Content-Type": "text/plain"})
+
+        for parts in (("",), (path.strip("/"),)):
+            self.add("GET", parts, lead_there)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
@@ -202,11 +216,22 @@ class HttpApp:
             await send({"type": "websocket.close", "code": 1000})
             return
         request = Request(scope, receive, self.max_body_bytes)
+        path, mounted = self._mounted
+        inside = mounted is not None and request.path.startswith(f"{path}/")
+        answer = None
         try:
             request.require_framing()
-            answer = await self._handle_of(request)(request)
+            if not inside:
+                answer = await self._handle_of(request)(request)
         except Exception as error:
             answer = failure_answer(error, request.path)
+        if answer is None and mounted is not None:
+            inner = {"path": f"{request.root}{request.path}", "root_path": f"{request.root}{path}"}
+            await mounted({**scope, **inner}, receive, send)
+        elif answer is not None:
+            await self._send(request, answer, send)
+
+    async def _send(self, request: Request, answer: HttpAnswer, send: Send) -> None:
         headers, body = answer.encoded()
         encoded = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": encoded})

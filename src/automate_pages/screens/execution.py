@@ -12,6 +12,7 @@ from automate_kernel.base.errors import AutomateError, TemplateError
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.waiting import why_execution_waits
 from automate_kernel.outbox.failed_attempts import FailedAttempt
+from automate_kernel.outbox.handover import CHANGED_CODE
 from automate_kernel.secrets.masking import hide_named
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows
@@ -174,6 +175,7 @@ def _page(
             "output": _output(request, execution),
             "error": shown_text(kernel, execution.error),
             "reasons": shown_reasons(kernel, reasons),
+            "changed": any(each.details.get("code") == CHANGED_CODE for each in reasons),
             "signals": _signals(request, execution),
             "asked": sorted({each.details["signal"] for each in reasons if each.code == "signal"}),
             "children": children,
@@ -306,10 +308,11 @@ def _input(
 def order(request: PageRequest, execution_id: str) -> OrderAnswer:
     """Carry out an order for an execution."""
     wanted = request.form.get("order", "")
-    request.require("start" if wanted in ("again", "fork") else "steer")
+    request.require("start" if wanted in ("again", "fork", "renew") else "steer")
     known = {
         "resume": _resume, "cancel": _cancel, "pause": _pause, "unpause": _unpause,
         "retry": _retry, "again": _again, "fork": _fork, "signal": _signal,
+        "renew": _renew,
     }  # fmt: skip
     if wanted not in known:
         raise PageError(400, "there is no such order")
@@ -367,6 +370,16 @@ def _retry(request: PageRequest, execution: Execution) -> _Done:
 def _again(request: PageRequest, execution: Execution) -> _Done:
     begun = request.kernel.start_again(execution.id)
     return "This is another execution, for the same event.", begun, True
+
+
+def _renew(request: PageRequest, execution: Execution) -> _Done:
+    request.require("steer")
+    store = request.kernel.executions
+    begun = request.kernel.start_again(execution.id)
+    store.cancel(execution.id)
+    if store.is_cancelling(execution.id):  # only its old code could undo what it has done
+        store.cancel(execution.id)
+    return "This is another execution, for the same event, with the new code.", begun, True
 
 
 def _fork(request: PageRequest, execution: Execution) -> _Done:

@@ -1,0 +1,317 @@
+"""`automate init` and `automate dev`: a project is made, served, and loaded again when it changes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from processes import running
+from waiting import until
+
+from automate_cli.file_poll import FilePoll
+from automate_cli.starter import _source, make_project
+from automate_kernel import ConfigError
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
+
+
+class Dev:
+    """`automate dev` in a folder, and what it prints."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder, self._out = folder, folder.parent / f"{folder.name}.log"
+        command = [sys.executable, "-m", "automate_cli", "dev", "--no-open", *options]
+        with self._out.open("wb") as out:
+            self._running = running(
+                command, cwd=folder, env=ENVIRONMENT, stdout=out, stderr=subprocess.STDOUT
+            )
+            self.process = self._running.__enter__()
+        self._seen = 0
+
+    def __enter__(self) -> Dev:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._running.__exit__(None, None, None)
+
+    @property
+    def text(self) -> str:
+        return self._out.read_text("utf-8")
+
+    def says(self, pattern: str) -> str:
+        """Wait until it prints this after what was waited for before; return all until there."""
+        found: list[re.Match[str]] = []
+
+        def look() -> bool:
+            assert self.process.poll() is None or re.search(pattern, self.text), self.text
+            found[:] = re.finditer(pattern, self.text[self._seen :])
+            return bool(found)
+
+        try:
+            until(look, 60)
+        except AssertionError:
+            raise AssertionError(f"no {pattern!r} in:\n{self.text[self._seen :]}") from None
+        begun, self._seen = self._seen, self._seen + found[0].end()
+        return self.text[begun : self._seen]
+
+    @property
+    def url(self) -> str:
+        return re.findall(r"http://127.0.0.1:\d+", self.text)[0]
+
+    def get(self, path: str = "/ui/", **headers: str) -> str:
+        """Return a page; of an error its status."""
+        request = urllib.request.Request(self.url + path, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return str(error.code)
+
+    def edit(self, name: str, change: Callable[[str], str]) -> None:
+        path = self.folder / name
+        path.write_text(change(path.read_text("utf-8")), "utf-8")
+
+
+def replacing(before: str, after: str) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        assert before in text
+        return text.replace(before, after)
+
+    return change
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "project"
+    made.mkdir()
+    return made
+
+
+# -- the project -----------------------------------------------------------------------------
+
+
+def test_a_project_is_made_and_nothing_is_overwritten(folder: Path) -> None:
+    (folder / ".gitignore").write_text("mine")
+    made = make_project(folder)
+    assert made == ["automate.toml", "automation.py", "workflows/order.test.yaml",
+                    "workflows/order.yaml"]  # fmt: skip
+    assert (folder / ".gitignore").read_text() == "mine"
+    (folder / "automate.toml").unlink()
+    with pytest.raises(ConfigError, match="automation.py, .* are there already"):
+        make_project(folder)
+    assert not (folder / "automate.toml").exists()
+
+
+def test_the_project_passes_its_own_test(folder: Path) -> None:
+    make_project(folder)
+    for command in ("validate", "test"):
+        done = subprocess.run(
+            [sys.executable, "-m", "automate_cli", "workflow", command],
+            cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_project(tmp_path: Path) -> None:
+    if shutil.which("uv") is None:
+        pytest.skip("uv builds the wheel")
+    subprocess.run(
+        ["uv", "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)], check=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    own = {path.relative_to(_source()) for path in _source().rglob("*") if path.is_file()}
+    files = {each for each in own if "__pycache__" not in each.parts}
+    assert {f"automate_cli/starter_project/{each.as_posix()}" for each in files} <= names
+
+
+# -- what counts as a change -----------------------------------------------------------------
+
+
+def test_a_change_counts_once_the_files_are_at_rest(folder: Path) -> None:
+    (folder / "workflows").mkdir()
+    for name in (".venv", "env/lib", "node_modules"):
+        (folder / name).mkdir(parents=True)
+    (folder / "env/pyvenv.cfg").touch()
+    code, elsewhere = folder / "code.py", folder.parent / "lib.py"
+    code.write_text("1")
+    elsewhere.write_text("1")
+    poll = FilePoll(folder, [folder / "workflows"])
+    poll.add([str(elsewhere)])
+    assert poll.changed() == []
+    code.write_text("12")
+    assert poll.changed() == []  # it may be half written
+    code.write_text("123")
+    assert poll.changed() == []
+    assert poll.changed() == ["code.py"]
+    assert poll.changed() == []
+    for name in (".venv/a.py", "env/lib/b.py", "node_modules/c.py", "data.json", "notes.txt"):
+        (folder / name).touch()
+    (folder / "workflows/order.json").touch()
+    elsewhere.unlink()
+    code.rename(folder / "renamed.py")
+    assert poll.changed() == []
+    changed = ["code.py", "renamed.py", "workflows/order.json"]
+    assert poll.changed() == sorted([*changed, str(elsewhere)], key=lambda name: str(folder / name))
+
+
+# -- a session -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_an_empty_folder_shows_a_run_and_every_change(folder: Path) -> None:
+    with Dev(folder, "--port", "0") as dev:
+        assert "Made .gitignore, automate.toml" in dev.says("loaded in .* delivery, order")
+        dev.says("COMPLETED order .* in ")
+        assert "COMPLETED" in dev.get()
+
+        dev.edit("workflows/order.yaml", replacing("orders.price", "orders.prize"))
+        said = dev.says("goes on")
+        assert "error: workflows/order.yaml:9: steps.price.action: there is no action" in said
+        page = dev.get("/ui/workflows/order")
+        assert "workflows/order.yaml:9: steps.price.action" in page
+        assert "The last state that could be loaded goes on" in page
+        assert "orders.prize" not in page.split("goes on")[1]
+        dev.edit("workflows/order.yaml", replacing("orders.prize", "orders.price"))
+        dev.says("loaded in")
+        assert "goes on" not in dev.get()
+
+        dev.edit("automation.py", replacing("return {", "retrun {"))
+        assert "error: automation.py:15: SyntaxError: invalid syntax\n    retrun {" in dev.says(
+            "goes on"
+        )
+        assert "automation.py:15: SyntaxError" in dev.get()
+        dev.edit("automation.py", replacing("retrun {", "return {"))
+        dev.says("loaded in")
+        dev.edit("automation.py", lambda text: f"{text}\nimport os\nos._exit(7)\n")
+        assert "error: the code ended its process with exit code 7" in dev.says("goes on")
+
+        (folder / "workflows/more.yaml").write_text(
+            "name: more\ntrigger: {type: manual}\nsteps: [{id: a, sleep: 1s}]\n"
+        )
+        dev.edit("automation.py", lambda text: text.partition("\nimport os\n")[0])
+        dev.says("loaded in .* delivery, more, order")
+        assert "more" in dev.get("/ui/workflows")
+
+        os.killpg(dev.process.pid, signal.SIGINT)  # as a terminal does
+        assert dev.process.wait(30) == 0
+        dev.says("stopped")
+        until(lambda: not group_of(dev.process.pid))
+
+
+def group_of(leader: int) -> bool:
+    """Is anybody left of what the process has started?"""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, 0)
+        return True
+    return False
+
+
+@pytest.mark.slow
+def test_a_broken_project_is_shown_from_the_start(folder: Path) -> None:
+    make_project(folder)
+    whole = (folder / "automation.py").read_text()
+    (folder / "automation.py").write_text(f"{whole}\nnothing()\n")
+    with Dev(folder, "--port", "0") as dev:
+        dev.says("error: automation.py:38: NameError")
+        until(lambda: "Nothing runs meanwhile" in dev.get())
+        (folder / "automation.py").write_text(whole)
+        dev.says("loaded in")
+        until(lambda: "Nothing runs meanwhile" not in dev.get())
+        dev.process.kill()  # nothing is left behind, however it ends
+        dev.process.wait(30)
+        until(lambda: not group_of(dev.process.pid))
+
+
+@pytest.mark.slow
+def test_only_this_machine_by_its_own_name(folder: Path) -> None:
+    with Dev(folder, "--port", "0") as dev:
+        dev.says("loaded in")
+        assert dev.get(Host="evil.example") == "401"
+        assert dev.get(Origin="http://evil.example") == "401"
+        assert dev.get("/ui/", Origin=dev.url) != "401"
+        port = dev.url.rpartition(":")[2]
+        done = subprocess.run(
+            [sys.executable, "-m", "automate_cli", "dev", "--port", port],
+            cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert f"error: port {port} is in use" in done.stderr
+        other = int(re.findall(r"automate dev --port (\d+)", done.stderr)[0])
+        socket.create_server(("127.0.0.1", other)).close()
+
+
+STEPS = """
+import os, time
+from pathlib import Path
+from automate_kernel import Automation
+automation = Automation()
+VERSION = 1
+
+@automation.action("slow", idempotent=True)
+def slow(name: str) -> int:
+    log, end = Path(__file__).with_name("log.txt"), Path(__file__).with_name(name)
+    def note(word):
+        with log.open("a") as file:
+            file.write(f"{name} {word} {VERSION}\\n")
+    note("begins")
+    while not end.exists():
+        time.sleep(0.05)
+    note("ends")
+    return VERSION
+"""
+SLOW = """
+name: slow
+trigger: {type: event, event: go}
+steps:
+  - {id: a, action: slow, input: "{{ event.payload }}"}
+"""
+
+
+@pytest.mark.slow
+def test_running_steps_end_before_new_code_begins(folder: Path) -> None:
+    """A step that takes too long is handed back, and runs again in the new code: never beside it."""
+    (folder / "workflows").mkdir()
+    (folder / "workflows/slow.yaml").write_text(SLOW)
+    (folder / "automation.py").write_text(STEPS)
+    (folder / "automate.toml").write_text('app = "automation"\n[worker]\npoll_seconds = 0.1\n')
+    log = folder / "log.txt"
+
+    def lines() -> list[str]:
+        return log.read_text().splitlines() if log.exists() else []
+
+    def emit(payload: str) -> None:
+        command = [sys.executable, "-m", "automate_cli", "emit", "go", payload]
+        subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
+
+    with Dev(folder, "--port", "0") as dev:
+        dev.says("loaded in")
+        emit('{"name": "short"}')
+        until(lambda: lines() == ["short begins 1"], 60)
+        dev.edit("automation.py", replacing("VERSION = 1", "VERSION = 2"))
+        dev.says("changed")
+        (folder / "short").touch()
+        dev.says("loaded in")
+        assert lines() == ["short begins 1", "short ends 1"]
+        emit('{"name": "long"}')
+        until(lambda: lines()[2:] == ["long begins 2"], 60)
+        dev.edit("automation.py", replacing("VERSION = 2", "VERSION = 3"))
+        dev.says("loaded in")
+        (folder / "long").touch()
+        dev.says("COMPLETED slow .* in ")
+        assert lines()[2:] == ["long begins 2", "long begins 3", "long ends 3"]
