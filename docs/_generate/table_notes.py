@@ -75,10 +75,9 @@ PENDING ◀▶ RUNNING ─┬▶ COMPLETED
     "automate_budget": "What an execution, or a tenant in a day, has spent of a budget; see "
     "[Budgets](../howto/language-models.md#budgets).",
     "automate_audit": "What people did, or were refused; see "
-    "[Operators' pages](../howto/pages.md). "
+    "[Log in](../howto/log-in.md). "
     "No payload is in it. It is kept for a year unless you say otherwise.",
-    "automate_token": "The tokens of people and services; see "
-    "[Operators' pages](../howto/pages.md).",
+    "automate_token": "The tokens of people and services; see [Log in](../howto/log-in.md).",
     "automate_session": "The sessions of people on the pages. A session that has ended has no row.",
     "automate_saved_query": "The queries of lists that people keep under a name.",
     "automate_debounce": "The executions of debounced workflows that wait for the last event.",

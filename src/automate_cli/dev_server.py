@@ -33,7 +33,8 @@ from automate_kernel.monitoring.process import guarded_process
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.redaction import redact_text
 from automate_kernel.worker.process import FROM_TERMINAL, LOOK_SECONDS
-from automate_pages.asgi import loopback, pages_of
+from automate_pages.asgi import pages_of
+from automate_pages.auth import loopback
 from automate_pages.site import Site
 from automate_pages.users import User
 

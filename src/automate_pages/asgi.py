@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
 import json
-import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
@@ -23,36 +20,25 @@ from starlette.responses import (
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from automate_kernel.base.errors import ConfigError
+from automate_kernel.base.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
+from automate_pages import formats
+from automate_pages.auth import Auth
+from automate_pages.browser import HEADERS, Browser
 from automate_pages.exchange import OrderAnswer, PageRequest, SentFields
 from automate_pages.live import LivePart, LiveParts
+from automate_pages.log_in import FailedLogIns, LogIn, LogInPages
 from automate_pages.site import Site
 from automate_pages.users import User
 
-Auth = Callable[[Request], "User | Awaitable[User | None] | None"]
-"""The host's own log-in: the user of a request, or None for nobody."""
-
-_MOST_BODY = 1_000_000
 _THREADS = 8
-_CSRF, _NOTICE = "automate_csrf", "automate_notice"
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
-    " img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none';"
-    " base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Vary": "Accept, Cookie, X-Automate-Part",
-}  # fmt: skip
+_NOTICE = "notice"
 
 
 def pages(
     kernel: Kernel,
     *,
-    auth: Auth,
+    auth: Auth | LogIn,
     title: str = "automate",
     origins: Sequence[str] = (),
     log_in: str | None = None,
@@ -60,21 +46,22 @@ def pages(
     """
     Return the operators' pages of *kernel*, to be mounted anywhere in the application.
 
-    *auth* says who asks: ``lambda request: User("ada", ["operator"], tenant=None)``. Who is nobody
-    is sent to the address *log_in*, or gets status 401. An order is taken only from the pages' own
+    *auth* says who asks: a `LogIn`, or a function of the application's own:
+    ``lambda request: User("ada", ["operator"], tenant=None)``. Who is nobody for the function is
+    sent to the address *log_in*, or gets status 401. An order is taken only from the pages' own
     origin: that of the request, or one of *origins*, such as ``https://ops.example.com`` behind a
     proxy that ends TLS. The kernel stays the caller's to close.
     """
-    if not callable(auth):
+    if not isinstance(auth, LogIn) and not callable(auth):
         raise ConfigError(
-            "the pages need auth, a function that says who asks",
-            hint='pages(kernel, auth=lambda request: User("ada", ["viewer"], tenant=None))',
+            "the pages need auth: a log-in, or a function that says who asks",
+            hint="pages(kernel, auth=LogIn()), and make a token with automate tokens new",
         )
     return pages_of(Site(kernel, title), auth=auth, origins=origins, log_in=log_in)
 
 
 def pages_of(
-    site: Site, *, auth: Auth, origins: Sequence[str] = (), log_in: str | None = None
+    site: Site, *, auth: Auth | LogIn, origins: Sequence[str] = (), log_in: str | None = None
 ) -> Starlette:
     """
     Return what `pages` returns, for a *site* of the caller's.
@@ -101,135 +88,123 @@ class _Shell:
         self,
         site: Site,
         live: LiveParts,
-        auth: Auth,
+        auth: Auth | LogIn,
         origins: frozenset[str],
         log_in: str | None,
     ) -> None:
         self._site, self._live = site, live
-        self._auth, self._origins, self._log_in = auth, origins, log_in
         # Fewer than a pool has connections: Starlette's own 40 threads would wait for each other.
         self._threads = CapacityLimiter(_THREADS)
+        self._auth, self._log_in = auth, log_in
+        self._origins, self._secure = origins, False
+        self._own: LogInPages | None = None
+        if isinstance(auth, LogIn):
+            self._own = LogInPages(site, auth, self._threads, FailedLogIns())
+            if auth.public_url is not None:
+                parts = urlsplit(auth.public_url)
+                self._origins |= {f"{parts.scheme}://{parts.netloc}"}
+                self._secure = parts.scheme == "https"
 
     async def answer(self, request: Request) -> Response:
-        user = self._auth(request)
-        if user is not None and not isinstance(user, User):
-            user = await user
+        browser = Browser(request, self._origins, secure=self._secure)
+        try:
+            found = await self._who(request, browser)
+        except AutomateError as error:
+            return self._away(browser, error)
+        if isinstance(found, Response):
+            return found
+        user, session = found
         if user is None:
-            return self._stranger(request)
+            return self._stranger(request, browser)
         form = SentFields()
         if request.method == "POST":
-            problem = self._foreign(request)
-            if problem is None:
-                form, problem = await self._form(request)
+            form, problem = await browser.form()
             if problem is not None:
-                return PlainTextResponse(problem, 403, headers=_HEADERS)
+                return PlainTextResponse(problem, 403, headers=HEADERS)
         asked = PageRequest(
             self._site.kernel,
             user,
             request.path_params["path"],
-            base=_base(request),
+            base=browser.base,
             method="POST" if request.method == "POST" else "GET",
             query=SentFields(request.query_params.multi_items()),
             form=form,
             part=request.headers.get("x-automate-part") == "1",
+            session=session,
         )
         if request.method == "GET" and "text/event-stream" in request.headers.get("accept", ""):
             return self._stream(request, asked)
-        work = partial(self._respond, request, asked)
+        work = partial(self._respond, browser, asked)
         return await to_thread.run_sync(work, limiter=self._threads)
+
+    async def _who(self, request: Request, browser: Browser) -> Response | tuple[User | None, str]:
+        """Return the user and the session, or the answer of the log-in's own pages."""
+        if self._own is not None:
+            answer = await self._own.answer(request, browser)
+            if answer is not None:
+                return answer
+            found = await to_thread.run_sync(self._own.user_of, browser, limiter=self._threads)
+            return (None, "") if found is None else found
+        assert not isinstance(self._auth, LogIn)  # noqa: S101 - then there are pages of its own
+        user = self._auth(request)
+        if user is not None and not isinstance(user, User):
+            user = await user
+        return user, ""
+
+    def _away(self, browser: Browser, error: AutomateError) -> Response:
+        text = f"{formats.shown_text(self._site.kernel, error.message, 300)}."
+        html = self._site.render_alone(
+            "log_in.html", browser.base, heading="The database is away", problem=text, tokens=False,
+            provider=None,
+        )  # fmt: skip
+        return HTMLResponse(html, 503, headers=HEADERS)
 
     def _stream(self, request: Request, asked: PageRequest) -> Response:
         # Below a2wsgi a stream would hold one of the server's few threads.
         if "wsgi_environ" in request.scope or self._live.full:
-            return Response(status_code=204, headers=_HEADERS)  # the page polls, then
+            return Response(status_code=204, headers=HEADERS)  # the page polls, then
 
         async def look() -> LivePart:
             return await to_thread.run_sync(self._live.part, asked, "", limiter=self._threads)
 
-        headers = {**_HEADERS, "X-Accel-Buffering": "no"}
+        headers = {**HEADERS, "X-Accel-Buffering": "no"}
         stream = self._live.stream(asked, look)
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
-    def _stranger(self, request: Request) -> Response:
-        if self._log_in is None or request.method == "POST":
-            return PlainTextResponse("Log in first.", 401, headers=_HEADERS)
+    def _stranger(self, request: Request, browser: Browser) -> Response:
+        log_in = self._log_in if self._own is None else f"{browser.base}/log-in"
+        part = "x-automate-part" in request.headers
+        if log_in is None or request.method == "POST" or part:
+            return PlainTextResponse("Log in first.", 401, headers=HEADERS)
         # Two slashes at its beginning would lead to another host.
-        back = f"{_base(request)}/{quote(request.path_params['path'].lstrip('/'))}"
+        back = f"{browser.base}/{quote(request.path_params['path'].lstrip('/'))}"
         if request.url.query:
             back += f"?{request.url.query}"
-        mark = "&" if "?" in self._log_in else "?"
-        return RedirectResponse(
-            f"{self._log_in}{mark}next={quote(back, safe='/')}", 303, headers=_HEADERS
-        )
+        mark = "&" if "?" in log_in else "?"
+        return RedirectResponse(f"{log_in}{mark}next={quote(back, safe='/')}", 303, headers=HEADERS)
 
-    def _respond(self, request: Request, asked: PageRequest) -> Response:
-        csrf = request.cookies.get(_CSRF) or secrets.token_urlsafe(32)
+    def _respond(self, browser: Browser, asked: PageRequest) -> Response:
+        csrf = browser.csrf
         if asked.part and asked.method == "GET":
             part = self._live.part(asked, csrf)
-            response = HTMLResponse(part.html, part.status, headers=_HEADERS)
+            response = HTMLResponse(part.html, part.status, headers=HEADERS)
             response.headers["X-Automate-Part"] = "live" if part.live else "ended"
             return response
         found = self._site.answer(asked)
         if asked.method == "POST":
             self._live.forget()
         if isinstance(found, OrderAnswer):
-            moved = RedirectResponse(found.url, 303, headers=_HEADERS)
+            moved = RedirectResponse(found.url, 303, headers=HEADERS)
             if found.notice:
-                self._keep(request, moved, _NOTICE, _cookie_text(found), max_age=60)
+                browser.keep(moved, _NOTICE, _cookie_text(found), max_age=60)
             return moved
-        notice = _notice(request)
+        notice = _notice(browser.cookie(_NOTICE))
         body = self._site.render(asked, found, csrf=csrf, notice=notice)
-        response = HTMLResponse(body, found.status, headers=_HEADERS)
-        self._keep(request, response, _CSRF, csrf)
+        response = HTMLResponse(body, found.status, headers=HEADERS)
+        browser.keep_csrf(response, csrf)
         if notice is not None:
-            response.delete_cookie(_NOTICE, path=_base(request) or "/")
+            browser.forget(response, _NOTICE)
         return response
-
-    def _keep(
-        self, request: Request, response: Response, name: str, value: str, **options: Any
-    ) -> None:
-        response.set_cookie(
-            name, value, path=_base(request) or "/", secure=request.url.scheme == "https",
-            httponly=True, samesite="strict", **options,
-        )  # fmt: skip
-
-    def _foreign(self, request: Request) -> str | None:
-        """Return why an order isn't from these pages; None if its browser says that it is."""
-        origin = request.headers.get("origin")
-        if origin is None:
-            return None  # then the token in the form decides alone
-        own = f"{request.url.scheme}://{request.headers.get('host', '')}"
-        if origin == own or origin in self._origins:
-            return None
-        return (
-            f"This order came from {origin}. Give that origin to pages(origins=[…]) if it is yours."
-        )
-
-    async def _form(self, request: Request) -> tuple[SentFields, str | None]:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip()
-        if kind != "application/x-www-form-urlencoded":
-            return SentFields(), "Send a form."
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MOST_BODY:
-                return SentFields(), "The form is too large."
-        text = body.decode("utf-8", "replace")
-        try:
-            form = SentFields(parse_qsl(text, keep_blank_values=True, max_num_fields=500))
-        except ValueError:
-            return SentFields(), "The form has too many fields."
-        sent, kept = form.pop("csrf", ""), request.cookies.get(_CSRF, "")
-        if not kept or not hmac.compare_digest(sent.encode(), kept.encode()):
-            return SentFields(), "The form is too old. Go back, reload the page, and send it again."
-        return form, None
-
-
-def _base(request: Request) -> str:
-    """Return the path that the pages are mounted at, for addresses and the paths of cookies."""
-    # A part that the host leaves open (/{shop}/ops) may hold a semicolon, which ends a cookie's.
-    path = quote(request.scope.get("root_path", "").strip("/"), safe="/:@!$&'()*+,=")
-    return f"/{path}" if path else ""
 
 
 def _cookie_text(answer: OrderAnswer) -> str:
@@ -238,8 +213,7 @@ def _cookie_text(answer: OrderAnswer) -> str:
     return next((text for text in texts if len(text) < 3_500), "")
 
 
-def _notice(request: Request) -> dict[str, str] | None:
-    text = request.cookies.get(_NOTICE)
+def _notice(text: str) -> dict[str, str] | None:
     if not text:
         return None
     try:
@@ -247,26 +221,3 @@ def _notice(request: Request) -> dict[str, str] | None:
     except ValueError:
         return None
     return {"text": str(words)[:500], "tone": str(tone)}
-
-
-def loopback(user: User) -> Auth:
-    """
-    Return an *auth* for a server on this machine alone: whoever reaches it is *user*.
-
-    Only names of this machine count in ``Host`` and in ``Origin``. So a page from elsewhere is
-    refused, also if its name was made to lead here (DNS rebinding).
-    """
-
-    def auth(request: Request) -> User | None:
-        origin = request.headers.get("origin")
-        ours = _is_loopback(f"//{request.headers.get('host', '')}")
-        return user if ours and (origin is None or _is_loopback(origin)) else None
-
-    return auth
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
-    except ValueError:  # half an address, such as "["
-        return False

@@ -43,7 +43,7 @@ class PageRequest:
     A request for a page, by *user*, at *path* below *base*, the address of the pages' root.
 
     *query* and *form* are what the address and the body have; *part* asks for the changing part
-    alone.
+    alone. *session* is the id of the user's session, empty if another program logs people in.
     """
 
     kernel: Kernel
@@ -54,6 +54,7 @@ class PageRequest:
     query: SentFields = field(default_factory=SentFields)
     form: SentFields = field(default_factory=SentFields)
     part: bool = False
+    session: str = ""
 
     def url(self, *parts: object, **query: str) -> str:
         """Return the address of a page: the *parts* of its path, and its *query*."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import jinja2
 
@@ -13,7 +12,9 @@ from automate_kernel.kernel import Kernel
 from automate_pages import formats
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
 from automate_pages.screens import (
+    access,
     approvals,
+    audit,
     execution,
     executions,
     home,
@@ -21,6 +22,7 @@ from automate_pages.screens import (
     workers,
     workflows,
 )
+from automate_pages.trail import OrderTrail, path_parts
 
 View = Callable[..., PageAnswer | OrderAnswer]
 """A page or an order: takes the request, and each part of the path that the address leaves open."""
@@ -45,6 +47,10 @@ _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("GET", "outbox/*", outbox.show),
     ("POST", "outbox/*", outbox.order),
     ("GET", "workers", workers.show),
+    ("GET", "audit", audit.show),
+    ("GET", "access", access.show),
+    ("POST", "access/sessions/*", access.end_session),
+    ("POST", "access/tokens/*", access.revoke_token),
 )
 _TABS = (
     ("Home", ""),
@@ -54,6 +60,7 @@ _TABS = (
     ("Outbox", "outbox"),
     ("Workers", "workers"),
 )
+_TABS_OF_ADMINS = (("Audit", "audit"), ("Access", "access"))
 _STATUSES = {
     ErrorCodes.NOT_FOUND: 404, ErrorCodes.INVALID_ARGUMENT: 400, ErrorCodes.PERMISSION_DENIED: 403,
     ErrorCodes.FAILED_PRECONDITION: 409, ErrorCodes.UNAVAILABLE: 503,
@@ -73,6 +80,7 @@ class Site:
         self.broken = ""
         """A text that every page shows above all else: why it isn't what it should be."""
         self._reloads = reloads
+        self._trail = OrderTrail(kernel)
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("automate_pages"),
             autoescape=True,
@@ -87,24 +95,40 @@ class Site:
         )
 
     def answer(self, request: PageRequest) -> PageAnswer | OrderAnswer:
-        """Return the page at the request's path, or what its order did; never raises."""
+        """
+        Return the page at the request's path, or what its order did; never raises.
+
+        An order is in the audit trail before it is carried out, or else it is not.
+        """
+        if request.method != "POST" or not request.user.may("view"):
+            return self._answered(request)
+        try:
+            begun = self._trail.begin(request)
+        except AutomateError as error:
+            return self._failed(request, error)
+        return self._trail.end(begun, request, self._answered(request))
+
+    def _answered(self, request: PageRequest) -> PageAnswer | OrderAnswer:
         try:
             request.require("view")
             return self._view(request)
         except PageError as error:
             return _problem(error.status, error.text)
         except AutomateError as error:
-            if request.method == "POST":
-                text = formats.shown_text(self.kernel, str(error)).text
-                return OrderAnswer(request.url(*_parts(request.path)), text, "bad")
-            status = _STATUSES.get(error.code, 500)
-            text, hint = (
-                formats.shown_text(self.kernel, each).text for each in (error.message, error.hint)
-            )
-            return _problem(status, text, hint)
+            return self._failed(request, error)
+
+    def _failed(self, request: PageRequest, error: AutomateError) -> PageAnswer | OrderAnswer:
+        if request.method == "POST":
+            text = formats.shown_text(self.kernel, str(error)).text
+            return OrderAnswer(request.url(*path_parts(request.path)), text, "bad")
+        status = _STATUSES.get(error.code, 500)
+        text, hint = (
+            formats.shown_text(self.kernel, each).text for each in (error.message, error.hint)
+        )
+        return _problem(status, text, hint)
 
     def _view(self, request: PageRequest) -> PageAnswer | OrderAnswer:
-        parts, methods = _parts(request.path), set()
+        parts, methods = path_parts(request.path), set()
         for method, pattern, view in _ROUTES:
             wanted = tuple(filter(None, pattern.split("/")))
             if len(wanted) != len(parts):
@@ -126,7 +150,8 @@ class Site:
 
     def render(self, request: PageRequest, page: PageAnswer, **frame: Any) -> str:
         """Return *page* as HTML; *frame* is what the host adds: ``csrf`` and ``notice``."""
-        here = (_parts(request.path) or ("",))[0]
+        here = (path_parts(request.path) or ("",))[0]
+        administers = request.user.may("administer")
         context: Mapping[str, Any] = {
             **page.context,
             "site": self.title,
@@ -139,15 +164,16 @@ class Site:
             "url": request.url,
             "tabs": [
                 PageLink(label, request.url(*filter(None, [path])), path == here)
-                for label, path in _TABS
+                for label, path in (*_TABS, *(_TABS_OF_ADMINS if administers else ()))
             ],
             **frame,
         }
         return self._templates.get_template(page.template).render(context)
 
-
-def _parts(path: str) -> tuple[str, ...]:
-    return tuple(unquote(part) for part in path.split("/") if part)
+    def render_alone(self, template: str, base: str, **context: Any) -> str:
+        """Return *template* as HTML for who isn't logged in, with the pages' root at *base*."""
+        page = self._templates.get_template(template)
+        return page.render(site=self.title, base=base, **context)
 
 
 def _problem(status: int, text: str, hint: str = "") -> PageAnswer:

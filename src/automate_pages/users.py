@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from automate_kernel.access import roles as known
@@ -39,3 +39,16 @@ class User:
     def may(self, right: Right) -> bool:
         """Return True if one of the user's roles gives *right*."""
         return right in known.rights_of(self.roles)
+
+
+def roles_from(values: Iterable[str], mapping: Mapping[str, str] | None = None) -> frozenset[str]:
+    """
+    Return the roles that *values* of a proxy or a provider stand for, by way of *mapping*.
+
+    A value that is not in the mapping is a role of the host's own, unless it has the name of a role
+    that gives rights: these come by the mapping alone.
+    """
+    if mapping is None:
+        return frozenset(values)
+    own = {each for each in values if each and each not in mapping and each not in ROLES}
+    return frozenset({*own, *(mapping[each] for each in values if each in mapping)})

@@ -1,0 +1,347 @@
+"""The log-in of the pages: a token or OpenID Connect begins a session, kept on the server."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+
+from automate_kernel.access.audit import Outcome
+from automate_kernel.access.sessions import (
+    IDLE_SECONDS,
+    LIFETIME_SECONDS,
+    SessionStore,
+    UserSession,
+)
+from automate_kernel.access.tokens import AccessToken, prefix_of, shown_token
+from automate_kernel.base.arguments import check_address
+from automate_kernel.base.errors import AutomateError, ConfigError
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.values import read_json
+from automate_pages.browser import HEADERS, LOOPBACK, Browser
+from automate_pages.exchange import SentFields
+from automate_pages.openid import CodeFlow, Oidc, OidcError
+from automate_pages.site import Site
+from automate_pages.users import User
+
+logger: logging.Logger = get_logger(__name__)
+
+_SESSION, _FLOW = "session", "oidc"
+_FLOW_SECONDS = 600
+_MOST_FAILED, _FAILED_SECONDS = 10, 300.0
+_MOST_WATCHED = 10_000
+_WRONG = "This token is not valid here. It may have ended, or be another installation's."
+_PROVIDER = "The log-in didn't succeed. Try again, or ask who runs this server: its log says why."
+
+
+class LogIn:
+    """
+    The log-in of the pages' own: ``pages(kernel, auth=LogIn())``.
+
+    People log in with a token that has a role, as ``automate tokens new ada --role operator`` makes
+    it, and by *oidc*, a provider of OpenID Connect. With *tokens* False by the provider alone.
+    *public_url* is the address of the pages where a proxy ends TLS; an `Oidc` has one. A session
+    ends after *idle_seconds* without a request, and after *lifetime_seconds*. Raises `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        oidc: Oidc | None = None,
+        *,
+        tokens: bool = True,
+        public_url: str | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+        lifetime_seconds: float = LIFETIME_SECONDS,
+    ) -> None:
+        if oidc is None and not tokens:
+            raise ConfigError("nobody could log in", hint="LogIn(), or LogIn(Oidc(…))")
+        self.oidc, self.tokens = oidc, tokens
+        self.public_url: str | None = check_address(public_url, "public_url") or (
+            None if oidc is None else oidc.public_url
+        )
+        self.idle_seconds, self.lifetime_seconds = idle_seconds, lifetime_seconds
+
+
+class FailedLogIns:
+    """
+    Counts the log-ins that failed, so that nobody can go on guessing.
+
+    After ten in five minutes the next has to wait. It counts in this process alone.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def wait(self, *keys: str) -> float:
+        """Return the seconds until a log-in of *keys* may be tried again; 0 if it may be now."""
+        now, longest = self._clock(), 0.0
+        with self._lock:
+            for key in keys:
+                times = self._times.get(key)
+                if times is not None and len(times) >= _MOST_FAILED:
+                    longest = max(longest, times[0] + _FAILED_SECONDS - now)
+        return longest
+
+    def note(self, *keys: str) -> None:
+        """Count a log-in that failed."""
+        with self._lock:
+            for key in keys:
+                # The latest ten: if the first of them is not long ago, there were too many.
+                self._times.setdefault(key, deque(maxlen=_MOST_FAILED)).append(self._clock())
+                self._times.move_to_end(key)
+            while len(self._times) > _MOST_WATCHED:
+                self._times.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A log-in that is tried: from which address, and where it leads to."""
+
+    browser: Browser
+    address: str
+    agent: str
+    back: str
+
+
+class LogInPages:
+    """Answers the requests to log in and out of *site*, and knows the users of sessions."""
+
+    def __init__(
+        self, site: Site, config: LogIn, threads: CapacityLimiter, failed: FailedLogIns
+    ) -> None:
+        self._site, self._config, self._kernel = site, config, site.kernel
+        self._threads, self._failed = threads, failed
+        self._sessions = SessionStore(
+            site.kernel.storage,
+            idle_seconds=config.idle_seconds,
+            lifetime_seconds=config.lifetime_seconds,
+        )
+
+    def user_of(self, browser: Browser) -> tuple[User, str] | None:
+        """Return the user of the browser's session and the session's id; None for nobody."""
+        session = self._sessions.find(browser.cookie(_SESSION))
+        return None if session is None else self._user(session)
+
+    def _user(self, session: UserSession) -> tuple[User, str] | None:
+        if session.token_id is None:
+            return User(session.user_name, session.roles, session.tenant_id), session.id
+        token = self._kernel.tokens.by_id(session.token_id)
+        user = None if token is None else _user_of(token)
+        if user is None:
+            self._sessions.end(session.id)
+            return None
+        return user, session.id
+
+    async def answer(self, request: Request, browser: Browser) -> Response | None:
+        """Answer a request to log in or out; None if it is for another page."""
+        place = request.path_params["path"].strip("/")
+        routes: dict[tuple[str, str], Callable[..., Response]] = {
+            ("GET", "log-in"): self._show,
+            ("POST", "log-in"): self._enter,
+            ("POST", "log-out"): self._leave,
+        }
+        if self._config.oidc is not None:
+            routes["GET", "log-in/oidc"] = self._to_provider
+            routes["GET", "log-in/oidc/callback"] = self._from_provider
+        method = "POST" if request.method == "POST" else "GET"
+        work = routes.get((method, place))
+        if work is None:
+            return None
+        form = SentFields()
+        if method == "POST":
+            form, problem = await browser.form()
+            if problem is not None:
+                return PlainTextResponse(problem, 403, headers=HEADERS)
+        else:
+            form = SentFields(request.query_params.multi_items())
+        attempt = _Attempt(
+            browser,
+            request.client.host if request.client else "",
+            request.headers.get("user-agent", ""),
+            browser.inside(form.get("next")),
+        )
+        if not (browser.secure or browser.host in LOOPBACK):
+            text = "Log in over https, or set public_url if a proxy ends TLS: nothing else is safe."
+            return self._page(attempt, text, 403)
+        return await to_thread.run_sync(self._carefully, work, attempt, form, limiter=self._threads)
+
+    def _carefully(
+        self, work: Callable[..., Response], attempt: _Attempt, form: SentFields
+    ) -> Response:
+        try:
+            return work(attempt, form)
+        except AutomateError as error:
+            logger.warning("a log-in failed: %s", error)
+            text = "The log-in doesn't work now. Try again; the server's log says why it doesn't."
+            return self._page(attempt, text, 503)
+
+    # -- pages --
+
+    def _show(self, attempt: _Attempt, form: SentFields) -> Response:
+        if self.user_of(attempt.browser) is not None:
+            return RedirectResponse(attempt.back, 303, headers=HEADERS)
+        return self._page(attempt)
+
+    def _page(self, attempt: _Attempt, problem: str = "", status: int = 200) -> Response:
+        browser, oidc = attempt.browser, self._config.oidc
+        csrf = browser.csrf
+        html = self._site.render_alone(
+            "log_in.html", browser.base, csrf=csrf, problem=problem, next=attempt.back,
+            tokens=self._config.tokens, provider=None if oidc is None else oidc.label,
+        )  # fmt: skip
+        response = HTMLResponse(html, status, headers=HEADERS)
+        browser.keep_csrf(response, csrf)
+        return response
+
+    # -- a token --
+
+    def _enter(self, attempt: _Attempt, form: SentFields) -> Response:
+        if not self._config.tokens:
+            return self._page(attempt, "No token opens these pages.", 403)
+        text = form.get("token", "").strip()
+        prefix = prefix_of(text) or ""
+        keys = [f"address {_network_of(attempt.address)}", f"token {prefix}"]
+        wait = self._failed.wait(*keys)
+        if wait:
+            minutes = f"{wait / 60:.0f} minutes" if wait > 90 else "a minute"
+            page = self._page(attempt, f"Too many log-ins failed. Try again in {minutes}.", 429)
+            page.headers["Retry-After"] = f"{wait:.0f}"
+            return page
+        token = self._kernel.tokens.find(text)
+        user = None if token is None else _user_of(token)
+        if token is None or user is None:
+            self._failed.note(*keys)
+            known = shown_token(prefix) if prefix else None
+            self._write(attempt, "log-in", "refused", "", known, None, method="token")
+            wrong = _WRONG if token is None else "This token has no role: it opens the API alone."
+            return self._page(attempt, wrong, 401)
+        return self._begin(attempt, user, token.shown, method="token", token=token)
+
+    def _begin(
+        self, attempt: _Attempt, user: User, actor_id: str, *, method: str,
+        token: AccessToken | None = None,
+    ) -> Response:  # fmt: skip
+        # A new id, whatever the browser came with, which may be known to somebody else.
+        former = self._sessions.find(attempt.browser.cookie(_SESSION))
+        with self._kernel.storage.begin() as rows:
+            if former is not None:
+                self._sessions.end(former.id, transaction=rows.native)
+            secret = self._sessions.begin(
+                user.name, roles=user.roles, tenant_id=user.tenant, method=method, token=token,
+                address=attempt.address, agent=attempt.agent, transaction=rows.native,
+            )  # fmt: skip
+            self._write(
+                attempt, "log-in", "done", user.name, actor_id, user.tenant, rows.native,
+                method=method,
+            )  # fmt: skip
+        response = RedirectResponse(attempt.back, 303, headers=HEADERS)
+        lifetime = int(self._config.lifetime_seconds)
+        # Lax, so that a link from a chat, or the way back from a provider, finds the session.
+        attempt.browser.keep(response, _SESSION, secret, samesite="lax", max_age=lifetime)
+        attempt.browser.keep_csrf(response)
+        return response
+
+    def _leave(self, attempt: _Attempt, form: SentFields) -> Response:
+        browser = attempt.browser
+        found = self.user_of(browser)
+        if found is not None:
+            user, session_id = found
+            with self._kernel.storage.begin() as rows:
+                self._sessions.end(session_id, transaction=rows.native)
+                self._write(attempt, "log-out", "done", user.name, None, user.tenant, rows.native)
+        response = RedirectResponse(f"{browser.base}/log-in", 303, headers=HEADERS)
+        browser.forget(response, _SESSION)
+        browser.keep_csrf(response)
+        return response
+
+    # -- OpenID Connect --
+
+    def _to_provider(self, attempt: _Attempt, form: SentFields) -> Response:
+        assert self._config.oidc is not None  # noqa: S101 - else there is no such page
+        secret = secrets.token_urlsafe(32)
+        try:
+            address = self._config.oidc.begin(self._kernel, CodeFlow(secret))
+        except OidcError as error:
+            logger.warning("the OpenID provider can't be used: %s", error)
+            return self._page(attempt, _PROVIDER, 502)
+        response = RedirectResponse(address, 303, headers=HEADERS)
+        kept = quote(json.dumps([secret, attempt.back[:1_500]]))
+        browser = attempt.browser
+        browser.keep(response, _FLOW, kept, samesite="lax", max_age=_FLOW_SECONDS)
+        return response
+
+    def _from_provider(self, attempt: _Attempt, query: SentFields) -> Response:
+        assert self._config.oidc is not None  # noqa: S101 - else there is no such page
+        browser = attempt.browser
+        secret, back = _flow_of(browser.cookie(_FLOW))
+        attempt = _Attempt(browser, attempt.address, attempt.agent, browser.inside(back))
+        keys = [f"address {_network_of(attempt.address)}"]
+        try:
+            if not secret:
+                raise OidcError("this browser has begun no log-in, or too long ago")
+            if self._failed.wait(*keys):
+                return self._page(attempt, "Too many log-ins failed. Try again later.", 429)
+            person = self._config.oidc.finish(self._kernel, CodeFlow(secret), query)
+        except OidcError as error:
+            logger.warning("a log-in by OpenID Connect was refused: %s", error)
+            if secret:
+                self._failed.note(*keys)
+                self._write(
+                    attempt, "log-in", "refused", "", None, None, method="oidc",
+                    reason=str(error)[:300],
+                )  # fmt: skip
+            response = self._page(attempt, _PROVIDER, 401)
+        else:
+            response = self._begin(attempt, person.user, person.subject, method="oidc")
+        browser.forget(response, _FLOW)
+        return response
+
+    def _write(
+        self, attempt: _Attempt, action: str, outcome: Outcome, name: str, actor_id: str | None,
+        tenant: str | None, transaction: Any = None, **details: str,
+    ) -> None:  # fmt: skip
+        self._kernel.audit.write(
+            action, actor=name, actor_id=actor_id, model="session", tenant_id=tenant,
+            outcome=outcome, details={**details, "address": attempt.address},
+            transaction=transaction,
+        )  # fmt: skip
+
+
+def _user_of(token: AccessToken) -> User | None:
+    """Return the user of the pages that a token is; None if it opens none."""
+    # A token of Django without a tenant is bound to what Django says, which isn't known here.
+    bound = token.tenant_id is None and not token.all_tenants
+    if bound or token.user_id is not None:
+        return None
+    user = User(token.name, token.roles, None if token.all_tenants else token.tenant_id)
+    return user if user.may("view") else None
+
+
+def _network_of(address: str) -> str:
+    """Return what one person may have many of: an address, or a network of IPv6."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
+
+
+def _flow_of(cookie: str) -> tuple[str, str]:
+    try:
+        secret, back = read_json(unquote(cookie))
+    except (ValueError, TypeError):
+        return "", ""
+    return (secret, back) if isinstance(secret, str) and isinstance(back, str) else ("", "")

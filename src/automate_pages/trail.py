@@ -1,0 +1,104 @@
+"""Orders in the audit trail: written down before they are carried out, and what became of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+from urllib.parse import unquote
+
+from automate_kernel.access.audit import Outcome, tenant_of
+from automate_kernel.base.errors import StorageError
+from automate_kernel.kernel import Kernel
+from automate_kernel.storage.tables import EXECUTION, OUTBOX
+from automate_pages.exchange import OrderAnswer, PageAnswer, PageRequest
+
+_ORDER = re.compile("[a-z][a-z0-9_-]{0,40}")
+# The kind of object by the address of its page, and the table that has its tenant.
+_KINDS = {
+    "executions": ("execution", EXECUTION),
+    "approvals": ("approval", EXECUTION),
+    "outbox": ("item", OUTBOX),
+    "workflows": ("workflow", ""),
+    "sessions": ("session", ""),
+    "tokens": ("token", ""),
+}
+# No other field of a form is kept: it may be a payload, or a comment.
+_FIELDS = ("step", "position", "definition", "name", "scope")
+_MOST_IDS = 100
+
+
+def path_parts(path: str) -> tuple[str, ...]:
+    """Return the parts of a page's path."""
+    return tuple(unquote(part) for part in path.split("/") if part)
+
+
+class OrderTrail:
+    """Writes the orders of the pages of *kernel* into its audit trail."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def begin(self, request: PageRequest) -> tuple[str, dict[str, Any]]:
+        """Write down what is asked for; raises `StorageError` if that can't be."""
+        place, *rest = [*path_parts(request.path), ""]
+        if place == "access" and len(rest) > 1:
+            place, *rest = rest
+        model, table = _KINDS.get(place, (place or "page", ""))
+        object_id = rest[0] if rest and rest[0] else None
+        details: dict[str, Any] = {
+            name: request.form[name][:200] for name in _FIELDS if request.form.get(name)
+        }
+        if place == "approvals":
+            details |= dict(zip(("step", "position"), rest[1:3], strict=False))
+        if object_id is None:
+            details |= _chosen(request)
+        tenant = request.user.tenant or (request.text("tenant") if model == "workflow" else None)
+        if tenant is None and table and object_id is not None:
+            tenant = tenant_of(self._kernel.storage, table, object_id)
+        entry = self._kernel.audit.write(
+            _action(request, model), actor=request.user.name, model=model, object_id=object_id,
+            tenant_id=tenant or None, outcome="asked", details=details,
+        )  # fmt: skip
+        return entry, details
+
+    def end(
+        self, begun: tuple[str, dict[str, Any]], request: PageRequest,
+        answer: PageAnswer | OrderAnswer,
+    ) -> PageAnswer | OrderAnswer:  # fmt: skip
+        """Write down what became of it, and return *answer*, or that this wasn't possible."""
+        entry, details = begun
+        outcome: Outcome
+        if isinstance(answer, OrderAnswer):
+            outcomes: dict[str, Outcome] = {"ok": "done", "warn": "nothing", "bad": "failed"}
+            outcome = outcomes[answer.tone]
+            led_to = answer.url.partition("?")[0].removeprefix(request.base)
+            if outcome == "done" and led_to.strip("/") != request.path.strip("/"):
+                details = {**details, "led_to": led_to}
+        else:
+            # A page that asks to confirm, or shows the form again, has done nothing.
+            refused: Outcome = "failed" if answer.status >= 500 else "refused"
+            outcome = refused if answer.status >= 400 else "nothing"
+            details = {**details, "status": answer.status}
+        try:
+            self._kernel.audit.conclude(entry, outcome, details=details)
+        except StorageError:
+            lost = "What became of it is not in the audit trail, which can't be written."
+            if isinstance(answer, OrderAnswer):
+                return replace(answer, notice=f"{answer.notice} {lost}".strip(), tone="bad")
+        return answer
+
+
+def _chosen(request: PageRequest) -> dict[str, Any]:
+    """Return what an order for many is for: those that are ticked, or the list's filter."""
+    ids = request.form.every("id")
+    if ids:
+        return {"ids": [each[:40] for each in ids[:_MOST_IDS]], "number": len(ids)}
+    return {"filter": {name[:40]: text[:200] for name, text in request.query.items()}}
+
+
+def _action(request: PageRequest, model: str) -> str:
+    text = request.form.get("order") or request.form.get("decision") or ""
+    if not text:
+        return "start" if model == "workflow" else "order"
+    return text if _ORDER.fullmatch(text) else "order"
