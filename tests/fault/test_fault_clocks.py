@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import fault_kernel
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
@@ -23,8 +23,8 @@ class Told:
     def __init__(self, ids: list[str]) -> None:
         self.ids = ids
 
-    def ended(self, rows: Rows, item: OutboxItem) -> None:
-        self.ids.append(item.id)
+    def ended(self, rows: Rows, items: Sequence[OutboxItem]) -> None:
+        self.ids += [item.id for item in items]
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
         return True

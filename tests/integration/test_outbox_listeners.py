@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -107,8 +107,8 @@ class Heard:
         self.ended_ids: list[str] = []
         self.refused: set[str] = set()
 
-    def ended(self, rows: Rows, item: OutboxItem) -> None:
-        self.ended_ids.append(f"{item.id} {item.status.value}")
+    def ended(self, rows: Rows, items: Sequence[OutboxItem]) -> None:
+        self.ended_ids += [f"{item.id} {item.status.value}" for item in items]
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
         return item.id not in self.refused

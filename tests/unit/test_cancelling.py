@@ -293,7 +293,7 @@ def test_two_who_fail_for_good_are_told_of_once() -> None:
             kernel.outbox.mark_failed(item.id, "worker", "LEASE_EXPIRED", "its workers died")
         with kernel.storage.begin() as rows:
             for each in ids:
-                notices.ended(rows, kernel.outbox.get(each))  # type: ignore[arg-type]
+                notices.ended(rows, [kernel.outbox.get(each)])  # type: ignore[list-item]
         notices.send()
     assert sorted(told) == sorted(ids)
 

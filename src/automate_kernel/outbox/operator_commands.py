@@ -139,13 +139,11 @@ class OperatorCommands:
             found = _locked(rows, ids, [Where("status", "in", WAITING)])
             hit = [row["id"] for row in found]
             rows.update(OUTBOX, [Where("id", "in", hit)], cancelled)
-            if self._listeners:
-                for row in found:
-                    item = OutboxItem.from_row(
-                        {**row, "status": cancelled["status"], "waiting_for": None}
-                    )
-                    for listener in self._listeners:
-                        listener.ended(rows, item)
+            if self._listeners and found:
+                ended = {"status": cancelled["status"], "waiting_for": None}
+                items = [OutboxItem.from_row({**row, **ended}) for row in found]
+                for listener in self._listeners:
+                    listener.ended(rows, items)
             # Else another one is next, or runs: two who cancel items of one line need not wait.
             if key is not None and any(row["waiting_for"] != "key" for row in found):
                 ordering_keys.wake(rows, [key])

@@ -634,7 +634,7 @@ class RowsOutboxStore(OutboxStore):
 
     def _ended(self, rows: Rows, item: OutboxItem) -> None:
         for listener in self.listeners:
-            listener.ended(rows, item)
+            listener.ended(rows, [item])
 
     # -- recovering --------------------------------------------------------------------------
 

@@ -41,8 +41,8 @@ class OutboxListener(Protocol):
     ``committed`` is called, if there is one, after each transaction of an operator's command.
     """
 
-    def ended(self, rows: Rows, item: OutboxItem) -> None:
-        """Note that *item* is FAILED or CANCELLED now."""
+    def ended(self, rows: Rows, items: Sequence[OutboxItem]) -> None:
+        """Note that *items* are FAILED or CANCELLED now."""
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
         """Let *item*, which FAILED or was CANCELLED, wait again; False keeps it as it is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
@@ -31,10 +31,10 @@ class FailureNotices:
         # With the time until which to wait for its transaction.
         self._waiting: deque[tuple[OutboxItem, float]] = deque()
 
-    def ended(self, rows: Rows, item: OutboxItem) -> None:
-        """Remember an item that FAILED, in a transaction that is not committed yet."""
-        if item.status is ItemStatus.FAILED:
-            self._waiting.append((item, time.monotonic() + _COMMIT_SECONDS))
+    def ended(self, rows: Rows, items: Sequence[OutboxItem]) -> None:
+        """Remember items that FAILED, in a transaction that is not committed yet."""
+        until = time.monotonic() + _COMMIT_SECONDS
+        self._waiting.extend((each, until) for each in items if each.status is ItemStatus.FAILED)
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
         """Let every item wait again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
@@ -782,7 +782,7 @@ class ExecutionStoreContract:
         given_up = self.begin(store, Workflow.from_dict(OTHER))
         item = self.claim(store)
         with store.storage.begin() as rows:
-            ExecutionListener().give_up(rows, item)
+            ExecutionListener().ended(rows, [replace(item, status=ItemStatus.FAILED)])
         totals = total_by_kind(store.activity())
         assert {name: (one.cancelled, one.failed) for name, one in totals.items()} == {
             workflow.name: (1, 0),
@@ -1088,6 +1088,59 @@ class ExecutionStoreContract:
                 store.run_bulk(BulkAction(command, matching, target="executions"))
         with pytest.raises(AutomateError, match="no command for executions"):
             store.run_bulk(BulkAction("cancel", meant))
+
+    def test_together_they_are_cancelled_as_each_would_be_alone(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """Those that run, clean up, are paused or have children; and all who hear of it do."""
+        tidy = [{"id": "tidy", "action": "orders.undo"}]
+        cleans = Workflow.from_dict({**WORKFLOW, "name": "cleans", "on_cancel": tidy})
+        ids = [
+            self.begin(store, one, id=f"01890000-0000-7000-8000-{n:012x}")
+            for n, one in enumerate([workflow, cleans, workflow, cleans, workflow, workflow] * 2)
+        ]
+        told: list[str] = []
+        store._on_cancelled = lambda one: told.append(one.id)  # noqa: SLF001
+        items = {one.id: one for one in store.outbox.claim_batch("worker", len(ids))}
+        for place, each in enumerate(ids):
+            item = items[self.see(store, each).item_id or ""]
+            if place % 6 in (2, 3, 4):
+                runs = [self.run(each, f"s{place}", status=StepStatus.RUNNING)]
+                self.save(store, item, runs)
+            else:
+                store.outbox.release([item.id], "worker")
+        with store.storage.begin() as rows:
+            for parent, child in ((4, 0), (10, 6)):
+                rows.update(EXECUTION, [Where("id", "eq", ids[child])], {"parent_id": ids[parent]})
+        assert store.pause(ids[5]) and store.pause(ids[11])
+
+        def seen(some: Sequence[str]) -> list[object]:
+            found: list[object] = []
+            for one in map(store.get, some):
+                assert one is not None
+                item = store.outbox.get(one.item_id or "")
+                assert item is not None
+                steps = [run.status for run in one.steps]
+                found.append((one.status, one.completed_at is None, steps, item.status))
+            return found
+
+        def changes(cancel: Callable[[], object]) -> list[str]:
+            before = {item.id for item in store.outbox.find(limit=500)}
+            cancel()
+            return sorted(
+                item.kind for item in store.outbox.find(limit=500) if item.id not in before
+            )
+
+        alone = changes(lambda: [store.cancel(each) for each in ids[:6]])
+        ended, counted = [told.index(each) for each in told], store.activity()
+        action = BulkAction("cancel", {"ids": ids[6:]}, target="executions")
+        together = changes(lambda: store.run_bulk(action))
+        assert seen(ids[6:]) == seen(ids[:6])
+        assert together == alone and len(alone) == 2
+        assert [ids.index(each) + 6 for each in told[: len(ended)]] == sorted(
+            ids.index(each) for each in told[len(ended) :]
+        )
+        assert [one.cancelled for one in store.activity()] == [2 * n.cancelled for n in counted]
 
     def test_without_a_filter_it_is_refused(self, store: ExecutionStore) -> None:
         """Who means all says so."""

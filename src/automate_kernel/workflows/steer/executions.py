@@ -96,9 +96,9 @@ from automate_kernel.workflows.store.stored import (
     PENDING,
     RUNNING,
     begin_cancelling,
+    cleaning_up,
     concurrency_of,
-    end_from_outside,
-    must_clean_up,
+    end_cancelled,
     step_runs,
     stored_workflow,
     wake_up,
@@ -122,6 +122,7 @@ _RESUMED_BY = (
     "id", "workflow", "definition_id", "status", "tenant_id", "item_id", "completed_at",
     "parent_id", "concurrency_key", "chain_id", "successor_id",
 )  # fmt: skip
+_PAUSED_AS = {"pause": PAUSED, "unpause": RUNNING}
 _NOTHING = "00000000-0000-0000-0000-000000000000"
 
 
@@ -573,34 +574,35 @@ class ExecutionStore:
                 live = live_successor(rows, execution_id, its)
         return False
 
-    def _cancel(self, its: list[Where], *, force: bool = False, again: bool = True) -> bool:
-        """Cancel an execution; without *again*, leave one to its clean-up that is CANCELLING."""
+    def _cancel(self, its: list[Where], *, force: bool = False, again: bool = True) -> set[str]:
+        """
+        Cancel executions, and return their ids.
+
+        Without *again*, those that are CANCELLING are left to their clean-up.
+        """
         work = partial(self._cancelled, its=its, force=force, again=again)
         cancelled, ended = write_bounded(self.storage, None, work)
-        if ended is not None:
-            self.outbox.cancel([ended.item_id] if ended.item_id else [])
-            if self._on_cancelled is not None:
-                self._on_cancelled(ended)
+        self.outbox.cancel([each.item_id for each in ended if each.item_id])
+        if self._on_cancelled is not None:
+            for each in ended:
+                self._on_cancelled(each)
         return cancelled
 
     def _cancelled(
         self, rows: Rows, its: list[Where], *, force: bool, again: bool
-    ) -> tuple[bool, Execution | None]:
-        """Return whether an execution is cancelled now, and it if it has ended with that."""
-        found = rows.select(EXECUTION, its)
-        if not found or (not again and found[0]["status"] not in GOING):
-            return False, None
-        if not force and must_clean_up(rows, found[0]):
-            row = self._held(rows, its, self._recall)
-            return row is not None and begin_cancelling(rows, row), None
-        found = rows.select(EXECUTION, its, lock=True)
-        if not found:
-            return False, None
-        execution = Execution.from_row(found[0])
-        if not end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
-            return False, None
-        self.starts.tell_of_end(rows, execution)
-        return True, execution
+    ) -> tuple[set[str], list[Execution]]:
+        """Return the ids of the executions that are cancelled now, and those that have ended."""
+        able = [*its, Where("status", "in", LIVE if again else GOING)]
+        found = rows.select(EXECUTION, able, columns=("id", "status", "definition_id"))
+        cleaning = [] if force else [row["id"] for row in cleaning_up(rows, found)]
+        ending = [row["id"] for row in found if row["id"] not in cleaning]
+        held = self._held(rows, [Where("id", "in", cleaning)], self._recall) if cleaning else []
+        begin_cancelling(rows, held)
+        locked = self._held(rows, [Where("id", "in", ending)], self._lock) if ending else []
+        locked = [row for row in locked if again or row["status"] in GOING]
+        ended = end_cancelled(rows, locked)
+        self.starts.tell_of_ends(rows, ended)
+        return {row["id"] for row in (*held, *locked)}, ended
 
     def cancel_children(
         self, *, parent_id: str | None = None, execution_ids: Sequence[str] = (), limit: int = 50
@@ -631,37 +633,50 @@ class ExecutionStore:
                     if (row["chain_id"] or row["id"]) not in needed
                 ]  # fmt: skip
         # An operator may have cancelled it meanwhile: twice would end it at once.
-        done = [self._cancel(_this(row["id"]), again=False) for row in found]
+        done = [bool(self._cancel(_this(row["id"]), again=False)) for row in found]
         # What has just ended may have been continued as new.
         return len(found) >= limit or not all(done)
 
-    def _held(self, rows: Rows, its: list[Where], hold: Callable[[Rows, str], None]) -> Row | None:
-        """Return the row of an execution that goes on, locked, once *hold* has locked its item."""
+    def _held(
+        self, rows: Rows, its: list[Where], hold: Callable[[Rows, Sequence[str]], object]
+    ) -> list[Row]:
+        """Return the rows of executions that go on, locked, once *hold* has locked their items."""
+        live, held = Where("status", "in", LIVE), dict[str, Row]()
         for _ in range(_TRIES):
-            found = rows.select(EXECUTION, its, columns=("item_id", "status"))
-            if not found or found[0]["status"] not in LIVE:
-                return None
-            # The item first, as a checkpoint does: two that lock them in turns would wait for ever.
-            hold(rows, found[0]["item_id"])
-            locked = rows.select(EXECUTION, its, lock=True)
+            found = rows.select(EXECUTION, [*its, live], columns=("id", "item_id"))
+            items = {row["id"]: row["item_id"] for row in found if row["id"] not in held}
+            if not items:
+                break
+            # Items first, as a checkpoint does: two that lock them in turns would wait for ever.
+            hold(rows, [each for each in items.values() if each is not None])
+            these = [Where("id", "in", list(items)), live]
+            locked = rows.select(EXECUTION, these, order_by=("id",), lock=True)
             # It may have ended meanwhile, and even been resumed with another item.
-            if locked and locked[0]["item_id"] == found[0]["item_id"]:
-                return locked[0] if locked[0]["status"] in LIVE else None
-        return None
+            held |= {row["id"]: row for row in locked if row["item_id"] == items[row["id"]]}
+            if items.keys() <= held.keys():
+                break
+        return list(held.values())
 
-    def _recall(self, rows: Rows, item_id: str) -> None:
-        """Have an item taken up again, and lock it."""
-        self.outbox.recall([item_id], transaction=rows.native)
+    def _recall(self, rows: Rows, item_ids: Sequence[str]) -> None:
+        """Have items taken up again, and lock them."""
+        self.outbox.recall(item_ids, transaction=rows.native)
 
-    def _tell(self, rows: Rows, item_id: str) -> None:
-        """Have who drives it, or has parked it, look anew: one that waits keeps its time."""
+    def _lock(self, rows: Rows, item_ids: Sequence[str]) -> list[Row]:
+        """Lock items, where they are in our tables, and return their states."""
+        if self.outbox.tables is None:
+            return []
+        its, read = [Where("id", "in", list(item_ids))], ("id", "status", "waiting_for")
+        return rows.select(OUTBOX, its, order_by=("id",), lock=True, columns=read)
+
+    def _tell(self, rows: Rows, item_ids: Sequence[str]) -> None:
+        """Have who drives them, or has parked them, look anew: those that wait keep their time."""
         if self.outbox.tables is not None:
-            mine, read = [Where("id", "eq", item_id)], ("status", "waiting_for")
-            found = rows.select(OUTBOX, mine, lock=True, columns=read)
-            running = ItemStatus.RUNNING.value
-            if not any(running == row["status"] or row["waiting_for"] == "resume" for row in found):
-                return
-        self._recall(rows, item_id)
+            item_ids = [
+                row["id"] for row in self._lock(rows, item_ids)
+                if row["status"] == ItemStatus.RUNNING.value or row["waiting_for"] == "resume"
+            ]  # fmt: skip
+        if item_ids:
+            self._recall(rows, item_ids)
 
     def pause(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
         """
@@ -671,20 +686,22 @@ class ExecutionStore:
         can't be paused. The times of its retries, and of its workflow's timeout, go on. With
         *tenant_id* another tenant's is not there.
         """
-        return self._set_paused(_this(execution_id, tenant_id), (PENDING, RUNNING), PAUSED)
+        return bool(self._set_paused(_this(execution_id, tenant_id), (PENDING, RUNNING), PAUSED))
 
     def unpause(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
         """Let a PAUSED execution go on; return False if it is not PAUSED."""
-        return self._set_paused(_this(execution_id, tenant_id), (PAUSED,), RUNNING)
+        return bool(self._set_paused(_this(execution_id, tenant_id), (PAUSED,), RUNNING))
 
-    def _set_paused(self, its: list[Where], able: Sequence[str], status: str) -> bool:
-        def work(rows: Rows) -> bool:
-            row = self._held(rows, its, self._tell)
-            if row is None or row["status"] not in able:
-                return False
-            begun = status != RUNNING or start_gates.has_begun(rows, row["id"])
-            changes = {"status": status if begun else PENDING, "updated_at": Now()}
-            return bool(rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes))
+    def _set_paused(self, its: list[Where], able: Sequence[str], status: str) -> int:
+        def work(rows: Rows) -> int:
+            held = self._held(rows, [*its, Where("status", "in", able)], self._tell)
+            ids = {row["id"] for row in held if row["status"] in able}
+            begun = start_gates.which_have_begun(rows, ids) if status == RUNNING else ids
+            for these, new in ((begun, status), (ids - begun, PENDING)):
+                if these:
+                    changes = {"status": new, "updated_at": Now()}
+                    rows.update(EXECUTION, [Where("id", "in", sorted(these))], changes)
+            return len(ids)
 
         return write_bounded(self.storage, None, work)
 
@@ -784,10 +801,10 @@ class ExecutionStore:
     def _retry_now(
         self, rows: Rows, its: list[Where], workflow: Workflow, step_id: str, position: int
     ) -> bool:
-        row = self._held(rows, its, self._tell)
-        if row is None or not retry_now(rows, row["id"], workflow, step_id, position):
+        held = self._held(rows, its, self._tell)
+        if not held or not retry_now(rows, held[0]["id"], workflow, step_id, position):
             return False
-        self._recall(rows, row["item_id"])
+        self._recall(rows, [held[0]["item_id"]])
         return True
 
     def fork(
@@ -945,9 +962,12 @@ class ExecutionStore:
             return write_bounded(self.storage, None, work)
         if action.command == "cancel":
             # What is CANCELLING stays so: a batch may be repeated, and twice would end it at once.
-            return sum(self._cancel_chain(each, again=False) for each in ids)
-        steer = self.pause if action.command == "pause" else self.unpause
-        return sum(map(steer, ids))
+            done = self._cancel([Where("id", "in", ids)], again=False)
+            # Others have ended meanwhile. Some were continued as new.
+            left = [each for each in ids if each not in done]
+            return len(done) + sum(self._cancel_chain(each, again=False) for each in left)
+        able, status = EXECUTIONS.statuses[action.command][0], _PAUSED_AS[action.command]
+        return self._set_paused([Where("id", "in", ids)], able, status)
 
     def _resume_failed(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from automate_kernel.base.errors import ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem
@@ -21,9 +21,10 @@ from automate_kernel.workflows.store.repair import reopen
 from automate_kernel.workflows.store.stored import (
     begin_cancelling,
     change_status,
+    cleaning_up,
     concurrency_of,
-    end_from_outside,
-    must_clean_up,
+    end_cancelled,
+    end_failed,
     wake_up,
 )
 
@@ -71,40 +72,44 @@ class ExecutionListener:
             elif found is not None and not found.status.finished and time.monotonic() < until:
                 self._cancelled.append((execution, until))
 
-    def ended(self, rows: Rows, item: OutboxItem) -> None:
-        """End the execution whose wake-up has FAILED or was CANCELLED."""
-        if item.status is ItemStatus.FAILED:
-            self.give_up(rows, item)
-        elif item.status is ItemStatus.CANCELLED:
-            self.cancel_with(rows, item)
+    def ended(self, rows: Rows, items: Sequence[OutboxItem]) -> None:
+        """End the executions whose wake-ups have FAILED or were CANCELLED."""
+        for item in items:
+            if item.status is ItemStatus.FAILED:
+                self._give_up(rows, item)
+        self._cancel_with(rows, [each for each in items if each.status is ItemStatus.CANCELLED])
 
-    def give_up(self, rows: Rows, item: OutboxItem) -> None:
+    def _give_up(self, rows: Rows, item: OutboxItem) -> None:
         """Fail the execution whose wake-up was given up, after its clean-up if it has any."""
-        for row in _rows_driven_by(rows, item):
+        for row in _rows_driven_by(rows, [item]):
             execution = Execution.from_row(row)
             cancelling = execution.status is ExecutionStatus.CANCELLING
-            cleans_up = execution.error_code is None and must_clean_up(rows, row)
+            cleans_up = execution.error_code is None and bool(cleaning_up(rows, [row]))
             execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
             execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
             execution.error_group = item.last_error_group
             if cleans_up and change_status(rows, execution, ExecutionStatus.RUNNING):
                 _wake_anew(rows, row)
             elif cancelling:
-                self._cancel(rows, execution)
-            else:
-                _end(rows, execution, ExecutionStatus.FAILED)
+                self._cancel(rows, [row])
+            elif end_failed(rows, execution):
+                _tell_relatives(rows, [execution])
 
-    def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
-        """Cancel the execution whose wake-up was cancelled, as `ExecutionStore.cancel` does."""
-        for row in _rows_driven_by(rows, item):
-            if must_clean_up(rows, row) and begin_cancelling(rows, row):
-                _wake_anew(rows, row)
-            else:
-                self._cancel(rows, Execution.from_row(row))
+    def _cancel_with(self, rows: Rows, items: Sequence[OutboxItem]) -> None:
+        """Cancel the executions whose wake-ups were cancelled, as `ExecutionStore.cancel` does."""
+        found = _rows_driven_by(rows, items)
+        cleaning = cleaning_up(rows, found)
+        begin_cancelling(rows, cleaning)
+        for row in cleaning:
+            _wake_anew(rows, row)
+        later = {row["id"] for row in cleaning}
+        self._cancel(rows, [row for row in found if row["id"] not in later])
 
-    def _cancel(self, rows: Rows, execution: Execution) -> None:
-        if _end(rows, execution, ExecutionStatus.CANCELLED):
-            self._cancelled.append((execution, time.monotonic() + _COMMIT_SECONDS))
+    def _cancel(self, rows: Rows, found: Sequence[Row]) -> None:
+        ended = end_cancelled(rows, found)
+        _tell_relatives(rows, ended)
+        until = time.monotonic() + _COMMIT_SECONDS
+        self._cancelled.extend((execution, until) for execution in ended)
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
         """
@@ -115,7 +120,7 @@ class ExecutionListener:
         """
         if item.kind != ADVANCE:
             return True
-        found = rows.select(EXECUTION, _of(item), lock=True)
+        found = _rows_driven_by(rows, [item])
         able = (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
         if not found or not reopen(rows, found[0], item.id, able):
             return False
@@ -125,17 +130,21 @@ class ExecutionListener:
         return True
 
 
-def _end(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:
-    ended = end_from_outside(rows, execution, status)
-    if ended:
-        # Into the tables that the item is in, whose listener this is.
-        items = outside_items(rows, execution)
+def _tell_relatives(rows: Rows, ended: Sequence[Execution]) -> None:
+    # Into the tables that the items are in, whose listener this is.
+    if items := outside_items(rows, ended):
         rows.insert(OUTBOX, [item.to_row() for item in items], notify=True)
-    return ended
 
 
-def _rows_driven_by(rows: Rows, item: OutboxItem) -> Iterable[Row]:
-    return rows.select(EXECUTION, _of(item), lock=True) if item.kind == ADVANCE else ()
+def _rows_driven_by(rows: Rows, items: Iterable[OutboxItem]) -> list[Row]:
+    """Return the rows, locked, of the executions that these items drive."""
+    drives = {_driven_by(item): item.id for item in items if item.kind == ADVANCE}
+    if not drives:
+        return []
+    its = [Where("id", "in", item_ids_of(list(drives)))]
+    found = rows.select(EXECUTION, its, order_by=("id",), lock=True)
+    # By this item alone: the execution may have been resumed with another.
+    return [row for row in found if row["item_id"] == drives.get(row["id"])]
 
 
 def _wake_anew(rows: Rows, row: Row) -> None:
@@ -147,8 +156,6 @@ def _wake_anew(rows: Rows, row: Row) -> None:
     rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes)
 
 
-def _of(item: OutboxItem) -> list[Where]:
+def _driven_by(item: OutboxItem) -> str:
     payload = item.payload if isinstance(item.payload, dict) else {}
-    ids = item_ids_of([payload.get("execution_id", "")])  # none, of an item that we did not make
-    # Of this item alone: the execution may have been resumed with another.
-    return [Where("id", "in", ids), Where("item_id", "eq", item.id)]
+    return str(payload.get("execution_id", ""))  # no id, of an item that we did not make

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -155,6 +155,12 @@ def has_begun(rows: Rows, execution_id: str) -> bool:
     """Return True if a step of an execution has a row: without one nothing of it has begun."""
     its = [Where("execution_id", "eq", execution_id)]
     return bool(rows.select(STEP, its, limit=1, columns=("id",)))
+
+
+def which_have_begun(rows: Rows, execution_ids: Collection[str]) -> set[str]:
+    """Return those of these executions of which a step has a row."""
+    its = [Where("execution_id", "in", sorted(execution_ids))]
+    return {row["execution_id"] for row in rows.count(STEP, ("execution_id",), its)}
 
 
 def postpone(

@@ -13,13 +13,16 @@ from automate_kernel.workflows.decide.children import cancel_item, end_items
 from automate_kernel.workflows.execution import Execution
 
 
-def outside_items(rows: Rows, execution: Execution) -> list[NewItem]:
-    """Return the items for parent and children of an execution that no worker has ended."""
-    its = [Where("parent_id", "eq", execution.id)]
-    items = end_items(execution)
-    if rows.select(EXECUTION, its, limit=1, columns=("id",)):
-        items.append(cancel_item(execution, {"parent_id": execution.id}))
-    return items
+def outside_items(rows: Rows, ended: Sequence[Execution]) -> list[NewItem]:
+    """Return the items for parents and children of executions that no worker has ended."""
+    if not ended:
+        return []
+    theirs = [Where("parent_id", "in", [each.id for each in ended])]
+    parents = {row["parent_id"] for row in rows.count(EXECUTION, ("parent_id",), theirs)}
+    items = [item for each in ended for item in end_items(each)]
+    return items + [
+        cancel_item(each, {"parent_id": each.id}) for each in ended if each.id in parents
+    ]
 
 
 def live_successor(rows: Rows, execution_id: str, its: Sequence[Where] = ()) -> str | None:

@@ -15,6 +15,7 @@ from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore
 from automate_kernel.outbox.item import new_id, redacted_json, seconds
 from automate_kernel.outbox.labels import add_labels, joined_labels, label_rows, redacted_labels
+from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.codec import with_sorted_keys
 from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.query import Now, Where
@@ -34,9 +35,9 @@ from automate_kernel.workflows.store.stored import (
     RUNNING,
     Loaded,
     begin_cancelling,
+    cleaning_up,
     definition_row,
-    end_from_outside,
-    must_clean_up,
+    end_cancelled,
     wake_up,
 )
 
@@ -340,7 +341,7 @@ class ExecutionStarts:
             row for row in rows.select(EXECUTION, ids, order_by=("id",))
             if row["status"] in GOING
         ]  # fmt: skip
-        cleaning = [row for row in going if must_clean_up(rows, row)]
+        cleaning = cleaning_up(rows, going)
         ending = [row for row in going if row not in cleaning]
         # Their items first, in the order in which a checkpoint locks both.
         if cleaning:
@@ -350,15 +351,15 @@ class ExecutionStarts:
             self._tables.cancel_within(rows, item_ids)
         else:
             self._outbox.cancel(item_ids)
-        for row in cleaning:
-            begin_cancelling(rows, row)
-        for execution in map(Execution.from_row, ending):
-            if end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
-                self.tell_of_end(rows, execution)
+        begin_cancelling(rows, cleaning)
+        # Most of them ended with their items.
+        left = [Where("id", "in", [row["id"] for row in ending]), Where("status", "in", LIVE)]
+        locked = rows.select(EXECUTION, left, order_by=("id",), lock=True)
+        self.tell_of_ends(rows, end_cancelled(rows, locked))
 
-    def tell_of_end(self, rows: Rows, execution: Execution) -> None:
-        """Tell the parent and the children of an execution that no worker has ended."""
-        if items := outside_items(rows, execution):
+    def tell_of_ends(self, rows: Rows, ended: Sequence[Execution]) -> None:
+        """Tell the parents and the children of executions that no worker has ended."""
+        if items := outside_items(rows, ended):
             self._outbox.enqueue_many(items, transaction=rows.native)
 
     def start_claimed(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from automate_kernel.outbox.statistics import (
     percentile,
 )
 from automate_kernel.storage.query import Now
-from automate_kernel.storage.rows import Rows
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION_ACTIVITY
 from automate_kernel.workflows.decide.turn import Turn
 from automate_kernel.workflows.execution import (
@@ -213,21 +214,26 @@ def write_activity(rows: Rows, activity: ExecutionActivity, worker_id: str) -> N
     _TABLE.write(rows, worker_id, activity)
 
 
-def note_end(rows: Rows, execution: Execution) -> None:
+def note_ends(rows: Rows, ended: Iterable[Execution]) -> None:
     """
-    Count an execution that was cancelled or given up, which no worker's counts contain.
+    Count executions that were cancelled or given up, which no worker's counts contain.
 
-    It gets a row of its own in the same transaction. The caller may have nothing that would write
-    it later, and in a row that two callers add to, one would wait for the other.
+    A workflow gets a row of its own in the same transaction. The caller may have nothing that would
+    write it later, and in a row that two callers add to, one would wait for the other.
     """
+    by_end = Counter((one.name, one.status is ExecutionStatus.CANCELLED) for one in ended)
+    rows.insert(EXECUTION_ACTIVITY, [_ends(*about, count) for about, count in by_end.items()])
+
+
+def _ends(workflow: str, cancelled: bool, count: int) -> Row:
     counts: dict[str, Any] = dict.fromkeys(_COUNTED, 0)
-    counts["cancelled" if execution.status is ExecutionStatus.CANCELLED else "failed"] = 1
+    counts["cancelled" if cancelled else "failed"] = count
     nothing = Times().to_json()
     about = {
-        "id": new_id(), "at": Now(), "worker_id": None, "workflow": execution.name,
+        "id": new_id(), "at": Now(), "worker_id": None, "workflow": workflow,
         "run_times": nothing, "step_times": nothing, "actions": None, "waits": None,
     }  # fmt: skip
-    rows.insert(EXECUTION_ACTIVITY, [{**about, **counts}])
+    return {**about, **counts}
 
 
 def read_activity(rows: Rows, seconds: float) -> list[ExecutionCounts]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -31,7 +31,7 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.store.statistics import note_end
+from automate_kernel.workflows.store.statistics import note_ends
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -108,40 +108,71 @@ def change_status(rows: Rows, execution: Execution, status: ExecutionStatus) -> 
     return changed
 
 
-def must_clean_up(rows: Rows, row: Row) -> bool:
+def cleaning_up(rows: Rows, found: Iterable[Row]) -> list[Row]:
     """
-    Return True if the execution of *row* goes on, and must clean up once it is cancelled.
+    Return those of *found*, rows of executions, that go on and must clean up once cancelled.
 
-    So may one whose definition is of another version: a worker that can read it will know.
+    So may those whose definition is of another version: a worker that can read it will know.
     """
-    if row["status"] not in GOING:
-        return False
+    going: dict[str, list[Row]] = {}
+    for row in found:
+        if row["status"] in GOING:
+            going.setdefault(row["definition_id"], []).append(row)
+    return [row for each, its in going.items() if _cleans_up(rows, each, its) for row in its]
+
+
+def _cleans_up(rows: Rows, definition_id: str, its: Sequence[Row]) -> bool:
     try:
-        return stored_workflow(rows, row["definition_id"]).cleans_up
+        return stored_workflow(rows, definition_id).cleans_up
     except UnknownHereError:
         return True
     except AutomateError as error:
-        logger.warning("execution %s can't be cleaned up: %s", row["id"], error)
+        for row in its:
+            logger.warning("execution %s can't be cleaned up: %s", row["id"], error)
         return False
 
 
-def begin_cancelling(rows: Rows, row: Row, **changes: Any) -> bool:
-    """Let the execution of *row*, which is locked, clean up, and then be CANCELLED."""
-    cancelling = {"status": ExecutionStatus.CANCELLING.value, "updated_at": Now(), **changes}
-    able = [Where("id", "eq", row["id"]), Where("status", "in", LIVE)]
-    return bool(rows.update(EXECUTION, able, cancelling))
+def begin_cancelling(rows: Rows, found: Sequence[Row]) -> int:
+    """Let the executions of *found*, which are locked, clean up, and then be CANCELLED."""
+    if not found:
+        return 0
+    cancelling = {"status": ExecutionStatus.CANCELLING.value, "updated_at": Now()}
+    able = [Where("id", "in", [row["id"] for row in found]), Where("status", "in", LIVE)]
+    return rows.update(EXECUTION, able, cancelling)
 
 
-def end_from_outside(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:
-    """End an execution that no worker ends, and its steps; return False if it had ended."""
-    if not change_status(rows, execution, status):
-        return False
+def end_cancelled(rows: Rows, found: Iterable[Row]) -> list[Execution]:
+    """Cancel those of *found*, which are locked, that have not ended; return them as they are."""
+    ended = [Execution.from_row(row) for row in found if row["status"] in LIVE]
+    if not ended:
+        return []
+    changes = {
+        "status": ExecutionStatus.CANCELLED.value, "output": NULL,
+        "updated_at": Now(), "completed_at": Now(),
+    }  # fmt: skip
+    rows.update(EXECUTION, [Where("id", "in", [each.id for each in ended])], changes)
+    for each in ended:
+        each.status = ExecutionStatus.CANCELLED
+    _close(rows, ended)
+    return ended
+
+
+def end_failed(rows: Rows, execution: Execution) -> bool:
+    """Fail an execution that no worker ends, and its steps; return False if it had ended."""
+    failed = change_status(rows, execution, ExecutionStatus.FAILED)
+    if failed:
+        _close(rows, [execution])
+    return failed
+
+
+def _close(rows: Rows, ended: Sequence[Execution]) -> None:
+    """End the steps and waits of executions that no worker has ended, and count them."""
+    its = Where("execution_id", "in", [each.id for each in ended])
     live = [each.value for each in StepStatus if not each.finished]
-    its = [Where("execution_id", "eq", execution.id), Where("status", "in", live)]
-    rows.update(STEP, its, {"status": StepStatus.CANCELLED.value, "completed_at": Now()})
-    rows.delete(WAIT, [Where("execution_id", "eq", execution.id)])
-    note_end(rows, execution)
-    return True
+    cancelled = {"status": StepStatus.CANCELLED.value, "completed_at": Now()}
+    rows.update(STEP, [its, Where("status", "in", live)], cancelled)
+    rows.delete(WAIT, [its])
+    note_ends(rows, ended)
 
 
 def concurrency_of(rows: Rows, row: Row, known: Workflow | None = None) -> tuple[str, int] | None:
