@@ -137,6 +137,12 @@ def shown_text(kernel: Kernel, text: str | None, most: int = MOST) -> ShownValue
     return _cut(kernel.redactor.redact(text or ""), most)
 
 
+def shown_labels(kernel: Kernel, labels: Any) -> list[str]:
+    """Return labels as text, without secrets: ``order=4711``."""
+    given = hide_named(labels) if isinstance(labels, dict) else {}
+    return [shown_text(kernel, f"{name}={value}").text for name, value in given.items()]
+
+
 def shown_reasons(kernel: Kernel, reasons: Iterable[WaitReason]) -> list[str]:
     """Return why something waits, without what the redactor knows."""
     lines = []

@@ -357,12 +357,112 @@ def test_a_workflow_is_paused_for_whom_the_user_sees(shop: Shop, tenant: str | N
     assert send(viewer, its, order="pause").status_code == 403
 
 
+# -- outbox ----------------------------------------------------------------------------------
+
+
+def fail(shop: Shop, kind: str, many: int, tenant: str | None = None) -> list[str]:
+    """Return the ids of items that have failed."""
+    outbox, ids = shop.kernel.outbox, []
+    for number in range(many):
+        outbox.enqueue(kind, {"n": number}, tenant_id=tenant, labels={"n": number}, max_attempts=1)
+    for item in outbox.claim_batch("w", many + 100):
+        outbox.mark_failed(item.id, "w", error=f"no {kind}", token=item.lease_token)
+        ids.append(item.id)
+    return ids
+
+
+def test_failed_items_are_put_back_at_a_rate(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = fail(shop, "mail", 7), fail(shop, "fax", 2)
+    monkeypatch.setattr(bulk_actions, "_SECONDS", 0.0)
+    monkeypatch.setattr("automate_kernel.outbox.operator_commands.BATCH", 3)
+    browser = client(shop, admin())
+    page = browser.get("/ops/outbox?status=FAILED&kind=mail").text
+    assert "Retry all…" in page
+    assert "With all failed items of mail" in page
+    asked = {"order": "retry", "scope": "all", "status": "FAILED", "kind": "mail"}
+    question = send(browser, "/ops/outbox", **asked)
+    assert "Retry 7 items?" in question.text
+    page = send(browser, "/ops/outbox", **hidden(question.text), per_second="10").text
+    for _ in range(10):
+        if "data-go-on" not in page:
+            break
+        page = send(browser, "/ops/outbox", **hidden(page)).text
+    assert "7 items put back to wait" in page
+    assert "at 10 a second" in page
+    found = [shop.kernel.outbox.get(each) for each in mine]
+    assert {item.status.value for item in found if item} <= {"PENDING", "RETRY"}
+    assert len({item.next_attempt_at for item in found if item}) == 7
+    assert shop.kernel.outbox.stats().total("FAILED") == len(other)
+
+
+def test_an_item_shows_what_happened_to_it(shop: Shop) -> None:
+    failed = shop.order(500)
+    (item_id,) = fail(shop, "mail", 1)
+    browser = client(shop, admin())
+    page = browser.get(f"/ops/outbox/{item_id}").text
+    for text in ("Accepted", "Given up at attempt 1 of 1", "no mail", "n=0"):
+        assert text in page, text
+    assert f"/ops/executions/{failed.id}" in browser.get(f"/ops/outbox/{failed.item_id}").text
+    question = send(browser, f"/ops/outbox/{item_id}", order="discard")
+    assert "undone" in question.text
+    assert shop.kernel.outbox.get(item_id) is not None
+    sent = {**hidden(question.text), "order": "discard"}
+    assert "1 item deleted" in send(browser, f"/ops/outbox/{item_id}", **sent).text
+    assert shop.kernel.outbox.get(item_id) is None
+
+
+@pytest.mark.parametrize("scope", ["all", "ticked"])
+def test_items_of_another_tenant_are_left(shop: Shop, scope: str) -> None:
+    (theirs,), (own,) = fail(shop, "mail", 1, "other"), fail(shop, "mail", 1, "mine")
+    browser = client(shop, User("eve", ["operator"], "mine"))
+    assert theirs not in browser.get("/ops/outbox?status=FAILED").text
+    sent = {"order": "retry", "status": "FAILED", "tenant": "other", "sure": "yes"}
+    sent |= {"scope": "all"} if scope == "all" else {"id": theirs}
+    send(browser, "/ops/outbox", **sent)
+    item, its = shop.kernel.outbox.get(theirs), shop.kernel.outbox.get(own)
+    assert item is not None
+    assert its is not None
+    assert (item.status.value, its.status.value == "FAILED") == ("FAILED", scope != "all")
+
+
+def test_kinds_are_paused_and_limited(shop: Shop) -> None:
+    fail(shop, "mail", 2)
+    browser = client(shop, admin())
+
+    def steer(order: str, **more: str) -> str:
+        return str(send(browser, "/ops/kinds", order=order, kind="mail", **more).text)
+
+    assert "Paused mail" in steer("pause", reason="the server moves")
+    assert "the server moves" in browser.get("/ops/kinds").text
+    assert "Resumed mail" in steer("resume")
+    assert "Limited mail" in steer("limit", concurrency="3", rate="10", per_seconds="60")
+    assert "3 at once, 10 per 1 min" in browser.get("/ops/kinds").text
+    assert "is a number" in steer("limit", concurrency="many")
+    assert "Removed the limit" in steer("unlimit")
+    for user, code in ((User("eve", ["viewer"], None), 403), (User("eve", ["admin"], "mine"), 403)):
+        answer = send(client(shop, user), "/ops/kinds", order="pause", kind="mail")
+        assert answer.status_code == code
+
+
+def test_keys_that_stand_still_say_why(shop: Shop) -> None:
+    for _ in range(4):
+        shop.kernel.outbox.enqueue("ship", {}, ordering_key="customer-7")
+    shop.kernel.outbox.claim_batch("w", 1)
+    shop.kernel.outbox.claim_batch("w", 1)
+    page = client(shop, admin()).get("/ops/kinds").text
+    assert "customer-7" in page
+    assert "3 waiting" in page
+    assert "one at a time" in page
+
+
 # -- the cost of a page ----------------------------------------------------------------------
 
 BOUNDS = {
     "executions": 12,
     "executions?q=nothing": 12,
     "executions/grid?workflow=order": 8,
+    "outbox": 8,
+    "kinds": 16,
     "workflows": 6,
     "workflows/order": 8,
     "executions/{id}": 24,

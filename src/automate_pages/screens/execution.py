@@ -13,7 +13,6 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.waiting import why_execution_waits
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.handover import CHANGED_CODE
-from automate_kernel.secrets.masking import hide_named
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, STEP
@@ -35,6 +34,7 @@ from automate_pages.formats import (
     MOST,
     ShownValue,
     json_text,
+    shown_labels,
     shown_reasons,
     shown_text,
     shown_tree,
@@ -221,8 +221,7 @@ def _signals(request: PageRequest, execution: Execution) -> list[tuple[Event, Ma
 
 
 def _labels(request: PageRequest, execution: Execution) -> list[PageLink]:
-    labels = hide_named(execution.labels)
-    texts = [shown_text(request.kernel, f"{k}={v}").text for k, v in labels.items()]
+    texts = shown_labels(request.kernel, execution.labels)
     return [PageLink(text, request.url("executions", label=text)) for text in texts]
 
 

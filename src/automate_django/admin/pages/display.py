@@ -66,5 +66,4 @@ def shown_step_attempts(attempts: Iterable[StepAttempt]) -> list[dict[str, Any]]
 
 def shown_labels(labels: Any) -> list[str]:
     """Return labels as text: ``order=4711``."""
-    given = labels if isinstance(labels, dict) else {}
-    return [shown_text(f"{name}={value}").text for name, value in given.items()]
+    return formats.shown_labels(get_kernel(), labels)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 
 from django.core.exceptions import PermissionDenied
@@ -36,73 +34,15 @@ from automate_django.outbox_counts import Counts, read_counts
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.monitoring.waiting import why_item_waits
 from automate_kernel.outbox import ErrorGroup
-from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.labels import HEADER as LABELS
 from automate_kernel.storage.paging import LOOK
+from automate_pages.item_timeline import item_moments
 
 LOOK_FOR_TENANT = 100_000
 """The number of items that a page of a tenant's looks through at a time."""
 PATIENCE = 1.5
 """The number of seconds that a page looks on while it has found nothing."""
 NOTHING = Counts({}, None, [], timezone.now(), 0.0)
-
-
-class Moment(NamedTuple):
-    """Something that happened, or will, and its tone."""
-
-    at: datetime | None
-    text: str
-    tone: str = ""
-    note: str = ""
-
-
-def timeline(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Moment]:
-    """Return the moments of *item*; *attempts* are those that failed, as far as they are kept."""
-    attempt = f"attempt {item.attempt_count} of {item.max_attempts}"
-    yield Moment(item.created_at, "Accepted", note=_options(item))
-    # The last one that failed follows below, with the item's state.
-    earlier_failed = attempts[:-1] if item.status in ("RETRY", "FAILED") else attempts
-    for each in earlier_failed:
-        yield Moment(each.failed_at, f"Attempt {each.attempt} failed", "warn", each.error_group)
-    earlier = item.attempt_count - 1 - len(earlier_failed)
-    if earlier > 0:
-        yield Moment(None, f"{earlier} earlier attempt{'' if earlier == 1 else 's'}", "warn")
-    failed = f"{attempt[0].upper()}{attempt[1:]} failed"
-    code, ended = item.last_error_code or "", item.completed_at or item.updated_at
-    match item.status:
-        case "RUNNING":
-            asked = " (asked to stop)" if item.waiting_for == "cancel" else ""
-            yield Moment(
-                item.updated_at,
-                f"Taken by {item.lease_owner}, {attempt}{asked}",
-                "run",
-                "Its lease ends if the worker doesn't renew it.",
-            )
-            yield Moment(item.lease_expires_at, "Lease ends")
-        case "RETRY":
-            yield Moment(item.updated_at, failed, "warn", code)
-            yield Moment(item.next_attempt_at, "Next attempt")
-        case "FAILED":
-            yield Moment(ended, f"Given up at {attempt}", "bad", code)
-        case "COMPLETED":
-            yield Moment(item.completed_at, f"Completed at {attempt}", "ok")
-        case "CANCELLED":
-            yield Moment(ended, "Cancelled")
-        case _:
-            if item.attempt_count:
-                yield Moment(item.updated_at, "Handed back by a worker", "warn", code)
-            yield Moment(item.next_attempt_at, "Due")
-
-
-def _options(item: OutboxItem) -> str:
-    given = []
-    if item.priority:
-        given.append(f"priority {item.priority}")
-    if item.ordering_key:
-        given.append("one at a time with others of its key")
-    if item.idempotency_key:
-        given.append("once only by its key")
-    return ", ".join(given)
 
 
 class OutboxItemAdmin(PageAdmin):
@@ -197,7 +137,7 @@ class OutboxItemAdmin(PageAdmin):
             error=shown_text(item.last_error),
             payload=shown_json(item.payload),
             headers=shown_json(item.headers) if item.headers else "",
-            timeline=list(timeline(item, attempts)),
+            timeline=list(item_moments(item, attempts)),
             attempts=shown_attempts(attempts),
             reasons=_reasons(item),
             labels=shown_labels(item.headers.get(LABELS)),
