@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import (
     HTMLResponse,
@@ -19,6 +20,7 @@ from starlette.responses import (
 )
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from automate_kernel.base.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
@@ -75,10 +77,27 @@ def pages_of(
         routes=[
             Mount("/static", StaticFiles(packages=[("automate_pages", "static")])),
             Route("/{path:path}", host.answer, methods=["GET", "POST"]),
-        ]
+        ],
+        middleware=[Middleware(_MountPath)],
     )
     app.state.live = live
     return app
+
+
+class _MountPath:
+    """Finds out where the pages are mounted if the host, as Litestar, takes that off the path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope.get("root_path"):
+            path, whole = scope["path"], unquote((scope.get("raw_path") or b"").decode("latin-1"))
+            end = path if whole.endswith(path) else path.rstrip("/")
+            if end != whole and whole.endswith(end):
+                root = whole[: len(whole) - len(end)]
+                scope = {**scope, "root_path": root, "path": root + path}
+        await self._app(scope, receive, send)
 
 
 class _Shell:
