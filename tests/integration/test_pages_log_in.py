@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from paged_shop import Shop, send
@@ -15,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from automate_kernel import ConfigError
+from automate_kernel import ConfigError, Kernel
 from automate_kernel.storage.tables import AUDIT
 from automate_pages import ROLES, LogIn, User, header, pages, read_only
 from automate_pages.log_in import FailedLogIns
@@ -90,6 +88,26 @@ def test_a_token_begins_a_session_and_leads_back(shop: Shop) -> None:
     assert trail(shop) == [
         ("ada", "log-out", "session", "done"), ("ada", "log-in", "session", "done"),
     ]  # fmt: skip
+
+
+def test_a_log_in_and_an_order_on_every_database(storage: Any) -> None:
+    """The session and its entry are one transaction, on the application's kind of connection."""
+    with Kernel(storage) as kernel:
+        kernel.add_workflow(
+            {"name": "order", "trigger": {"type": "manual"}, "steps": [{"id": "a", "sleep": "1h"}]}
+        )
+        begun = kernel.start("order", tenant_id="acme")
+        client = browser(SimpleNamespace(kernel=kernel))
+        log_in(client, kernel.tokens.new("ada", roles=["admin"])[1])
+        post(client, f"/ops/executions/{begun}", order="cancel")
+        post(client, "/ops/log-out")
+        found = [
+            (each.action, each.outcome, each.tenant_id) for each in kernel.audit.page().records
+        ]
+        assert found == [
+            ("log-out", "done", None), ("cancel", "done", "acme"), ("log-in", "done", None),
+        ]  # fmt: skip
+        assert client.get("/ops/", follow_redirects=False).status_code == 303
 
 
 def tokens_that_open_nothing(shop: Shop) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -14,19 +15,21 @@ from automate_kernel.access.sessions import SessionStore
 from automate_kernel.base.errors import ErrorCodes, PayloadError, StorageError
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import AUDIT, SESSION, TOKEN
+from automate_testing.clock import FakeClock
 
 
 @pytest.fixture
-def storage() -> MemoryStorage:
-    return MemoryStorage()
+def storage(clocked_storage: Any) -> Any:
+    return clocked_storage
 
 
 @pytest.fixture
-def kernel(storage: MemoryStorage) -> Kernel:
-    return Kernel(storage, secrets={"KEY": "hunter2-of-the-shop"})
+def kernel(storage: Any) -> Iterator[Kernel]:
+    with Kernel(storage, secrets={"KEY": "hunter2-of-the-shop"}) as made:
+        yield made
 
 
-def everything(storage: MemoryStorage, *tables: str) -> str:
+def everything(storage: Any, *tables: str) -> str:
     """Return all that is stored, as text."""
     with storage.begin() as rows:
         return json.dumps([rows.select(table) for table in tables], default=str)
@@ -48,7 +51,7 @@ def test_each_role_opens_what_it_is_for() -> None:
 # -- tokens ----------------------------------------------------------------------------------
 
 
-def test_a_token_is_found_by_its_text_alone(kernel: Kernel, storage: MemoryStorage) -> None:
+def test_a_token_is_found_by_its_text_alone(kernel: Kernel, storage: Any) -> None:
     token, text = kernel.tokens.new("ada", roles=["operator"], scopes=["api:*"], tenant_id="acme")
     other, _ = kernel.tokens.new("bob", roles=["viewer"])
     found = kernel.tokens.find(text)
@@ -90,12 +93,12 @@ def test_a_wrong_token_is_refused_with_a_remedy(
     assert kernel.tokens.page().tokens == []
 
 
-def test_a_token_ends(kernel: Kernel, storage: MemoryStorage) -> None:
+def test_a_token_ends(kernel: Kernel, storage: Any, clock: FakeClock) -> None:
     """By its time and by a revocation, and its sessions with it; only in its own tenant."""
     short, short_text = kernel.tokens.new("a", roles=["viewer"], expires_in_seconds=60)
     long, text = kernel.tokens.new("b", roles=["viewer"], tenant_id="acme")
     kernel.sessions.begin("b", roles=[], tenant_id="acme", method="token", token=long)
-    storage.skip(61)
+    clock.advance(61)
     assert kernel.tokens.find(short_text) is None
     assert kernel.tokens.by_id(short.id) is None
     assert kernel.tokens.by_id(long.id) is not None
@@ -110,11 +113,13 @@ def test_a_token_ends(kernel: Kernel, storage: MemoryStorage) -> None:
     assert kernel.sessions.all() == []
 
 
-def test_the_use_of_a_token_is_noted_once_a_minute(kernel: Kernel, storage: MemoryStorage) -> None:
+def test_the_use_of_a_token_is_noted_once_a_minute(
+    kernel: Kernel, storage: Any, clock: FakeClock
+) -> None:
     _, text = kernel.tokens.new("ada", roles=["viewer"])
     used = []
     for passed in (0, 30, 31):
-        storage.skip(passed)
+        clock.advance(passed)
         kernel.tokens.find(text)
         used.append(kernel.tokens.page().tokens[0].last_used_at)
     assert used[0] is not None
@@ -133,19 +138,19 @@ def test_tokens_are_listed_by_tenant(kernel: Kernel) -> None:
 
 
 def test_a_session_ends_when_it_is_not_used_and_in_any_case(
-    kernel: Kernel, storage: MemoryStorage
+    kernel: Kernel, storage: Any, clock: FakeClock
 ) -> None:
     sessions = SessionStore(storage, idle_seconds=600, lifetime_seconds=2_000)
     secret = sessions.begin("ada", roles=["viewer"], tenant_id=None, method="token")
     for _ in range(3):
-        storage.skip(590)
+        clock.advance(590)
         found = sessions.find(secret)
         assert found is not None
         assert found.user_name == "ada"
-    storage.skip(590)
+    clock.advance(590)
     assert sessions.find(secret) is None  # its time is over, though it was used
     idle = sessions.begin("ada", roles=["viewer"], tenant_id=None, method="token")
-    storage.skip(601)
+    clock.advance(601)
     assert sessions.find(idle) is None
     assert sessions.all() == []
     assert sessions.purge() >= 1
@@ -167,9 +172,10 @@ def test_a_session_is_ended_by_its_own_people_alone(kernel: Kernel) -> None:
     assert kernel.sessions.find(secret) is None
 
 
-def test_a_user_has_a_bounded_number_of_sessions(kernel: Kernel) -> None:
+def test_a_user_has_a_bounded_number_of_sessions(kernel: Kernel, clock: FakeClock) -> None:
     first = kernel.sessions.begin("ada", roles=[], tenant_id=None, method="token")
     for _ in range(50):
+        clock.advance(1)
         kernel.sessions.begin("ada", roles=[], tenant_id=None, method="token")
     assert len(kernel.sessions.all()) == 50
     assert kernel.sessions.find(first) is None
@@ -211,14 +217,16 @@ def test_saved_queries_are_bounded(kernel: Kernel) -> None:
 # -- the audit trail -------------------------------------------------------------------------
 
 
-def test_entries_are_found_by_who_what_and_when(kernel: Kernel, storage: MemoryStorage) -> None:
+def test_entries_are_found_by_who_what_and_when(
+    kernel: Kernel, storage: Any, clock: FakeClock
+) -> None:
     trail = kernel.audit
     for number in range(6):
         trail.write(
             "cancel" if number % 2 else "resume", actor="ada" if number < 3 else "eve",
             model="execution", object_id=f"id-{number}", tenant_id="acme" if number < 4 else None,
         )  # fmt: skip
-        storage.skip(10)
+        clock.advance(10)
 
     def ids(**given: Any) -> list[str | None]:
         return [each.object_id for each in trail.page(**given).records]
@@ -244,7 +252,7 @@ def test_entries_are_found_by_who_what_and_when(kernel: Kernel, storage: MemoryS
 
 
 def test_an_entry_holds_no_secret_and_never_fails_for_its_texts(
-    kernel: Kernel, storage: MemoryStorage
+    kernel: Kernel, storage: Any
 ) -> None:
     secret = kernel.secrets.get("KEY")
     entry = kernel.audit.write(
@@ -269,7 +277,8 @@ def test_what_was_asked_is_concluded_once(kernel: Kernel) -> None:
     assert kernel.audit.get("no id") is None
 
 
-def test_an_entry_that_cant_be_written_is_an_error(storage: MemoryStorage) -> None:
+def test_an_entry_that_cant_be_written_is_an_error() -> None:
+    storage = MemoryStorage()
     kernel = Kernel(storage)
     with storage.begin() as rows:
         rows.run("DROP TABLE automate_audit", (), fetch=False)
@@ -277,13 +286,13 @@ def test_an_entry_that_cant_be_written_is_an_error(storage: MemoryStorage) -> No
         kernel.audit.write("cancel", actor="ada", model="execution")
 
 
-def test_upkeep_deletes_what_was_kept_for_its_time(storage: MemoryStorage) -> None:
+def test_upkeep_deletes_what_was_kept_for_its_time(storage: Any, clock: FakeClock) -> None:
     """The trail for a year unless another time is given, sessions when they have ended."""
     kernel, ever = Kernel(storage), Kernel(storage, audit_retention_seconds=None)
     kernel.audit.write("cancel", actor="ada", model="execution")
     kernel.sessions.begin("ada", roles=[], tenant_id=None, method="token")
     for days, swept, left in ((364, kernel, 1), (2, ever, 1), (0, kernel, 0)):
-        storage.skip(days * 86_400.0)
+        clock.advance(days * 86_400.0)
         tasks = {each.name: each for each in swept._upkeep(None, None)}
         tasks["audit trail and sessions"].run()
         assert len(kernel.audit.page().records) == left
