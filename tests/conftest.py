@@ -178,6 +178,15 @@ def clocked_storage(request: pytest.FixtureRequest, clock: Any) -> Any:
 
 
 @pytest.fixture
+def kernel() -> Iterator[Any]:
+    """A kernel in memory, with nothing in it."""
+    from automate_kernel import Kernel
+
+    with Kernel(discover=False, secrets={}) as made:
+        yield made
+
+
+@pytest.fixture
 def always_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look counts: what a busy machine took long to count would be kept for a while."""
     from automate_kernel.monitoring import overview

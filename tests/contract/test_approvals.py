@@ -15,7 +15,7 @@ from clocked_world import ClockedWorld
 from lock_waits import until_held_up
 from waiting import PATIENCE, until
 
-from workers import working
+from workers import handle, working
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus
@@ -368,7 +368,7 @@ def test_a_worker_that_dies_with_the_decision_loses_nothing(world: World) -> Non
     one = world.ask()
     world.kernel.approvals.approve(one, "ok", by="ann")
     (item,) = world.kernel.outbox.claim_batch("dying", kinds=[SIGNAL_KIND])
-    world.kernel._runner.handle_signal(item)  # it is kept, and the execution woken
+    handle(world.kernel, item)  # it is kept, and the execution woken
     world.kernel.outbox.claim_batch("dying", kinds=[ADVANCE])
     world.clock.advance(31)
     world.kernel.outbox.reap()

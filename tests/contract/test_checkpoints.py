@@ -11,8 +11,7 @@ import pytest
 import sqlalchemy as sa
 from suites.executions import executions_in
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
-from automate_kernel.outbox.item import new_id
-from automate_kernel.outbox.item import end_changes
+from automate_kernel.outbox.item import end_changes, new_id
 from automate_kernel.storage import checkpoint
 from automate_kernel.storage.checkpoint import (
     Checkpoint,

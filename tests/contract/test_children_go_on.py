@@ -17,8 +17,7 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage import Storage
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows import RetryPolicy, load_workflow
-from automate_kernel.workflows.decide.waits import ADVANCE
-from automate_kernel.workflows.decide.waits import SIGNAL
+from automate_kernel.workflows.decide.waits import ADVANCE, SIGNAL
 from automate_kernel.workflows.execution import Execution
 
 YAML, CODE = "yaml", "code"

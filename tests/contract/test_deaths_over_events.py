@@ -13,8 +13,7 @@ from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, EXPIRED, ItemStat
 from automate_kernel.storage import Storage
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.decide.children import CANCEL
-from automate_kernel.workflows.decide.waits import ADVANCE
-from automate_kernel.workflows.decide.waits import EVENT, SIGNAL
+from automate_kernel.workflows.decide.waits import ADVANCE, EVENT, SIGNAL
 from automate_kernel.workflows.execution import ExecutionStatus
 
 # Longer than the longest pause after a death.

@@ -11,6 +11,7 @@ import pytest
 from clocked_world import ClockedWorld
 from lock_waits import until_held_up
 
+from workers import handle
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox import ItemStatus, Outcome, OutboxItem
@@ -328,7 +329,7 @@ def test_a_late_cancellation_spares_a_child_that_is_waited_for_again(world: Worl
     world.kernel.run_until_idle(kinds=["automate.advance"])
     assert world.see(parent).status is ExecutionStatus.FAILED
     item = _claimed(world, CANCEL)
-    world.kernel._runner.handle_cancel(item)
+    handle(world.kernel, item)
     assert world.see(child).status is ExecutionStatus.CANCELLED
     world.broken = False
     assert world.kernel.executions.resume(parent)
@@ -358,7 +359,7 @@ def test_a_cancellation_of_all_children_spares_what_is_waited_for_again(world: W
     assert world.kernel.outbox.requeue([item_id]) == 1
     world.kernel.run_until_idle(kinds=["automate.advance"])
     assert world.live("child") == child
-    world.kernel._runner.handle_cancel(cancellation)
+    handle(world.kernel, cancellation)
     assert world.live("child") == child
     world.signal(child, "go", 1)
     assert world.see(parent).status is ExecutionStatus.COMPLETED

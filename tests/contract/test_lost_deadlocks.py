@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from workers import fire_due
 from automate_kernel import AutomateError, ErrorCodes, Kernel, signals
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import Storage
@@ -76,7 +77,7 @@ def kernel(unlucky: Unlucky) -> Iterator[Kernel]:
         })  # fmt: skip
         trigger = {"type": "schedule", "every": "1h", "overlap": "skip"}
         kernel.add_workflow({"name": "hourly", "trigger": trigger, "steps": steps[:1]})
-        kernel._ticker.tick()
+        fire_due(kernel)
         yield kernel
 
 
@@ -256,7 +257,7 @@ def _backfill(scene: Scene) -> bool:
 
 def _tick(scene: Scene) -> bool:
     scene.clock.advance(3600)
-    return scene.kernel._ticker.tick() == scene.children("hourly") == 1
+    return fire_due(scene.kernel) == scene.children("hourly") == 1
 
 
 def _run_until_idle(scene: Scene) -> bool:

@@ -40,8 +40,7 @@ from automate_kernel.outbox import (
 )
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.tables import Table
-from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
+from automate_kernel.storage.tables import LANE, OUTBOX, SLOT, Table
 from automate_testing.clock import FakeClock
 from automate_testing.contracts.outbox import OutboxStoreContract
 from automate_sqlalchemy import SqlAlchemyStorage

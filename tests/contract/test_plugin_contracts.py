@@ -12,10 +12,9 @@ from pydantic import BaseModel
 
 from automate_kernel.plugins.connectors import ActionSpec, Connector, TriggerSpec, action
 from automate_kernel.base.errors import ConfigError
-from automate_kernel.operations.context import ConnectorContext
+from automate_kernel.operations.context import ConnectorContext, ProviderContext
 from automate_kernel.operations.plugin import create
 from automate_kernel.plugins.providers import BaseProvider, capability
-from automate_kernel.operations.context import ProviderContext
 from automate_kernel.templates import FilterRegistry, TemplateContext, TemplateEngine
 from automate_testing.contracts.connectors import ConnectorContract
 from automate_testing.contracts.filters import FilterContract

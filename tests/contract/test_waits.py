@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from clocked_world import ClockedWorld
 from lock_waits import until_held_up
+from workers import handle
 from waiting import until
 
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import new_id
-from automate_kernel.storage import Storage
+from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
@@ -31,10 +32,8 @@ from automate_kernel.workflows import load_workflow
 from automate_kernel.workflows.decide import continuations
 from automate_kernel.workflows.store import signal_store
 from automate_kernel.workflows.decide.children import CANCEL
-from automate_kernel.workflows.decide.waits import ADVANCE
-from automate_kernel.workflows.decide.waits import EVENT
+from automate_kernel.workflows.decide.waits import ADVANCE, EVENT
 from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
-from automate_kernel.storage import MemoryStorage
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
 COMPLETED, FAILED, CANCELLED = (
@@ -446,7 +445,7 @@ def test_what_a_chain_may_still_take_is_kept(chain: World) -> None:
         chain.run()
     chain.later(7200)
     chain.kernel.executions.unpause(one)
-    chain.kernel._runner.handle_advance(chain.claim())
+    handle(chain.kernel, chain.claim())
     assert chain.called == [0]
     assert chain.kernel.executions.signals.purge() == 0
     chain.run()
@@ -598,7 +597,7 @@ def test_the_time_of_a_wait_beside_a_call_ends_as_that_of_another(
         status = world.step(one, "paid")
         # From here on it may end at any moment.
         for item in items:
-            world.kernel._runner.handle_event(item)
+            handle(world.kernel, item)
         return status
 
     world.add(
@@ -694,7 +693,7 @@ def test_an_event_that_overtakes_the_one_before_it_is_not_lost(world: World) -> 
     created, paid = world.kernel.outbox.claim_batch("other", kinds=[EVENT])
     for item in (paid, created):
         world.clock.advance(1)
-        world.kernel._runner.handle_event(item)
+        handle(world.kernel, item)
     world.run()
     found = world.kernel.executions.find(status=COMPLETED)
     assert [one.event.payload for one in found] == [{"order": 1}]
@@ -1062,7 +1061,7 @@ def test_a_worker_that_dies_loses_nothing(
             target = getattr(target, name)
         patch.setattr(target, moment.split(".")[-1], die)
         with pytest.raises(_Death):
-            kernel._runner.handle_advance(item)
+            handle(kernel, item)
     paying.clock.advance(60)
     paying.run()
     paying.later(60)
@@ -1089,7 +1088,7 @@ def test_who_wakes_may_die_too(paying: World, moment: str, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(kernel.executions.signals, moment, die)
         with pytest.raises(_Death):
-            kernel._runner.handle_signal(signal)
+            handle(kernel, signal)
     assert (len(paying.rows(SIGNAL)), paying.status(one)) == (1, RUNNING)
     paying.clock.advance(60)
     paying.run()
@@ -1113,7 +1112,7 @@ def test_a_checkpoint_whose_reply_is_lost_is_made_again(
         return real(group)
 
     monkeypatch.setattr(kernel.executions.checkpoints, "save", twice)
-    kernel._runner.handle_advance(item)
+    handle(kernel, item)
     monkeypatch.undo()
     assert (len(paying.rows(WAIT)), paying.step(one, "paid")) == (1, StepStatus.WAITING)
     kernel.emit("order.paid", {"order": 1})
@@ -1520,7 +1519,7 @@ def die_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(world.kernel.executions.checkpoints, moment, die)
         with pytest.raises(_Death):
-            world.kernel._runner.handle_advance(item)
+            handle(world.kernel, item)
 
 
 @pytest.mark.parametrize("moment", ["_write", "_write_beside", "_park"])
@@ -1606,8 +1605,8 @@ def test_a_result_is_kept_for_the_parent(nested: World) -> None:
     nested.kernel.signal(child.id, "go")
     kinds = [ADVANCE, SIGNAL_KIND]
     item = nested.claim(SIGNAL_KIND)
-    nested.kernel._runner.handle_signal(item)
-    nested.kernel._runner.handle_advance(nested.claim())
+    handle(nested.kernel, item)
+    handle(nested.kernel, nested.claim())
     assert nested.status(child.id) is COMPLETED
     nested.clock.advance(10)
     assert nested.kernel.executions.purge(older_than_seconds=5) == 0
@@ -1640,7 +1639,7 @@ def test_many_children_are_cancelled_in_several_goes(nested: World) -> None:
     one = nested.start("many")
     nested.kernel.executions.cancel(one)
     item = nested.claim(CANCEL)
-    nested.kernel._runner.handle_cancel(item)
+    handle(nested.kernel, item)
     live = [each for each in nested.children(one) if not each.status.finished]
     assert len(live) == 10
 

@@ -11,8 +11,7 @@ import pytest
 import sqlalchemy as sa
 from suites.executions import executions_in
 from automate_kernel.outbox import RowsOutboxStore
-from automate_kernel.outbox.item import new_id
-from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.outbox.item import new_id, OutboxItem
 from automate_kernel.storage.dialects import utc_now
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows

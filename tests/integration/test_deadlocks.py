@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from workers import fire_due
 from automate_kernel import Kernel
 from automate_kernel.base.errors import StorageError
-from automate_kernel.outbox.item import new_id
-from automate_kernel.outbox.item import NewItem, Outcome
+from automate_kernel.outbox.item import new_id, NewItem, Outcome
 from automate_kernel.outbox.rows_store import RowsOutboxStore
 from automate_kernel.storage.errors import DeadlockError
 from automate_kernel.storage.tables import DEBOUNCE, LANE, OUTBOX, PAUSE, SCHEDULE
@@ -217,7 +217,7 @@ def test_a_schedule_that_is_fired_by_hand_waits_for_no_gate_first(
                 "rate_limit": {"limit": 100, "per": "1s"},
             }
         )  # fmt: skip
-        kernel._ticker.tick()
+        fire_due(kernel)
         kernel.schedules.trigger("w")
         fired = list[str]()
         fire = threading.Thread(target=lambda: fired.append(kernel.schedules.trigger("w")))

@@ -7,8 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from automate_kernel import AutomateError, ErrorCodes, Execution, Kernel, Step, Workflow
-from automate_kernel import WorkflowContext
+from automate_kernel import (
+    AutomateError,
+    ErrorCodes,
+    Execution,
+    Kernel,
+    Step,
+    Workflow,
+    WorkflowContext,
+)
 from automate_kernel.workflows import EventTrigger, RetryPolicy, loads
 from automate_kernel.workflows.definition.waits import WaitFor
 from pydantic import BaseModel

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import hypothesis.strategies as st
+from workers import call_due_polls
 from automate_kernel import Connector, Kernel
 from automate_kernel.plugins.connectors import PolledEvent, PollResult, TriggerSpec, poll
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
@@ -273,7 +274,7 @@ class Machine(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         # What a service shows is known for thirty days after it was shown last.
         if seconds > DAY:
-            self.operator._poller.run_due()
+            call_due_polls(self.operator)
         self.clock.advance(seconds)
         self.elapsed += seconds
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
+from workers import handle
 from waiting import PATIENCE, until
 from automate_kernel import signals
 from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
@@ -23,7 +23,6 @@ from automate_kernel.storage.tables import DEBOUNCE, OUTBOX, SLOT
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.decide.admission import SkippedError
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
-from automate_sqlalchemy import SqlAlchemyStorage
 from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,18 +39,13 @@ FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
 CUSTOMER = "{{ event.payload.customer }}"
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
-def open_kernel(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Open]:
+@pytest.fixture
+def open_kernel(clocked_storage: Any) -> Iterator[Open]:
     """Opens kernels on the same data, each as a process of its own has it."""
-    if request.param == "memory":
-        storage: Any = MemoryStorage(clock)
-    else:
-        engine: sa.Engine = request.getfixturevalue(f"{request.param}_engine")
-        storage = SqlAlchemyStorage(engine, clock=clock)
     opened: list[Kernel] = []
 
     def open_kernel(action: Callable[..., Any] = lambda: None, **workflow: Any) -> Kernel:
-        kernel = Kernel(storage, discover=False, secrets={}, lease_seconds=10)
+        kernel = Kernel(clocked_storage, discover=False, secrets={}, lease_seconds=10)
         opened.append(kernel)
         kernel.action("do.it")(action)
         step = {"id": "a", "action": "do.it", **workflow.pop("step", {})}
@@ -287,7 +281,7 @@ def test_skip_starts_nothing_while_enough_go_on(open_kernel: Open, limit: int) -
         kernel.start("w", {"customer": 2})
         items = kernel.outbox.claim_batch("worker", 50, kinds=["automate.event"])
         for item in items:
-            kernel._runner.handle_event(item)
+            handle(kernel, item)
     assert [name for name, _ in skipped] == ["w"] * 3
     assert {running for _, running in skipped} <= set(running)
     assert {kernel.outbox.get(each).status for each in ids} == {ItemStatus.COMPLETED}  # type: ignore[union-attr]

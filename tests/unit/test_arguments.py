@@ -27,11 +27,6 @@ ASKS = {
 }
 
 
-@pytest.fixture
-def kernel() -> Kernel:
-    return Kernel(discover=False)
-
-
 class TestOneTextForSeveral:
     """A single text was taken for the list of its letters, and nothing, or too much, was done."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -45,12 +45,6 @@ WRONG: dict[str, dict[str, Any]] = {
     "a high priority": {"priority": 10**9},
     "a priority that is true": {"priority": True},
 }
-
-
-@pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    with Kernel(discover=False, secrets={}) as kernel:
-        yield kernel
 
 
 def by_emit(kernel: Kernel, name: Any, options: dict[str, Any]) -> None:

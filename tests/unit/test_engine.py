@@ -25,11 +25,6 @@ from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 
-@pytest.fixture
-def kernel() -> Kernel:
-    return Kernel(discover=False, secrets={})
-
-
 def add(kernel: Kernel, name: str, *steps: dict[str, Any], **more: Any) -> None:
     more.setdefault("trigger", {"type": "manual"})
     kernel.add_workflow({"name": name, "steps": list(steps), **more})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,12 +21,6 @@ from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 from defined import define, is_over, see
-
-
-@pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    with Kernel(discover=False, secrets={}) as kernel:
-        yield kernel
 
 
 # -- values that the database refuses --------------------------------------------------------------

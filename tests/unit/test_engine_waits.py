@@ -15,11 +15,6 @@ from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from defined import see
 
 
-@pytest.fixture
-def kernel() -> Kernel:
-    return Kernel(discover=False, secrets={})
-
-
 def status(kernel: Kernel, execution_id: str, step_id: str) -> StepStatus | None:
     run = see(kernel, execution_id).step(step_id)
     return run and run.status

@@ -24,12 +24,6 @@ Passing = Callable[[float], None]
 
 
 @pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    with Kernel(discover=False, secrets={}) as kernel:
-        yield kernel
-
-
-@pytest.fixture
 def silent_for(monkeypatch: pytest.MonkeyPatch) -> Passing:
     """How calls are silent: only so, since a call that a busy machine holds up has said enough."""
     now = [0.0]

@@ -20,8 +20,7 @@ from automate_kernel.storage.query import Where
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.workflows.drive import intake as intake_module
 from automate_kernel.workflows.drive.intake import Intake
-from automate_kernel.workflows.decide.waits import ADVANCE
-from automate_kernel.workflows.decide.waits import EVENT, SIGNAL
+from automate_kernel.workflows.decide.waits import ADVANCE, EVENT, SIGNAL
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 

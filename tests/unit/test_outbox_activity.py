@@ -13,14 +13,19 @@ from waiting import PATIENCE, Gate, until
 from automate_kernel import Kernel
 from automate_kernel.outbox import Activity, NewItem, RowsOutboxStore, WorkerInfo, percentile
 from automate_kernel.worker import Handler, Worker
-from automate_kernel.outbox.statistics import Times, total_by_kind
-from automate_kernel.worker.reporter import ActivityLog
-from automate_kernel.outbox.statistics import FIRST, LAST, bucket_of, upper_bound
+from automate_kernel.outbox.statistics import (
+    bucket_of,
+    FIRST,
+    LAST,
+    Times,
+    total_by_kind,
+    upper_bound,
+)
+from automate_kernel.worker.reporter import ActivityLog, Reporter
 from automate_cli.observing import Observer
 from automate_kernel.monitoring.overview import Increments, ThrottledStats
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.heartbeat import Liveness
-from automate_kernel.worker.reporter import Reporter
 from automate_kernel.outbox.queries import OutboxStats
 from automate_kernel.outbox.item import Outcome, OutboxItem
 from automate_kernel.storage import MemoryStorage

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 from machines import no_more_threads
+from workers import call_due_polls, poll_due
 from waiting import until
 from automate_kernel import AutomateError, ConfigError, Connector, Kernel
 from automate_kernel.plugins.connectors import PolledEvent, PollResult, TriggerSpec, poll
@@ -85,18 +86,13 @@ def sheet() -> Sheet:
     return Sheet()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
-def open_kernel(request: Any, clock: FakeClock, sheet: Sheet) -> Iterator[Open]:
+@pytest.fixture
+def open_kernel(clocked_storage: Any, sheet: Sheet) -> Iterator[Open]:
     """Opens kernels on the same data, each as a process of its own has it."""
-    if request.param == "memory":
-        storage: Any = MemoryStorage(clock)
-    else:
-        engine = request.getfixturevalue(f"{request.param}_engine")
-        storage = SqlAlchemyStorage(engine, clock=clock)
     opened: list[Kernel] = []
 
     def open_kernel(event: str | None = "sheet.new_row", **options: Any) -> Kernel:
-        opened.append(kernel_on(storage, sheet, event, **options))
+        opened.append(kernel_on(clocked_storage, sheet, event, **options))
         return opened[-1]
 
     yield open_kernel
@@ -203,7 +199,7 @@ def test_of_many_workers_one_polls(open_kernel: Open, sheet: Sheet, clock: FakeC
 
     def run(kernel: Kernel) -> None:
         barrier.wait(30)
-        kernel._poller.run_due()
+        call_due_polls(kernel)
 
     threads = [threading.Thread(target=run, args=(each,)) for each in kernels]
     for each in threads:
@@ -225,9 +221,9 @@ def test_a_worker_polls_beside_its_other_work(open_kernel: Open, sheet: Sheet) -
         assert go_on.wait(30)
 
     sheet.on_call = wait
-    assert kernel._poller.tick() == 1
+    assert poll_due(kernel) == 1
     assert asked.wait(30)
-    assert kernel._poller.tick() == 0
+    assert poll_due(kernel) == 0
     go_on.set()
     for _ in range(1_000):
         if kernel.polls.find()[0].state == "ok":
@@ -252,7 +248,7 @@ def test_a_worker_goes_on_to_poll_after_more_calls_than_it_has_threads(
         sheet.rows.append(f"{number}")
         sheet.error = ConnectionError("away") if number % 3 == 1 else None
         sheet.on_call = overrun if number % 3 == 2 else lambda: None
-        assert kernel._poller.tick() == 1
+        assert poll_due(kernel) == 1
         until(done)
         clock.advance(4_000)
     sheet.error, sheet.on_call = None, lambda: None
@@ -284,13 +280,13 @@ def test_four_threads_call_five_polls(clock: FakeClock) -> None:
         kernel.add_workflow({"name": "w", "trigger": trigger, "steps": steps})
         for number in range(1, 4):
             go_on.clear()
-            assert kernel._poller.tick() == 4
+            assert poll_due(kernel) == 4
             for _ in range(4):
                 assert begun.acquire(timeout=30)
-            assert kernel._poller.tick() == 0, "all threads have a call"
+            assert poll_due(kernel) == 0, "all threads have a call"
             go_on.set()
             until(lambda: not kernel._poller._busy)
-            assert kernel._poller.tick() == 1
+            assert poll_due(kernel) == 1
             assert begun.acquire(timeout=30)
             until(lambda: not kernel._poller._busy)
             assert sorted(calls) == sorted(names * number)
@@ -302,8 +298,8 @@ def test_a_machine_without_threads_has_the_next_tick_call(sheet: Sheet, clock: F
     sheet.rows = ["a"]
     with kernel_on(MemoryStorage(clock), sheet) as kernel:
         with no_more_threads("automate-poll"), pytest.raises(RuntimeError, match="thread"):
-            kernel._poller.tick()
-        kernel._poller.tick()
+            poll_due(kernel)
+        poll_due(kernel)
         until(lambda: started(kernel) == ["a"])
 
 
@@ -317,11 +313,11 @@ def test_a_claim_that_ran_out_saves_nothing(
     def overtaken() -> None:
         sheet.on_call = lambda: None
         clock.advance(91)
-        assert quick._poller.run_due() == 1
+        assert call_due_polls(quick) == 1
         sheet.rows.append("b")
 
     sheet.on_call = overtaken
-    slow._poller.run_due()
+    call_due_polls(slow)
     assert started(quick) == ["a"]
     clock.advance(60)
     assert started(quick) == ["a", "b"]
@@ -335,7 +331,7 @@ def test_the_poll_of_a_dead_worker_is_taken_over_within_half_a_minute(
     sheet.rows = ["a"]
     assert len(dead._poller._claim(1, seconds=_CLAIM_SECONDS)) == 1
     waited = 0
-    while not other._poller.tick():
+    while not poll_due(other):
         clock.advance(1)
         waited += 1
     assert _CLAIM_SECONDS <= waited <= 30
@@ -363,15 +359,15 @@ def test_a_call_that_goes_on_is_no_other_workers(
         return end is not None and end - clock() >= timedelta(seconds=_CLAIM_SECONDS)
 
     sheet.rows, sheet.on_call = ["a"], wait
-    assert holder._poller.tick() == 1
+    assert poll_due(holder) == 1
     until(lambda: bool(sheet.calls))
     for _ in range(40):
         clock.advance(1)
-        assert other._poller.tick() == 0
+        assert poll_due(other) == 0
         until(is_renewed)
     clock.advance(outage)
     for _ in range(40):
-        assert other._poller.tick() == 0
+        assert poll_due(other) == 0
         until(is_renewed)
         clock.advance(1)
     go_on.set()
@@ -388,7 +384,7 @@ def test_a_claim_that_was_taken_over_is_not_renewed_for_its_new_holder(
     sheet.rows, sheet.on_call = ["a"], lambda: go_on.wait(60) and None
     looks, look = [], holder._poller._to_renew
     monkeypatch.setattr(holder._poller, "_to_renew", lambda: looks.append(1) or look())
-    assert holder._poller.tick() == 1
+    assert poll_due(holder) == 1
     until(lambda: bool(sheet.calls))
     with holder.storage.begin() as rows:
         rows.update(POLL, [], {"claim_token": str(uuid.uuid4()), "claimed_until": Now(5)})
@@ -407,11 +403,11 @@ def test_a_call_that_hangs_is_another_workers_in_the_end(
     holder, other = open_kernel(), open_kernel()
     go_on, calls = threading.Event(), iter([lambda: go_on.wait(60)])
     sheet.rows, sheet.on_call = ["a"], lambda: next(calls, bool)() and None
-    assert holder._poller.tick() == 1
+    assert poll_due(holder) == 1
     until(lambda: bool(sheet.calls))
     for _ in range(30):
         clock.advance(1)
-        if other._poller.tick() or holder._poller.tick():
+        if poll_due(other) or poll_due(holder):
             break
     until(lambda: started(other) == ["a"])
     go_on.set()
@@ -428,7 +424,7 @@ def test_a_connector_that_exits_is_a_failure(
     assert (found.state, found.error_code) == ("failing", "INTERNAL")
     for failures in (2, 3):
         clock.advance(3_600)
-        assert kernel._poller.tick() == 1
+        assert poll_due(kernel) == 1
         until(lambda failures=failures: kernel.polls.find()[0].failures == failures)
 
 
@@ -533,7 +529,7 @@ def test_a_poll_that_says_keyboard_interrupt_ends_no_thread(sheet: Sheet, clock:
     kernel = kernel_on(MemoryStorage(clock), sheet)
     sheet.error = KeyboardInterrupt()  # type: ignore[assignment]
     for failures in (1, 2, 3):
-        assert kernel._poller.tick() == 1
+        assert poll_due(kernel) == 1
         until(lambda failures=failures: kernel.polls.find()[0].failures == failures)
         clock.advance(3_600)
     kernel.close()
@@ -778,7 +774,7 @@ def test_the_doctor_finds_no_fault_with_a_poll_that_is_being_called(sheet: Sheet
         states.append(found[0].state)
 
     sheet.on_call = look
-    kernel._poller.run_due()
+    call_due_polls(kernel)
     assert states == ["ok"]
     kernel.close()
 
@@ -901,7 +897,7 @@ def test_death_at_any_statement_loses_nothing_and_repeats_nothing(
         kernel = kernel_on(SqlAlchemyStorage(engine, clock=clock), sheet)
         sa.event.listen(engine, when, die)
         try:
-            kernel._poller.run_due()
+            call_due_polls(kernel)
             died = False
         except Died:
             died = True
@@ -919,7 +915,7 @@ def test_death_at_any_statement_loses_nothing_and_repeats_nothing(
     after = kernel_on(SqlAlchemyStorage(engine, clock=clock), sheet)
     for _ in range(len(sheet.rows)):
         clock.advance(91)
-        after._poller.run_due()
+        call_due_polls(after)
     with after.storage.begin(atomic=False) as rows:
         items = rows.select(OUTBOX, [Where("kind", "eq", "automate.event")])
     payloads = sorted(item["payload"]["payload"] for item in items)
@@ -943,7 +939,7 @@ class PollMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), page=st.integers(1, 4), overlap=st.integers(0, 3))
     def one_polls(self, which: int, page: int, overlap: int) -> None:
         self.sheet.page, self.sheet.overlap = page + overlap, overlap
-        self.kernels[which]._poller.run_due()
+        call_due_polls(self.kernels[which])
 
     @rule(which=st.integers(0, 1))
     def one_dies_in_its_call(self, which: int) -> None:
@@ -952,7 +948,7 @@ class PollMachine(RuleBasedStateMachine):
 
         self.sheet.on_call = die
         try:
-            self.kernels[which]._poller.run_due()
+            call_due_polls(self.kernels[which])
         except Died:
             pass
         self.sheet.on_call = lambda: None
@@ -962,16 +958,16 @@ class PollMachine(RuleBasedStateMachine):
         def overtaken() -> None:
             self.sheet.on_call = lambda: None
             self.clock.advance(91)
-            self.kernels[1]._poller.run_due()
+            call_due_polls(self.kernels[1])
 
         self.sheet.on_call = overtaken
-        self.kernels[0]._poller.run_due()
+        call_due_polls(self.kernels[0])
         self.sheet.on_call = lambda: None
 
     @rule(which=st.integers(0, 1))
     def the_service_fails(self, which: int) -> None:
         self.sheet.error = ConnectionError("away")
-        self.kernels[which]._poller.run_due()
+        call_due_polls(self.kernels[which])
         self.sheet.error = None
 
     @rule(seconds=st.sampled_from([30, 60, 91, 4_000]))
@@ -993,7 +989,7 @@ class PollMachine(RuleBasedStateMachine):
         self.sheet.page, self.sheet.overlap = 100, 0
         for _ in range(3):
             self.clock.advance(4_000)
-            self.kernels[0]._poller.run_due()
+            call_due_polls(self.kernels[0])
         assert self.events() == self.sheet.rows
         with self.storage.begin(atomic=False) as rows:
             assert all(row["claim_token"] is None for row in rows.select(POLL, []))
@@ -1027,12 +1023,12 @@ def test_the_doctor_knows_how_polls_fare(sheet: Sheet) -> None:
     assert found() == ("ok", "1 poll, none failing")
     sheet.error = ConnectionError("away")
     for state in ("warn", "fail"):
-        kernel._poller.run_due()
+        call_due_polls(kernel)
         assert found()[0] == state
         assert "UNAVAILABLE" in found()[1]
         clock.advance(3_700)
     sheet.error = None
-    kernel._poller.run_due()
+    call_due_polls(kernel)
     assert found()[0] == "ok"
     kernel.polls.pause("sheet.new_row")
     assert found() == ("warn", "sheet.new_row is paused")

@@ -36,11 +36,6 @@ class Time:
 
 
 @pytest.fixture
-def kernel() -> Kernel:
-    return Kernel(discover=False)
-
-
-@pytest.fixture
 def time() -> Time:
     return Time()
 

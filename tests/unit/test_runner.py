@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from workers import handle
 from waiting import PATIENCE, Gate, until
 from automate_kernel import hookimpl, signals
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
@@ -167,7 +168,7 @@ def test_a_paused_retry_keeps_its_attempts(kernel: Kernel, clock: FakeClock) -> 
     clock.advance(5)
     (item,) = kernel.outbox.claim_batch("w")
     with stoppable_by(lambda: True):
-        kernel._runner.handle_advance(item)
+        handle(kernel, item)
     (run,) = see(kernel, execution_id).steps
     assert (run.status, run.attempts, len(calls)) == (StepStatus.RETRY, 1, 1)
     kernel.run_until_idle()

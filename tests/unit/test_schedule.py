@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automate_kernel.base.errors import ConfigError
-from automate_kernel.workflows.definition.triggers import ScheduleTrigger
-from automate_kernel.workflows.definition.triggers import cron_problem
+from automate_kernel.workflows.definition.triggers import cron_problem, ScheduleTrigger
 from automate_kernel.workflows.steer.schedule import due, next_fire, upcoming
 
 pytest.importorskip("cronsim")

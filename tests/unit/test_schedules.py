@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import example_counts
 import pytest
 import sqlalchemy as sa
+from workers import fire_due
 from automate_kernel import signals
 from automate_kernel.base.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.kernel import Kernel
@@ -130,7 +131,7 @@ class Workers:
             if self._over:
                 return
             try:
-                count = kernel._ticker.tick()
+                count = fire_due(kernel)
             except BaseException as error:
                 self.errors.append(error)
                 count = 0
@@ -178,7 +179,7 @@ def test_a_year_of_cron_with_three_workers(
     """Over two changes of the clock each time fires exactly once, as the policies say."""
     trigger = {"cron": line, "timezone": "Europe/Berlin", "catch_up": catch_up, "overlap": overlap}
     kernels = [open_kernel(trigger) for _ in range(3)]
-    kernels[0]._ticker.tick()
+    fire_due(kernels[0])
     workers, chance = Workers(kernels), random.Random(line)
     times, wanted = LINES[line](2026), list[datetime]()
     last, goes_on = BEGIN, False
@@ -218,10 +219,10 @@ def test_the_times_of_the_year() -> None:
 def test_queued_times_run_one_after_another(open_kernel: Open, clock: FakeClock) -> None:
     """The next one begins when the one before has ended, also if that waits meanwhile."""
     kernel = open_kernel({"every": "10m", "overlap": "queue"})
-    kernel._ticker.tick()
+    fire_due(kernel)
     for _ in range(3):
         clock.advance(600)
-        kernel._ticker.tick()
+        fire_due(kernel)
     for _ in range(3):
         (item,) = kernel.outbox.claim_batch("worker", 10)
         kernel.outbox.snooze(item.id, "worker", 5)
@@ -239,11 +240,11 @@ def test_a_skipped_time_is_announced(open_kernel: Open, clock: FakeClock) -> Non
     def note(_: Kernel, workflow: Any, event: Any, execution_id: str) -> None:
         skipped.append(execution_id)
 
-    kernel._ticker.tick()
+    fire_due(kernel)
     with signals.workflow_skipped.connected_to(note):
         for _ in range(3):
             clock.advance(600)
-            assert kernel._ticker.tick() == 1
+            assert fire_due(kernel) == 1
     (execution,) = kernel.executions.find()
     assert skipped == [execution.id] * 2
 
@@ -272,10 +273,10 @@ def test_two_schedules_have_two_ids() -> None:
 def test_jitter_is_the_same_on_all_workers(open_kernel: Open, clock: FakeClock) -> None:
     """Each time begins a part of the jitter later, another part each time."""
     kernels = [open_kernel({"every": "1h", "jitter": "10m"}) for _ in range(2)]
-    kernels[0]._ticker.tick()
+    fire_due(kernels[0])
     for number in range(20):
         clock.advance(3600)
-        kernels[number % 2]._ticker.tick()
+        fire_due(kernels[number % 2])
     items = {item.id: item.next_attempt_at for item in kernels[0].outbox.find(limit=100)}
     delays = []
     (schedule,) = kernels[1].schedules.find()
@@ -297,16 +298,16 @@ def test_a_paused_schedule_fires_nothing(
 ) -> None:
     """Resumed, it makes up for what it missed only with catch_up; a second worker knows too."""
     kernel, other = (open_kernel({"every": "10m", "catch_up": catch_up}) for _ in range(2))
-    kernel._ticker.tick()
+    fire_due(kernel)
     assert (kernel.schedules.pause("w"), other.schedules.pause("w")) == (1, 0)
     clock.advance(3000)
-    assert other._ticker.tick() == 0
+    assert fire_due(other) == 0
     (schedule,) = other.schedules.find("w")
     assert (schedule.paused_at, schedule.next_at) == (BEGIN, None)
     assert (other.schedules.resume("w"), kernel.schedules.resume("w")) == (1, 0)
-    assert kernel._ticker.tick() == missed
+    assert fire_due(kernel) == missed
     clock.advance(600)
-    assert kernel._ticker.tick() == 1
+    assert fire_due(kernel) == 1
     (schedule,) = other.schedules.find()
     assert schedule.next_at == clock() + timedelta(minutes=10)
     assert schedule.last_fired_at == clock()
@@ -320,16 +321,16 @@ def test_a_pause_before_the_first_look(open_kernel: Open, clock: FakeClock) -> N
     kernel = open_kernel({"every": "10m"})
     assert kernel.schedules.pause("w") == 1
     clock.advance(3000)
-    assert (kernel._ticker.tick(), kernel._ticker.tick()) == (0, 0)
+    assert (fire_due(kernel), fire_due(kernel)) == (0, 0)
 
 
 def test_one_of_two_schedules(open_kernel: Open, clock: FakeClock) -> None:
     """A number means one of a workflow's triggers."""
     kernel = open_kernel({"every": "10m"}, {"every": "1h"})
-    kernel._ticker.tick()
+    fire_due(kernel)
     assert kernel.schedules.pause("w", number=0) == 1
     clock.advance(3600)
-    assert kernel._ticker.tick() == 1
+    assert fire_due(kernel) == 1
     assert [each.paused_at is None for each in kernel.schedules.find()] == [False, True]
     with pytest.raises(AutomateError, match="no schedule with the number 5") as raised:
         kernel.schedules.pause("w", number=5)
@@ -362,11 +363,11 @@ def test_fired_by_hand(open_kernel: Open) -> None:
 def test_a_backfill_makes_each_time_once(open_kernel: Open, clock: FakeClock) -> None:
     """Repeated, and over times that have fired, it makes nothing twice."""
     kernel = open_kernel({"every": "1h"})
-    kernel._ticker.tick()
+    fire_due(kernel)
     clock.advance(3600)
-    assert kernel._ticker.tick() == 1
+    assert fire_due(kernel) == 1
     clock.advance(9 * 3600)
-    assert kernel._ticker.tick() == 1  # the newest alone
+    assert fire_due(kernel) == 1  # the newest alone
     seen: list[int] = []
     end = clock()
     assert kernel.schedules.backfill("w", BEGIN, end, progress=seen.append) == 9
@@ -374,7 +375,7 @@ def test_a_backfill_makes_each_time_once(open_kernel: Open, clock: FakeClock) ->
     assert kernel.schedules.backfill("w", BEGIN, end) == 0
     assert fired(kernel) == [BEGIN + timedelta(hours=n) for n in range(11)]
     clock.advance(3600)
-    assert kernel._ticker.tick() == 1
+    assert fire_due(kernel) == 1
     kernel.run_until_idle()
     assert statuses(kernel) == {"COMPLETED": 12}
 
@@ -395,7 +396,7 @@ def test_a_backfill_before_the_first_look_is_known_wherever_the_trigger_stands(
 def test_two_backfills_at_once(open_kernel: Open, clock: FakeClock) -> None:
     """Beside a ticker too, each time has one execution."""
     kernels = [open_kernel({"every": "1h", "catch_up": True}) for _ in range(3)]
-    kernels[0]._ticker.tick()
+    fire_due(kernels[0])
     clock.advance(20 * 3600)
     barrier, counts = threading.Barrier(3), list[int]()
     end = clock()
@@ -403,7 +404,7 @@ def test_two_backfills_at_once(open_kernel: Open, clock: FakeClock) -> None:
     def work(number: int, kernel: Kernel) -> None:
         barrier.wait(20)
         counts.append(
-            kernel._ticker.tick() if number == 0 else kernel.schedules.backfill("w", BEGIN, end)
+            fire_due(kernel) if number == 0 else kernel.schedules.backfill("w", BEGIN, end)
         )
 
     threads = [threading.Thread(target=work, args=each) for each in enumerate(kernels)]
@@ -445,10 +446,10 @@ def test_a_backfill_over_debounced_times_makes_each_once(
     So the backfill runs the others, and runs none again.
     """
     kernel = open_kernel({"every": "1h"}, debounce={"for": "90m", "at_most": "3h"})
-    kernel._ticker.tick()
+    fire_due(kernel)
     for _ in range(10):
         clock.advance(3600)
-        kernel._ticker.tick()
+        fire_due(kernel)
         kernel.run_until_idle()
     debounced = fired(kernel)
     assert 0 < len(debounced) < 10

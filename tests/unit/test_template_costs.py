@@ -33,8 +33,7 @@ from automate_kernel.templates.filters import (
     TEST_PRICES,
 )
 from automate_kernel.templates.limits import Budget
-from automate_kernel.templates.members import LOOP_METHODS, Method, member
-from automate_kernel.templates.members import BINARY
+from automate_kernel.templates.members import BINARY, LOOP_METHODS, member, Method
 from automate_kernel.templates.sandbox import GLOBALS
 
 CALL_SECONDS = 0.25

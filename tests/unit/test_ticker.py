@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from workers import fire_due
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage, Rows, Where
 from automate_kernel.storage.tables import SCHEDULE
@@ -53,11 +54,11 @@ def fired(kernel: Kernel) -> list[str]:
 def test_it_fires_when_it_is_due(open_kernel: Open, clock: FakeClock) -> None:
     """A schedule that is seen for the first time waits for its next time, and then fires."""
     kernel = open_kernel(every="10m", payload={"n": 1})
-    assert [kernel._ticker.tick() for _ in range(2)] == [0, 0]
+    assert [fire_due(kernel) for _ in range(2)] == [0, 0]
     clock.advance(599)
-    assert kernel._ticker.tick() == 0
+    assert fire_due(kernel) == 0
     clock.advance(1)
-    assert [kernel._ticker.tick() for _ in range(2)] == [1, 0]
+    assert [fire_due(kernel) for _ in range(2)] == [1, 0]
     kernel.run_until_idle()
     (execution,) = kernel.executions.find()
     assert execution.status is ExecutionStatus.COMPLETED
@@ -69,7 +70,7 @@ def test_it_fires_when_it_is_due(open_kernel: Open, clock: FakeClock) -> None:
 def test_kernels_that_look_at_the_same_moment(open_kernel: Open, clock: FakeClock) -> None:
     """Four that tick at once fire each time once between them."""
     kernels = [open_kernel(every="10m") for _ in range(4)]
-    kernels[0]._ticker.tick()
+    fire_due(kernels[0])
     for _ in range(3):
         clock.advance(600)
         together, counts = threading.Barrier(4), []
@@ -78,7 +79,7 @@ def test_kernels_that_look_at_the_same_moment(open_kernel: Open, clock: FakeCloc
             kernel: Kernel, together: threading.Barrier = together, counts: list[int] = counts
         ) -> None:
             together.wait(20)
-            counts.append(kernel._ticker.tick())
+            counts.append(fire_due(kernel))
 
         threads = [threading.Thread(target=tick, args=(kernel,)) for kernel in kernels]
         for thread in threads:
@@ -92,13 +93,13 @@ def test_kernels_that_look_at_the_same_moment(open_kernel: Open, clock: FakeCloc
 def test_more_missed_times_than_one_look_fires(open_kernel: Open, clock: FakeClock) -> None:
     """The oldest hundred fire at each look; none is lost, nor those that come meanwhile."""
     kernel = open_kernel(every="1m", catch_up=True)
-    kernel._ticker.tick()
+    fire_due(kernel)
     clock.advance(250 * 60)
-    assert kernel._ticker.tick() == 100
+    assert fire_due(kernel) == 100
     # Another worker goes on where the first one was.
     other = open_kernel(every="1m", catch_up=True)
     clock.advance(60)
-    assert [other._ticker.tick() for _ in range(3)] == [100, 51, 0]
+    assert [fire_due(other) for _ in range(3)] == [100, 51, 0]
     assert len(set(fired(kernel))) == 251
     clock.advance(130 * 60)
     kernel.run_until_idle()
@@ -111,10 +112,10 @@ def test_a_worker_that_looks_late_misses_no_time(
 ) -> None:
     """Looks lie a little more than a second apart: two times may come between, and both fire."""
     kernel = open_kernel(every="1s", overlap=overlap)
-    kernel._ticker.tick()
+    fire_due(kernel)
     for seconds in (1.5, 2.5, 1.0, 7.0, 0.2, 0.8, 30.0):
         clock.advance(seconds)
-        kernel._ticker.tick()
+        fire_due(kernel)
         kernel.run_until_idle()
     times = [f"2026-01-01T00:00:{n:02}+00:00" for n in range(1, 44)]
     if overlap == "skip":  # of those that come together the first begins one
@@ -127,15 +128,15 @@ def test_a_schedule_that_nobody_looked_at_has_missed_its_times(
 ) -> None:
     """A worker that begins, or was frozen for more than a minute, fires the newest alone."""
     kernel = open_kernel(every="1s")
-    kernel._ticker.tick()
+    fire_due(kernel)
     clock.advance(61)
-    assert kernel._ticker.tick() == 1
+    assert fire_due(kernel) == 1
     clock.advance(3)
-    assert kernel._ticker.tick() == 3
+    assert fire_due(kernel) == 3
     clock.advance(5)
-    assert open_kernel(every="1s")._ticker.tick() == 1
+    assert fire_due(open_kernel(every="1s")) == 1
     # Another one has fired a later time meanwhile: what came before is over.
-    assert kernel._ticker.tick() == 0
+    assert fire_due(kernel) == 0
 
 
 def test_a_fire_that_fails_is_made_later(
@@ -143,7 +144,7 @@ def test_a_fire_that_fails_is_made_later(
 ) -> None:
     """The schedule moves on in the transaction that starts the execution, or not at all."""
     kernel = open_kernel(every="10m")
-    kernel._ticker.tick()
+    fire_due(kernel)
     clock.advance(600)
 
     def fail(rows: Rows, *_: Any) -> None:
@@ -153,8 +154,8 @@ def test_a_fire_that_fails_is_made_later(
     with monkeypatch.context() as patch:
         patch.setattr(kernel._ticker, "_fire", fail)
         with pytest.raises(ZeroDivisionError):
-            kernel._ticker.tick()
-    assert kernel._ticker.tick() == 1
+            fire_due(kernel)
+    assert fire_due(kernel) == 1
 
 
 def test_a_kernel_without_schedules_asks_nothing() -> None:
@@ -162,16 +163,16 @@ def test_a_kernel_without_schedules_asks_nothing() -> None:
     kernel = Kernel(discover=False, secrets={})
     kernel.storage = None  # type: ignore[assignment]
     kernel._ticker._storage = None  # type: ignore[assignment]
-    assert kernel._ticker.tick() == 0
+    assert fire_due(kernel) == 0
 
 
 def test_a_schedules_if_decides(open_kernel: Open, clock: FakeClock) -> None:
     """A tick whose condition is false starts nothing, and the schedule goes on."""
     kernel = open_kernel(**{"every": "10m", "if": "{{ event.occurred_at[14:16] != '10' }}"})
-    kernel._ticker.tick()
+    fire_due(kernel)
     for _ in range(3):
         clock.advance(600)
-        kernel._ticker.tick()
+        fire_due(kernel)
     assert [moment[14:16] for moment in fired(kernel)] == ["20", "30"]
 
 
@@ -180,10 +181,10 @@ def test_a_schedules_broken_if_holds_up_nothing(
 ) -> None:
     """It is logged, the tick is left out, and the next one is made."""
     kernel = open_kernel(**{"every": "10m", "if": "{{ event.payload.missing.more }}"})
-    kernel._ticker.tick()
+    fire_due(kernel)
     clock.advance(600)
-    assert kernel._ticker.tick() == 1
-    assert kernel._ticker.tick() == 0
+    assert fire_due(kernel) == 1
+    assert fire_due(kernel) == 0
     assert fired(kernel) == []
     assert "the schedule of workflow 'w': trigger[0].if" in caplog.text
 
@@ -197,26 +198,26 @@ def test_a_start_that_is_refused_holds_up_no_other_schedule(
         {"name": "x", "trigger": {"type": "schedule", "every": "10m"},
          "steps": [{"id": "a", "action": "do.it"}]}
     )  # fmt: skip
-    kernel._ticker.tick()
+    fire_due(kernel)
     for times in (1, 2):
         clock.advance(600)
-        assert kernel._ticker.tick() == 2
+        assert fire_due(kernel) == 2
         assert [one.name for one in kernel.executions.find()] == ["x"] * times
-    assert kernel._ticker.tick() == 0
+    assert fire_due(kernel) == 0
     assert "the schedule of workflow 'w': the payload is too long" in caplog.text
 
 
 def test_a_clock_that_was_ahead_stops_no_schedule(open_kernel: Open, clock: FakeClock) -> None:
     """It is set back by a day: each hour fires, and the one that had fired by then not again."""
     kernel = open_kernel(every="1h")
-    kernel._ticker.tick()
+    fire_due(kernel)
     clock.advance(25 * 3600)
-    assert kernel._ticker.tick() == 1
+    assert fire_due(kernel) == 1
     clock.advance(-24 * 3600)
-    assert kernel._ticker.tick() == 0
+    assert fire_due(kernel) == 0
     for hour in range(2, 27):
         clock.advance(3600)
-        kernel._ticker.tick()
+        fire_due(kernel)
         times = [*range(2, hour + 1), *([25] if hour < 25 else [])]
         assert len(fired(kernel)) == len(times)
     assert len(set(fired(kernel))) == 25
@@ -227,18 +228,18 @@ def test_a_worker_that_freezes_while_it_looks_sets_nothing_back(
 ) -> None:
     """Another one fires meanwhile: that is no time in the future."""
     frozen, other = open_kernel(every="1h"), open_kernel(every="1h")
-    frozen._ticker.tick()
+    fire_due(frozen)
     clock.advance(3600)
-    assert frozen._ticker.tick() == 1
+    assert fire_due(frozen) == 1
 
     def freeze(rows: Rows, schedules: Any) -> Any:
         monkeypatch.undo()
         clock.advance(7200)
-        assert other._ticker.tick() == 1
+        assert fire_due(other) == 1
         return schedule.as_stored(rows, schedules)
 
     monkeypatch.setattr(schedule, "as_stored", freeze)
-    assert frozen._ticker.tick() == 0
+    assert fire_due(frozen) == 0
     (found,) = frozen.schedules.find()
     assert found.last_fired_at == clock()
 
@@ -260,14 +261,14 @@ def test_a_schedule_that_moves_among_the_triggers_stays_the_same(
         return sorted(one.event.occurred_at or "" for one in found)
 
     kernel = deploy(every)
-    kernel._ticker.tick()
+    fire_due(kernel)
     clock.advance(600)
-    assert kernel._ticker.tick() == 1
+    assert fire_due(kernel) == 1
     (before,) = begun(kernel)
     # It comes due while the workflow is deployed anew, with others before it.
     clock.advance(600)
     kernel = deploy({"type": "manual"}, {"type": "schedule", "every": "7m"}, every)
-    assert kernel._ticker.tick() == 1
+    assert fire_due(kernel) == 1
     assert len(begun(kernel)) == 2 and begun(kernel)[0] == before
     assert kernel.schedules.pause("moved", number=2) == 1
     kernel = deploy(every)
@@ -275,7 +276,7 @@ def test_a_schedule_that_moves_among_the_triggers_stays_the_same(
     assert schedule.paused_at is not None
     assert kernel.schedules.resume("moved") == 1
     clock.advance(600)
-    assert kernel._ticker.tick() == 1
+    assert fire_due(kernel) == 1
 
 
 def test_two_schedules_with_the_same_times_are_told_apart_by_their_ids(
@@ -298,13 +299,13 @@ def test_two_schedules_with_the_same_times_are_told_apart_by_their_ids(
         return {each.about: each.paused_at is not None for each in found}
 
     kernel = deploy(one, two)
-    kernel._ticker.tick()
+    fire_due(kernel)
     assert kernel.schedules.pause("twins", number=0) == 1
     assert paused(kernel) == {"every 10m (one)": True, "every 10m (two)": False}
     kernel = deploy(two, one)
     assert paused(kernel) == {"every 10m (one)": True, "every 10m (two)": False}
     clock.advance(600)
-    assert kernel._ticker.tick() == 1
+    assert fire_due(kernel) == 1
     (execution,) = kernel.executions.find(workflow="twins")
     assert execution.event.payload == {"n": "two"}
     assert paused(deploy(two)) == {"every 10m (two)": False}
@@ -321,10 +322,10 @@ def test_two_schedules_with_the_same_times_are_two(open_kernel: Open, clock: Fak
         kernel.add_workflow({"name": "twice", "trigger": list(triggers), "steps": [step]})
         return kernel
 
-    deploy(*twice)._ticker.tick()
+    fire_due(deploy(*twice))
     clock.advance(600)
     kernel = deploy({"type": "manual"}, *twice)
-    assert kernel._ticker.tick() == 2
+    assert fire_due(kernel) == 2
     found = kernel.executions.find(workflow="twice")
     assert sorted(one.event.payload["n"] for one in found) == [1, 2]
 
@@ -342,7 +343,7 @@ def test_a_schedule_keeps_to_the_conditions_of_its_workflow(
         }
     )  # fmt: skip
     for _ in range(3):
-        kernel._ticker.tick()
+        fire_due(kernel)
         clock.advance(600)
     assert len(kernel.executions.find(workflow="alone")) == 1
 
@@ -350,7 +351,7 @@ def test_a_schedule_keeps_to_the_conditions_of_its_workflow(
 def test_a_pause_between_two_times_that_are_due(open_kernel: Open, clock: FakeClock) -> None:
     """It holds from its commit on, though the ticker has looked at the schedule before."""
     kernel = open_kernel(every="10m", catch_up=True)
-    kernel._ticker.tick()
+    fire_due(kernel)
     clock.advance(3600)
 
     def fire(rows: Rows, schedule: Schedule, moment: datetime) -> Callable[[], None]:
@@ -362,4 +363,4 @@ def test_a_pause_between_two_times_that_are_due(open_kernel: Open, clock: FakeCl
     ticker = Ticker(kernel.storage, kernel.schedules.all, fire)
     assert [ticker.tick(), ticker.tick()] == [1, 0]
     assert kernel.schedules.resume("w") == 1
-    assert kernel._ticker.tick() == 5
+    assert fire_due(kernel) == 5

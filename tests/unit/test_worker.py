@@ -26,19 +26,15 @@ from automate_kernel.outbox import (
     Outcome,
     RowsOutboxStore,
 )
-from automate_kernel.worker import run_until_stopped
-from automate_kernel.worker import pools
-from automate_kernel.worker.in_flight import InFlight
+from automate_kernel.worker import pools, run_until_stopped
+from automate_kernel.worker.in_flight import InFlight, Task
 from automate_kernel.worker.periodic import PeriodicTask
-from automate_kernel.worker.worker import Flag
+from automate_kernel.worker.worker import Flag, Worker
 from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.outbox.limits import Limit
 from automate_kernel.worker.handler import Handler, Snooze, should_stop
-from automate_kernel.worker.heartbeat import Heartbeat
+from automate_kernel.worker.heartbeat import Heartbeat, Liveness
 from automate_kernel.worker.inline import run_inline
-from automate_kernel.worker.in_flight import Task
-from automate_kernel.worker.heartbeat import Liveness
-from automate_kernel.worker.worker import Worker
 from automate_kernel.storage import MemoryStorage, memory
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX

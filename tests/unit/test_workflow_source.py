@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from workers import fire_due
 from automate_kernel import Kernel
 from automate_kernel.monitoring.diagnosis import workflow_findings
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
@@ -226,7 +227,7 @@ def test_a_printed_kernel_asks_nobody(kernel: Kernel, shelf: Shelf) -> None:
 
 def tick(kernel: Kernel) -> int:
     kernel.workflows.look_again()
-    return kernel._ticker.tick()
+    return fire_due(kernel)
 
 
 def test_schedules_of_a_source_fire(kernel: Kernel, shelf: Shelf, clock: FakeClock) -> None:

@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from automate_http import HttpConnector
 from automate_http import (
     BasicAuth,
     BearerAuth,
     Cursor,
     HeaderAuth,
+    HttpConnector,
     NextLink,
     Offset,
     PageNumber,

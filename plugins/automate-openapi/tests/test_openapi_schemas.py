@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openapi_support import document
 
-from automate_kernel.operations.schemas.checks import compile_schema
 
 KEYWORDS = [
     "type", "properties", "items", "required", "enum", "pattern", "minimum", "maximum", "nullable",

@@ -15,8 +15,7 @@ from typing import Any
 import certifi
 import pytest
 from automate_kernel.base.errors import ErrorCodes, SecretDeniedError, SecretUnavailableError
-from automate_vault import tokens
-from automate_vault import AppRoleLogin, KubernetesLogin, TokenLogin, VaultBackend
+from automate_vault import AppRoleLogin, KubernetesLogin, TokenLogin, tokens, VaultBackend
 from mortal_process import ends
 from vault_support import READ_ALL, Bao
 
@@ -96,8 +95,8 @@ def test_where_renewals_give_little_there_is_a_new_login(bao: Bao) -> None:
     backend._keeper._token = type(token)(token.value, True, 10800.0, 0.0, 10.0)
     clock.time = 5
     backend.get_secret("app")
-    assert backend._keeper._token.value != token.value
-    assert backend._keeper._token.seconds == 10800
+    assert own(bao, backend)["id"] != token.value
+    assert own(bao, backend)["creation_ttl"] == 10800
     backend.close()
 
 
@@ -106,24 +105,24 @@ def test_a_token_that_is_gone_is_replaced(bao: Bao, how: str) -> None:
     options = {"token_num_uses": 4} if how == "used_up" else {}
     backend, clock = made(bao, AppRoleLogin(**bao.role(f"gone-{how}", **options)))
     backend.get_secret("app")
-    before = backend._keeper._token.value
+    before = own(bao, backend)["id"]
     if how == "ended":
         clock.time = 3601
     if how != "used_up":
         bao.post("auth/token/revoke", {"token": before})
     for _ in range(5):
         assert backend.get_secret("app") == "value-of-app"
-    assert backend._keeper._token.value != before
+    assert own(bao, backend)["id"] != before
     backend.close()
 
 
 def test_tokens_without_renewal_are_replaced_in_time(bao: Bao) -> None:
     backend, clock = made(bao, AppRoleLogin(**bao.role("batch", token_type="batch")))
     backend.get_secret("app")
-    before = backend._keeper._token.value
+    before = own(bao, backend)["id"]
     clock.time = 2600
     backend.get_secret("app")
-    assert backend._keeper._token.value != before
+    assert own(bao, backend)["id"] != before
     backend.close()
 
 
@@ -135,11 +134,11 @@ def test_a_denied_read_ends_no_token(bao: Bao) -> None:
     role = bao.role("little", token_policies=["default", "little"])
     backend, _ = made(bao, AppRoleLogin(**role))
     backend.get_secret("app")
-    before = backend._keeper._token.value
+    before = own(bao, backend)["id"]
     for _ in range(3):
         with pytest.raises(SecretDeniedError):
             backend.get_secret("others")
-    assert backend._keeper._token.value == before
+    assert own(bao, backend)["id"] == before
     backend.close()
 
 

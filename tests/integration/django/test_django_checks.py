@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from automate_django import conf, get_kernel
-from automate_django.api import BaseAPIView
 from automate_django import aemit, conf, emit, get_kernel
+from automate_django.api import BaseAPIView
 from automate_django.api.tokens import ApiTokenAuthentication
 from automate_django.checks import check_database, check_settings
 from automate_django.kernel import forget_kernel

@@ -15,6 +15,7 @@ from automate_django.outbox import (
 )
 from django.core.management import call_command
 from django.db.models import F
+from workers import handle
 
 
 def age(seconds: float) -> None:
@@ -37,9 +38,7 @@ def test_stuck_items_are_recovered(alias: str) -> None:
 def test_an_execution_fails_with_its_item(sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An item whose worker died for the last time takes its execution with it."""
     emit("order.created", {"lines": [], "channel_id": "C1"})
-    event = get_kernel().outbox.claim_batch("worker-1")[0]
-    handler = get_kernel()._handlers["automate.event"]
-    handler.function(event)
+    handle(get_kernel(), get_kernel().outbox.claim_batch("worker-1")[0])
     OutboxItem.objects.filter(kind="automate.advance").update(max_attempts=1)
     get_kernel().outbox.claim_batch("worker-1")
     age(700)
@@ -53,7 +52,7 @@ def test_an_execution_fails_with_its_item(sqlite: str, capsys: pytest.CaptureFix
 def test_a_store_by_itself_ends_executions(sqlite: str, store_class: Any) -> None:
     """What a store of the specification's name cancels, fails and requeues, its execution is."""
     emit("order.created", {"lines": [], "channel_id": "C1"})
-    get_kernel()._handlers["automate.event"].function(get_kernel().outbox.claim_batch("worker")[0])
+    handle(get_kernel(), get_kernel().outbox.claim_batch("worker")[0])
     store, item = store_class(), OutboxItem.objects.get(kind="automate.advance")
     assert store.cancel([str(item.pk)]) == 1
     assert WorkflowExecution.objects.get().status == "CANCELLED"

@@ -10,14 +10,7 @@ from html import unescape
 from typing import Any
 
 import pytest
-from backoffice.models import (
-    Category,
-    Label,
-    Project,
-    Task,
-    Tenant,
-)
-from backoffice.models import Employment
+from backoffice.models import Category, Employment, Label, Project, Task, Tenant
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from shopsite.emptying import ROWS, delete_rows
