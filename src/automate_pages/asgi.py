@@ -44,6 +44,7 @@ def pages(
     title: str = "automate",
     origins: Sequence[str] = (),
     log_in: str | None = None,
+    operations: Sequence[str] = (),
 ) -> Starlette:
     """
     Return the operators' pages of *kernel*, to be mounted anywhere in the application.
@@ -52,14 +53,17 @@ def pages(
     ``lambda request: User("ada", ["operator"], tenant=None)``. Who is nobody for the function is
     sent to the address *log_in*, or gets status 401. An order is taken only from the pages' own
     origin: that of the request, or one of *origins*, such as ``https://ops.example.com`` behind a
-    proxy that ends TLS. The kernel stays the caller's to close.
+    proxy that ends TLS. *operations* names those that authors may call by a form: names, or
+    patterns such as ``slack.*``. The kernel stays the caller's to close.
     """
     if not isinstance(auth, LogIn) and not callable(auth):
         raise ConfigError(
             "the pages need auth: a log-in, or a function that says who asks",
             hint="pages(kernel, auth=LogIn()), and make a token with automate tokens new",
         )
-    return pages_of(Site(kernel, title), auth=auth, origins=origins, log_in=log_in)
+    return pages_of(
+        Site(kernel, title, operations=operations), auth=auth, origins=origins, log_in=log_in
+    )
 
 
 def pages_of(
@@ -150,6 +154,7 @@ class _Shell:
             form=form,
             part=request.headers.get("x-automate-part") == "1",
             session=session,
+            operations=self._site.operations,
         )
         if request.method == "GET" and "text/event-stream" in request.headers.get("accept", ""):
             return self._stream(request, asked)

@@ -263,4 +263,5 @@ def _page(
             "here": request.url(*filter(None, request.path.split("/"))),
         },
         crumbs=[scope.back],
+        done=bool(action.done),
     )

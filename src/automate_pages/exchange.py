@@ -8,6 +8,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from automate_kernel.kernel import Kernel
+from automate_pages.operation_desk import OperationDesk
 from automate_pages.users import Right, User
 
 Tone = Literal["ok", "warn", "bad"]
@@ -44,6 +45,7 @@ class PageRequest:
 
     *query* and *form* are what the address and the body have; *part* asks for the changing part
     alone. *session* is the id of the user's session, empty if another program logs people in.
+    *operations* are those that may be called by a form.
     """
 
     kernel: Kernel
@@ -55,6 +57,7 @@ class PageRequest:
     form: SentFields = field(default_factory=SentFields)
     part: bool = False
     session: str = ""
+    operations: OperationDesk | None = None
 
     def url(self, *parts: object, **query: str) -> str:
         """Return the address of a page: the *parts* of its path, and its *query*."""
@@ -98,6 +101,8 @@ class PageAnswer:
     live: bool = False
     """True if it changes by itself, so that it is looked at again while somebody sees it."""
     status: int = 200
+    done: bool = False
+    """True if an order was carried out, at least a part of it."""
 
 
 @dataclass(frozen=True, slots=True)

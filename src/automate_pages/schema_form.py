@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from automate_kernel.http.operations import OperationProblem
 from automate_kernel.operations.field_options import FieldOption
 from automate_kernel.operations.schemas.fields import (
     FieldTextError,
@@ -233,3 +234,30 @@ def _is_given(field: InputField, texts: Sequence[str]) -> bool:
         # A text whose default was deleted is meant to be empty.
         return bool(texts) and field.kind == "text" and bool(field.default) and not field.secret
     return True
+
+
+def placed(
+    fields: Sequence[SchemaField], problem: OperationProblem
+) -> tuple[list[SchemaField], str]:
+    """Return the *fields* with their errors, and the errors that belong to none of them."""
+    errors: Mapping[str, str] = {
+        each["pointer"].removeprefix("#/input").strip("/").replace("/", "."): each["detail"]
+        for each in problem.errors
+    }
+    names = {each.field.name for each in fields}
+    problems: dict[str, list[str]] = {}
+    others: list[str] = []
+    for path, text in errors.items():
+        # One inside of a list or a union stands at the field that has it, with its place there.
+        inside = (path[:end] for end in range(len(path), 0, -1) if path[end : end + 1] in ("", "."))
+        name = next((each for each in inside if each in names), None)
+        if name is None:
+            others.append(f"{path}: {text}" if path else text)
+        else:
+            rest = path[len(name) + 1 :]
+            problems.setdefault(name, []).append(f"{rest}: {text}" if rest else text)
+    placed = [
+        replace(each, problem="; ".join(problems.get(each.field.name, ())) or None)
+        for each in fields
+    ]
+    return placed, "; ".join(others)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jinja2
 
+from automate_kernel.base.arguments import several
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_pages import formats
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
+from automate_pages.operation_desk import OperationDesk
 from automate_pages.screens import (
     access,
     approvals,
@@ -19,7 +21,10 @@ from automate_pages.screens import (
     executions,
     home,
     kinds,
+    operations,
     outbox,
+    plugins,
+    webhooks,
     workers,
     workflows,
 )
@@ -51,6 +56,11 @@ _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("GET", "kinds", kinds.show),
     ("POST", "kinds", kinds.order),
     ("GET", "workers", workers.show),
+    ("GET", "operations", operations.show_list),
+    ("POST", "operations", operations.call),
+    ("GET", "plugins", plugins.show),
+    ("POST", "plugins", plugins.load),
+    ("GET", "webhooks", webhooks.show),
     ("GET", "audit", audit.show),
     ("GET", "access", access.show),
     ("POST", "access/sessions/*", access.end_session),
@@ -62,8 +72,13 @@ _TABS = (
     ("Workflows", "workflows"),
     ("Approvals", "approvals"),
     ("Outbox", "outbox"),
+    ("Kinds", "kinds"),
     ("Workers", "workers"),
+    ("Plugins", "plugins"),
+    ("Webhooks", "webhooks"),
 )
+# What belongs to all tenants together is no page of one.
+_OF_EVERYBODY = ("kinds", "workers", "plugins", "webhooks")
 _TABS_OF_ADMINS = (("Audit", "audit"), ("Access", "access"))
 _STATUSES = {
     ErrorCodes.NOT_FOUND: 404, ErrorCodes.INVALID_ARGUMENT: 400, ErrorCodes.PERMISSION_DENIED: 403,
@@ -75,12 +90,23 @@ class Site:
     """
     The operators' pages of *kernel*, under *title*; it knows no web framework.
 
-    Where the code *reloads*, every page may change by itself.
+    *operations* names those that may be called by a form, or patterns (``slack.*``). Where the code
+    *reloads*, every page may change by itself.
     """
 
-    def __init__(self, kernel: Kernel, title: str = "automate", *, reloads: bool = False) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        title: str = "automate",
+        *,
+        operations: Iterable[str] = (),
+        reloads: bool = False,
+    ) -> None:
+        allowed = several(operations)
         self.kernel = kernel
         self.title = title
+        self.operations: OperationDesk | None = OperationDesk(kernel, allowed) if allowed else None
+        """The operations that may be called by a form."""
         self.broken = ""
         """A text that every page shows above all else: why it isn't what it should be."""
         self._reloads = reloads
@@ -155,7 +181,6 @@ class Site:
     def render(self, request: PageRequest, page: PageAnswer, **frame: Any) -> str:
         """Return *page* as HTML; *frame* is what the host adds: ``csrf`` and ``notice``."""
         here = (path_parts(request.path) or ("",))[0]
-        administers = request.user.may("administer")
         context: Mapping[str, Any] = {
             **page.context,
             "site": self.title,
@@ -168,11 +193,21 @@ class Site:
             "url": request.url,
             "tabs": [
                 PageLink(label, request.url(*filter(None, [path])), path == here)
-                for label, path in (*_TABS, *(_TABS_OF_ADMINS if administers else ()))
+                for label, path in self._tabs(request)
             ],
             **frame,
         }
         return self._templates.get_template(page.template).render(context)
+
+    def _tabs(self, request: PageRequest) -> Iterator[tuple[str, str]]:
+        everybody = request.user.tenant is None
+        for label, path in _TABS:
+            if everybody or path not in _OF_EVERYBODY:
+                yield label, path
+        if self.operations is not None and request.user.may("start"):
+            yield "Operations", "operations"
+        if request.user.may("administer"):
+            yield from _TABS_OF_ADMINS
 
     def render_alone(self, template: str, base: str, **context: Any) -> str:
         """Return *template* as HTML for who isn't logged in, with the pages' root at *base*."""

@@ -20,11 +20,22 @@ _KINDS = {
     "approvals": ("approval", EXECUTION),
     "outbox": ("item", OUTBOX),
     "workflows": ("workflow", ""),
+    "kinds": ("kind", ""),
+    "operations": ("operation", ""),
+    "plugins": ("plugin", ""),
     "sessions": ("session", ""),
     "tokens": ("token", ""),
 }
 # No other field of a form is kept: it may be a payload, or a comment.
-_FIELDS = ("step", "position", "definition", "name", "scope")
+_FIELDS = (
+    "step", "position", "definition", "name", "scope", "number", "kind", "reason", "per_second",
+    "delay", "concurrency", "rate", "per_seconds",
+)  # fmt: skip
+# The conditions of the lists that orders for many are sent from.
+_CONDITIONS = (
+    "status", "workflow", "waiting_for", "kind", "code", "group", "label", "since", "from", "to",
+    "tenant", "ordering_key", "concurrency_key",
+)  # fmt: skip
 _MOST_IDS = 100
 
 
@@ -78,7 +89,7 @@ class OrderTrail:
         else:
             # A page that asks to confirm, or shows the form again, has done nothing.
             refused: Outcome = "failed" if answer.status >= 500 else "refused"
-            outcome = refused if answer.status >= 400 else "nothing"
+            outcome = refused if answer.status >= 400 else "done" if answer.done else "nothing"
             details = {**details, "status": answer.status}
         try:
             self._kernel.audit.conclude(entry, outcome, details=details)
@@ -94,11 +105,12 @@ def _chosen(request: PageRequest) -> dict[str, Any]:
     ids = request.form.every("id")
     if ids:
         return {"ids": [each[:40] for each in ids[:_MOST_IDS]], "number": len(ids)}
-    return {"filter": {name[:40]: text[:200] for name, text in request.query.items()}}
+    given = {name: request.form.get(name, "")[:200] for name in _CONDITIONS}
+    return {"filter": {name: text for name, text in given.items() if text}}
 
 
 def _action(request: PageRequest, model: str) -> str:
     text = request.form.get("order") or request.form.get("decision") or ""
     if not text:
-        return "start" if model == "workflow" else "order"
+        return {"workflow": "start", "operation": "call"}.get(model, "order")
     return text if _ORDER.fullmatch(text) else "order"

@@ -14,9 +14,13 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from automate_kernel import Kernel, SyncWorkflowContext
+from automate_kernel import Connector, Kernel, SyncWorkflowContext
+from automate_kernel.plugins.connectors import TriggerSpec
+from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.rows import queries
+from automate_kernel.triggers.webhooks.ledger import ReplayLedger
 from automate_kernel.workflows.steer import executions as steering
+from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 from automate_pages import User, pages
 from automate_pages import bulk as bulk_actions
 from automate_pages.exchange import PageAnswer, PageRequest, SentFields
@@ -455,6 +459,86 @@ def test_keys_that_stand_still_say_why(shop: Shop) -> None:
     assert "one at a time" in page
 
 
+# -- operations, plugins, webhooks -----------------------------------------------------------
+
+
+def test_an_operation_is_called_once_by_its_form(shop: Shop) -> None:
+    browser = client(shop, admin(), operations=["charge"])
+    assert 'href="/ops/operations"' in browser.get("/ops/").text
+    assert "charge" in browser.get("/ops/operations").text
+    page = browser.get("/ops/operations?name=charge").text
+    assert "Charge the customer" in page
+    sent = {**hidden(page), "input.amount": "7", "input.name": "tea"}
+    called = send(browser, "/ops/operations", **sent).text
+    assert "&#34;charged&#34;: 7" in called
+    assert "was sent before" in send(browser, "/ops/operations", **sent).text
+    for amount, problem in (("many", "Some fields are not right"), ("500", "INTERNAL")):
+        form = {**hidden(browser.get("/ops/operations?name=charge").text), "input.amount": amount}
+        wrong = send(browser, "/ops/operations", **form)
+        assert wrong.status_code == 422
+        assert problem in wrong.text
+    trail = [(each.action, each.outcome) for each in shop.kernel.audit.page().records]
+    assert ("call", "done") in trail
+
+
+@pytest.mark.parametrize(
+    ("user", "operations", "code"),
+    [
+        (User("eve", ["operator"], None), ["charge"], 403),
+        (User("eve", ["author"], None), [], 404),
+        (User("eve", ["author"], None), ["notify"], 404),
+        (User("eve", ["author"], "mine"), ["charge"], 200),
+    ],
+)
+def test_only_authors_call_what_is_offered(
+    shop: Shop, user: User, operations: list[str], code: int
+) -> None:
+    browser = client(shop, user, operations=operations)
+    assert browser.get("/ops/operations?name=charge").status_code == code
+    form = {"name": "charge", "key": "k", "input.amount": "1"}
+    assert ("charged" in send(browser, "/ops/operations", **form).text) == (code == 200)
+
+
+class Tea(Connector):
+    """The tea house."""
+
+    key = "tea"
+
+    @classmethod
+    def triggers(cls) -> list[TriggerSpec]:
+        return [TriggerSpec(name="sold", description="A pot was sold.")]
+
+
+def test_plugins_and_webhooks_say_what_there_is(shop: Shop) -> None:
+    shop.kernel.register(Tea, "connector", key="tea")
+    browser = client(shop, admin())
+    assert "<strong>tea</strong>" in browser.get("/ops/plugins").text
+    loaded = send(browser, "/ops/plugins", order="load").text
+    assert "tea" in loaded
+    page = browser.get("/ops/webhooks").text
+    assert "/webhooks/tea/sold" in page
+    assert "A pot was sold." in page
+    with shop.kernel.storage.begin() as rows:
+        ReplayLedger(shop.kernel.storage).remember(rows, "tea", "sold", "7", shop.order().item_id or "")  # fmt: skip
+    assert "tea.sold</th>" in browser.get("/ops/webhooks").text
+    for path in ("plugins", "webhooks", "kinds"):
+        assert client(shop, User("eve", ["admin"], "mine")).get(f"/ops/{path}").status_code == 403
+
+
+def test_a_workflow_that_can_not_be_read_is_shown() -> None:
+    class Broken:
+        def stamp(self) -> object:
+            return 1
+
+        def load(self) -> list[SuppliedWorkflow]:
+            return [SuppliedWorkflow(name="odd", definition={"name": "odd"}, tenant_id=None)]
+
+    kernel = Kernel(MemoryStorage(), workflow_source=Broken())
+    app = Starlette(routes=[Mount("/ops", pages(kernel, auth=lambda _: admin()))])
+    assert "can't be read" in TestClient(app).get("/ops/workflows").text
+    kernel.close()
+
+
 # -- the cost of a page ----------------------------------------------------------------------
 
 BOUNDS = {
@@ -463,6 +547,8 @@ BOUNDS = {
     "executions/grid?workflow=order": 8,
     "outbox": 8,
     "kinds": 16,
+    "plugins": 2,
+    "webhooks": 2,
     "workflows": 6,
     "workflows/order": 8,
     "executions/{id}": 24,

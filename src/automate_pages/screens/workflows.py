@@ -114,7 +114,7 @@ def show_list(request: PageRequest) -> PageAnswer:
         for (tenant, name), error in kernel.workflows.problems().items()
         if request.user.tenant in (None, tenant)
     ]
-    context = {"rows": rows, "broken": broken, "search": request.text("q")}
+    context = {"rows": rows, "unreadable": broken, "search": request.text("q")}
     return PageAnswer("workflows.html", "Workflows", context, live=True)
 
 

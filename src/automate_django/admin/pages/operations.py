@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -27,7 +26,7 @@ from automate_kernel.operations.field_options import FieldOption
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.masking import masked_by_schema
 from automate_pages.formats import ShownValue
-from automate_pages.schema_form import SchemaField, SchemaForm
+from automate_pages.schema_form import SchemaField, SchemaForm, placed
 
 _LIST = "automate_operations"
 _REMEMBERED_SECONDS = 3600
@@ -120,7 +119,7 @@ class OperationPages(PageSection):
             problem = OperationProblem.of(error, f"the operation {name}")
             if not problem.errors:
                 record(request, "call_failed", about=name, operation=name, code=problem.code)
-            fields, others = _placed(form.sent(posted), problem)
+            fields, others = placed(form.sent(posted), problem)
             text = shown_text(f"{problem.detail} {others}".strip(), 2000).text
             again = "" if problem.errors else f"{problem.code}: "
             return self._page(request, name, spec, fields, problem=f"{again}{text}")
@@ -208,30 +207,3 @@ def _is_first(request: HttpRequest) -> bool:
     key = request.POST.get("key", "")[:64]
     name = f"automate-call-{request.user.pk}-{key}"
     return not key or bool(cache.add(name, 1, _REMEMBERED_SECONDS))
-
-
-def _placed(
-    fields: Sequence[SchemaField], problem: OperationProblem
-) -> tuple[list[SchemaField], str]:
-    """Return the *fields* with their errors, and the errors that belong to none of them."""
-    errors: Mapping[str, str] = {
-        each["pointer"].removeprefix("#/input").strip("/").replace("/", "."): each["detail"]
-        for each in problem.errors
-    }
-    names = {each.field.name for each in fields}
-    problems: dict[str, list[str]] = {}
-    others: list[str] = []
-    for path, text in errors.items():
-        # One inside of a list or a union stands at the field that has it, with its place there.
-        inside = (path[:end] for end in range(len(path), 0, -1) if path[end : end + 1] in ("", "."))
-        name = next((each for each in inside if each in names), None)
-        if name is None:
-            others.append(f"{path}: {text}" if path else text)
-        else:
-            rest = path[len(name) + 1 :]
-            problems.setdefault(name, []).append(f"{rest}: {text}" if rest else text)
-    placed = [
-        replace(each, problem="; ".join(problems.get(each.field.name, ())) or None)
-        for each in fields
-    ]
-    return placed, "; ".join(others)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,16 @@ class WebhookReceipt:
     duplicate: bool = False
     ignored: Ignored | None = None
     answer: Mapping[str, Any] | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedDelivery:
+    """A delivery that was accepted, and the item that it became."""
+
+    connector: str
+    trigger: str
+    item_id: str
+    received_at: datetime
 
 
 class ReplayLedger:
@@ -122,6 +133,13 @@ class ReplayLedger:
         key = _key(connector, trigger, delivery_id, tenant_id)
         found = rows.select(DELIVERY, [Where("id", "eq", key)], columns=["item_id"], limit=1)
         return str(found[0]["item_id"]) if found else None
+
+    def latest(self, *, limit: int = 50) -> list[AcceptedDelivery]:
+        """List the deliveries that were accepted last, the newest first."""
+        names = ("connector", "trigger_name", "item_id", "received_at")
+        with self._storage.begin(atomic=False) as rows:
+            found = rows.select(DELIVERY, order_by=("-received_at",), limit=limit, columns=names)
+        return [AcceptedDelivery(*(row[name] for name in names)) for row in found]
 
     def forget(self, older_than_seconds: float = 30 * _DAY) -> int:
         """
