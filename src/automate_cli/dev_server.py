@@ -23,6 +23,7 @@ from automate_cli.reloading import LoadReport, Order
 from automate_cli.serving import http_app_of, server_of
 from automate_cli.session import Session
 from automate_cli.starter import FIRST_EVENT
+from automate_cli.ui import UI
 from automate_cli.worker_process import WORKER_OPTIONS
 from automate_kernel import signals
 from automate_kernel.base.errors import AutomateError
@@ -41,8 +42,6 @@ from automate_pages.users import User
 if TYPE_CHECKING:
     from automate_kernel.worker import Worker
     from automate_kernel.workflows.execution import Execution
-
-UI = "/ui"
 
 
 def load_and_serve(

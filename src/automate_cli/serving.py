@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 
@@ -38,6 +39,12 @@ class Receiver:
             session, self._workers.probe if self._workers is not None else None
         )
         """The probe of the receiver and its workers."""
+        self._ui: Any = None
+        if settings["serve.ui"]:
+            from automate_cli.ui import UI, pages_for
+
+            self._ui = pages_for(session)
+            self.probe.mount(UI, self._ui)
         self._server = server_of(self.probe, settings["worker.grace_seconds"])
 
     def run(self, listening: socket.socket) -> int:
@@ -70,6 +77,8 @@ class Receiver:
             self._server.force_exit = True
         self.probe.stopping = True
         self._server.should_exit = True
+        if self._ui is not None:
+            self._ui.state.live.stopped = True
         if self._workers is not None:
             self._workers.stop()
 

@@ -84,6 +84,12 @@ _OPERATIONS = (
     "Actions and capabilities that POST /operations may call: names, slack.* too; by default none."
 )
 _CALLS = "Clients that send it may call these; without it nobody may. Better as $secret:KEY."
+_OIDC = """\
+The provider of OpenID Connect that logs people in to the pages: issuer, client_id, client_secret
+(as $secret:KEY), roles, and what else Oidc takes; its public_url is ours, and /ui."""
+_PROXY = """\
+The header of a proxy that logs people in: name, proxies (its addresses), roles, roles_header,
+tenant_header."""
 _OUTPUTS = """\
 Where outputs go that are too large for a row: a folder that all processes share, or a table. In
 the table, store is the key of a plugin or the dotted path of your own, and its options stand beside
@@ -138,6 +144,9 @@ _ALL = (
     _number(
         "serve.operation_seconds", "float", 30.0, "The longest that such a call may take.", 0.1
     ),
+    Setting("serve.ui", "bool", False, "Show the operators' pages, below /ui, after a log-in."),
+    Setting("serve.oidc", "table", {}, _OIDC.replace("\n", " ")),
+    Setting("serve.header", "table", {}, _PROXY.replace("\n", " ")),
     _number("serve.max_body_bytes", "int", 1_000_000, "The largest request body.", 1),
     Setting("log_level", "text", "info", "The least level that is logged.", words=_LEVELS),
     Setting("log_format", "text", "text", _FORMAT, words=("text", "json")),

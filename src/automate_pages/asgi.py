@@ -152,11 +152,11 @@ class _Shell:
             method="POST" if request.method == "POST" else "GET",
             query=SentFields(request.query_params.multi_items()),
             form=form,
-            part=request.headers.get("x-automate-part") == "1",
+            part=_is_part(request),
             session=session,
             operations=self._site.operations,
         )
-        if request.method == "GET" and "text/event-stream" in request.headers.get("accept", ""):
+        if request.method == "GET" and _wants_stream(request):
             return self._stream(request, asked)
         work = partial(self._respond, browser, asked)
         return await to_thread.run_sync(work, limiter=self._threads)
@@ -167,7 +167,9 @@ class _Shell:
             answer = await self._own.answer(request, browser)
             if answer is not None:
                 return answer
-            found = await to_thread.run_sync(self._own.user_of, browser, limiter=self._threads)
+            looks = request.method == "GET" and (_is_part(request) or _wants_stream(request))
+            find = partial(self._own.user_of, browser, looks=looks)
+            found = await to_thread.run_sync(find, limiter=self._threads)
             return (None, "") if found is None else found
         assert not isinstance(self._auth, LogIn)  # noqa: S101 - then there are pages of its own
         user = self._auth(request)
@@ -229,6 +231,14 @@ class _Shell:
         if notice is not None:
             browser.forget(response, _NOTICE)
         return response
+
+
+def _is_part(request: Request) -> bool:
+    return request.headers.get("x-automate-part") == "1"
+
+
+def _wants_stream(request: Request) -> bool:
+    return "text/event-stream" in request.headers.get("accept", "")
 
 
 def _cookie_text(answer: OrderAnswer) -> str:

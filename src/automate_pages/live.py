@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from typing import Any
@@ -20,7 +20,7 @@ from automate_pages.site import Site
 from automate_pages.users import User
 
 _STATEMENTS = 4.0
-# All viewers of one address cost so many a second; what a log-in asks comes on top.
+# All viewers of one address cost so many a second; who they are is asked for by another one.
 _SOONEST = 1.0
 _LOOK_SECONDS = 0.5
 _STREAM_SECONDS = 300.0  # then the browser connects again, and its user is asked for again
@@ -28,6 +28,7 @@ _BEAT_SECONDS = 15.0  # so that a proxy, or a server that doesn't listen, notice
 _MOST_STREAMS = 500
 _MOST_PARTS = 200
 _KEPT_SECONDS = 60.0
+_FIND_SECONDS = 4.0
 # Ages grow all the time, which is no change.
 _AGES = re.compile(r"<time[^>]*>[^<]*")
 
@@ -107,7 +108,8 @@ class LiveParts:
                 if name is None and shared.personal:
                     continue
                 if shared.part is None or self._clock() >= shared.due:
-                    self._render(shared, request)
+                    # What all share knows nobody's session.
+                    self._render(shared, request if name else replace(request, session=""))
                 if shared.part is not None and (name is not None or not shared.personal):
                     return shared.part
         raise AssertionError  # a user's own part is always rendered
@@ -122,7 +124,8 @@ class LiveParts:
 
     def _shared(self, request: PageRequest, name: str | None) -> _Shared:
         user, now = request.user, self._clock()
-        key = (_address(request), (user.tenant, frozenset(user.roles), name))
+        own = () if name is None else (name, request.session)
+        key = (_address(request), (user.tenant, frozenset(user.roles), *own))
         with self._lock:
             shared = self._parts.setdefault(key, _Shared())
             shared.asked_at = now
@@ -190,7 +193,43 @@ class LiveParts:
 
 
 def _address(request: PageRequest) -> tuple[Any, ...]:
-    return request.base, request.path, tuple(sorted(request.query.items()))
+    fields = sorted((name, tuple(values)) for name, values in request.query.lists.items())
+    return request.base, request.path, tuple(fields)
+
+
+class Lookers:
+    """
+    The users who look at live pages. All of them are found by one look, every four seconds.
+
+    *find* returns those of the browsers' secrets that count now.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[Collection[str]], dict[str, tuple[User, str]]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._find, self._clock = find, clock
+        self._lock = threading.Lock()
+        self._found: dict[str, tuple[User, str]] = {}
+        self._asked_at: dict[str, float] = {}
+        self._due = 0.0
+
+    def find(self, secret: str) -> tuple[User, str] | None:
+        """Return the user with this secret, and the session; None for nobody."""
+        with self._lock:
+            now = self._clock()
+            if now >= self._due:
+                since = now - _KEPT_SECONDS
+                recent = {each for each in self._found if self._asked_at[each] >= since}
+                self._found = self._find(recent) if recent else {}
+                self._asked_at = {each: self._asked_at[each] for each in self._found}
+                self._due = now + _FIND_SECONDS
+            if secret not in self._found:
+                self._found |= self._find([secret])
+            if secret in self._found:
+                self._asked_at[secret] = now
+            return self._found.get(secret)
 
 
 def _is_stopping() -> bool:

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
@@ -23,7 +23,6 @@ from automate_kernel.access.sessions import (
     IDLE_SECONDS,
     LIFETIME_SECONDS,
     SessionStore,
-    UserSession,
 )
 from automate_kernel.access.tokens import AccessToken, prefix_of, shown_token
 from automate_kernel.base.arguments import check_address
@@ -32,6 +31,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.values import read_json
 from automate_pages.browser import HEADERS, LOOPBACK, Browser
 from automate_pages.exchange import SentFields
+from automate_pages.live import Lookers
 from automate_pages.openid import CodeFlow, Oidc, OidcError
 from automate_pages.site import Site
 from automate_pages.users import User
@@ -129,21 +129,33 @@ class LogInPages:
             idle_seconds=config.idle_seconds,
             lifetime_seconds=config.lifetime_seconds,
         )
+        self._lookers = Lookers(self._users)
 
-    def user_of(self, browser: Browser) -> tuple[User, str] | None:
-        """Return the user of the browser's session and the session's id; None for nobody."""
-        session = self._sessions.find(browser.cookie(_SESSION))
-        return None if session is None else self._user(session)
+    def user_of(self, browser: Browser, *, looks: bool = False) -> tuple[User, str] | None:
+        """
+        Return the user of the browser's session and the session's id; None for nobody.
 
-    def _user(self, session: UserSession) -> tuple[User, str] | None:
-        if session.token_id is None:
-            return User(session.user_name, session.roles, session.tenant_id), session.id
-        token = self._kernel.tokens.by_id(session.token_id)
-        user = None if token is None else _user_of(token)
-        if user is None:
-            self._sessions.end(session.id)
-            return None
-        return user, session.id
+        For who only *looks* again at a live page it may be four seconds old.
+        """
+        secret = browser.cookie(_SESSION)
+        return self._lookers.find(secret) if looks else self._users([secret]).get(secret)
+
+    def _users(self, secrets: Collection[str]) -> dict[str, tuple[User, str]]:
+        sessions = self._sessions.find_many(secrets)
+        tokens = self._kernel.tokens.by_ids(
+            each.token_id for each in sessions.values() if each.token_id is not None
+        )
+        found = {}
+        for secret, session in sessions.items():
+            user: User | None = User(session.user_name, session.roles, session.tenant_id)
+            if session.token_id is not None:
+                token = tokens.get(session.token_id)
+                user = None if token is None else _user_of(token)
+            if user is None:
+                self._sessions.end(session.id)
+            else:
+                found[secret] = (user, session.id)
+        return found
 
     async def answer(self, request: Request, browser: Browser) -> Response | None:
         """Answer a request to log in or out; None if it is for another page."""

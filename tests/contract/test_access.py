@@ -100,8 +100,7 @@ def test_a_token_ends(kernel: Kernel, storage: Any, clock: FakeClock) -> None:
     kernel.sessions.begin("b", roles=[], tenant_id="acme", method="token", token=long)
     clock.advance(61)
     assert kernel.tokens.find(short_text) is None
-    assert kernel.tokens.by_id(short.id) is None
-    assert kernel.tokens.by_id(long.id) is not None
+    assert kernel.tokens.by_ids([short.id, long.id]).keys() == {long.id}
     with pytest.raises(AutomateError) as refused:
         kernel.tokens.revoke(long.prefix, tenant_id="other")
     assert refused.value.code is ErrorCodes.NOT_FOUND
@@ -109,7 +108,7 @@ def test_a_token_ends(kernel: Kernel, storage: Any, clock: FakeClock) -> None:
     assert kernel.tokens.revoke(long.shown, tenant_id="acme")
     assert not kernel.tokens.revoke(long.prefix)
     assert kernel.tokens.find(text) is None
-    assert kernel.tokens.by_id(long.id) is None
+    assert kernel.tokens.by_ids([long.id]) == {}
     assert kernel.sessions.all() == []
 
 

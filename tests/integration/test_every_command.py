@@ -199,7 +199,7 @@ RUN_ELSEWHERE = {
     # test_plugin_authoring.py, and --operation in the tests of automate-openapi
     "plugins new": {"--from-openapi", "--url", "--tag", "--operation"},
     "worker": None,
-    "serve": None,
+    "serve": {"--ui"},  # test_serve_ui.py
     "dev": {"--app", "--port", "--no-open"},  # test_dev.py
     "": {"--install-completion", "--show-completion"},  # typer's, by the shell that is found
 }

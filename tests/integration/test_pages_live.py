@@ -13,16 +13,19 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from anyio import CapacityLimiter
 from processes import PIPE, running
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from automate_kernel import Kernel
+from automate_kernel.access.sessions import SessionStore
 from automate_pages import User
 from automate_pages.asgi import pages_of
-from automate_pages.exchange import PageRequest
-from automate_pages.live import LiveParts
+from automate_pages.exchange import PageRequest, SentFields
+from automate_pages.live import LiveParts, Lookers
+from automate_pages.log_in import FailedLogIns, LogIn, LogInPages
 from automate_pages.site import Site
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -130,7 +133,9 @@ def test_who_may_see_the_same_shares_a_rendering_and_nobody_else(
     live = LiveParts(site, lambda: now[0])
 
     def see(path: str, user: User, **query: str) -> str:
-        return live.part(PageRequest(kernel, user, path, query=query), f"token-{user.name}").html
+        return live.part(
+            PageRequest(kernel, user, path, query=SentFields(query.items())), f"token-{user.name}"
+        ).html
 
     ada, bob = User("ada", ["admin"], None), User("bob", ["admin"], None)
     its = f"executions/{kernel.start('order')}"
@@ -151,6 +156,34 @@ def test_who_may_see_the_same_shares_a_rendering_and_nobody_else(
     for user in (ada, bob, ada, bob):
         see("approvals", user)  # those for the user
     assert len(asked) == 6 + 3  # the first look finds out that it is personal
+
+
+def test_those_who_look_are_found_together(shop: tuple[Kernel, list[str]]) -> None:
+    """Each minute their use is noted; a session that is ended counts no more after 4 seconds."""
+    kernel, sent = shop
+    site, now = Site(kernel), [0.0]
+    log_in = LogInPages(site, LogIn(), CapacityLimiter(1), FailedLogIns())
+    sessions = SessionStore(kernel.storage)
+    token, _ = kernel.tokens.new("ada", roles=["viewer"])
+    secrets = [
+        sessions.begin(f"viewer-{number}", roles=["viewer"], tenant_id=None, method="token",
+                       token=token if number == 7 else None)
+        for number in range(VIEWERS)
+    ]  # fmt: skip
+    lookers = Lookers(log_in._users, lambda: now[0])
+    assert all(lookers.find(each) is not None for each in secrets)
+    sent.clear()
+    for second in range(SECONDS):
+        now[0] = second
+        for secret in secrets:
+            lookers.find(secret)
+    assert len(sent) <= SECONDS + 1
+    assert lookers.find("nobody's") is None
+    kernel.tokens.revoke(token.prefix)
+    sessions.end(lookers.find(secrets[3])[1])
+    now[0] += 4
+    gone = [number for number, each in enumerate(secrets) if lookers.find(each) is None]
+    assert gone == [3, 7]
 
 
 def test_a_stream_ends_with_its_page_and_with_its_server(shop: tuple[Kernel, list[str]]) -> None:
@@ -186,6 +219,7 @@ def test_what_cannot_have_a_stream_polls(shop: tuple[Kernel, list[str]], monkeyp
 _SERVER = """
 import asyncio, socket, sys, uvicorn
 from automate_kernel import Kernel
+from automate_kernel.access.sessions import SessionStore
 from automate_pages import User, pages
 app = pages(Kernel(), auth=lambda request: User("ada", ["admin"], None))
 listening = socket.create_server(("127.0.0.1", 0))

@@ -54,7 +54,8 @@ def dev(
 
     A worker, the receiver of webhooks and events, and the operators' pages run on 127.0.0.1, on
     SQLite unless the settings say otherwise. Without a project it makes one, as automate init does,
-    and starts a first run. Only this machine can reach it, and it asks nobody who they are.
+    and starts a first run. Only this machine can reach it, and it asks nobody who they are: use
+    automate serve --ui elsewhere.
 
     A change is loaded by a new process, once running steps have ended. They have 3 seconds, or
     worker.grace_seconds; then they are handed back, and run again. If the new files can't be
@@ -72,7 +73,8 @@ def dev(
     settings = session.settings
     listening = _bind(settings["serve.port"] if port is None else port)
     address = f"http://{_HOST}:{listening.getsockname()[1]}"
-    context.out.line(f"pages     {address}{dev_server.UI}/", "bold")
+    url = f"{address}{dev_server.UI}/"
+    context.out.line(f"pages     {url}", "bold")
     context.out.line(f"webhooks  {address}/webhooks/CONNECTOR/TRIGGER")
     context.out.line(f"project   {settings.file or settings.folder}")
     context.out.line("Change a file, and it is loaded again. Ctrl-C stops.\n")
@@ -86,7 +88,6 @@ def dev(
     options = {"session": session.arguments(), "level": "debug" if context.debug else level,
                "grace_seconds": grace, "listening": listening}  # fmt: skip
     if not no_open and _has_display():
-        url = f"{address}{dev_server.UI}/"
         threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
     watch = FilePoll(settings.folder, session.workflow_paths())
     Reloader(

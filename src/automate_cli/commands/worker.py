@@ -38,6 +38,7 @@ def _options(
     metrics_port: int | None = option(None, "The port for /metrics.", min=0, max=65535),
     probe_host: str | None = option(None, "The address of these ports: 127.0.0.1."),
     log_format: str | None = option(None, "text, or json: a document a line."),
+    ui: bool | None = option(None, "Show the operators' pages, to who logs in.", "--ui"),
 ) -> None: ...
 
 
@@ -47,7 +48,7 @@ class _ServeCommand(TextCommand):
 
 
 class _WorkerCommand(_ServeCommand):
-    without = ("host", "port")
+    without = ("host", "port", "ui")
 
 
 @app.called(
@@ -98,6 +99,7 @@ def worker(context: Context) -> None:
     "automate serve --host 0.0.0.0 --port 9000 --processes 2",
     "automate serve --processes 0   # only receive; workers run elsewhere",
     "AUTOMATE_SERVE_EVENTS_TOKEN=… automate serve",
+    "automate serve --ui   # operators' pages; make a log-in first: automate tokens new",
     cls=_ServeCommand,
 )
 def serve(context: Context) -> None:
@@ -107,7 +109,9 @@ def serve(context: Context) -> None:
     POST /webhooks/CONNECTOR/TRIGGER takes a signed webhook. POST /events takes an event from a
     client that sends serve.events_token as a bearer token; without a token nobody can. /operations
     calls those that serve.operations names, for clients with serve.operations_token. /approvals
-    answers the links of approvals, if there are signing_keys. GET /healthz and /readyz report the
+    answers the links of approvals, if there are signing_keys. With --ui the operators' pages are at
+    /ui, for people who log in: with a token that automate tokens new makes, by OpenID Connect
+    (serve.oidc) or by a proxy (serve.header). GET /healthz and /readyz report the
     state of the receiver and its workers. Put a proxy that speaks TLS in front. It stops as worker
     does.
 
@@ -123,12 +127,16 @@ def serve(context: Context) -> None:
     try:
         from automate_cli.serving import Receiver
     except ModuleNotFoundError as error:
-        problem, hint = f"{error.name} is not installed", "pip install automate-kernel[cli]"
+        problem, hint = f"{error.name} is not installed", "pip install 'automate-kernel[cli]'"
         raise AutomateError(ErrorCodes.FAILED_PRECONDITION, problem, hint=hint) from None
     kernel, settings, level = _ready_kernel(context), context.session.settings, _level(context)
     listening = bind(settings["serve.host"], settings["serve.port"])
     log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=settings["log_format"])
-    receiver = Receiver(context.session, level)
+    try:
+        receiver = Receiver(context.session, level)
+    except ModuleNotFoundError as error:  # of the pages
+        problem, hint = f"{error.name} is not installed", "pip install 'automate-kernel[cli,pages]'"
+        raise AutomateError(ErrorCodes.FAILED_PRECONDITION, problem, hint=hint) from None
     _show_start(context, kernel)
     address, bound = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address

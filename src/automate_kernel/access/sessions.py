@@ -111,20 +111,23 @@ class SessionStore:
 
     def find(self, secret: str) -> UserSession | None:
         """Return the session with the id *secret*, unless it has ended; notes its use."""
-        if not secret or len(secret) > _LONGEST:
-            return None
-        its = [Where("id", "eq", digest_of(secret)), *_alive()]
+        return self.find_many([secret]).get(secret)
+
+    def find_many(self, secrets: Iterable[str]) -> dict[str, UserSession]:
+        """Return the living sessions of *secrets*, their ids in browsers; notes their use."""
+        ids = {digest_of(each): each for each in secrets if each and len(each) <= _LONGEST}
+        if not ids:
+            return {}
+        its = [Where("id", "in", list(ids)), *_alive()]
         seen = min(_SEEN_SECONDS, self._idle / 4)
         with self._storage.begin(atomic=False) as rows:
-            # Mostly it was seen in this minute: then it is one statement.
+            # Mostly they were seen in this minute: then it is one statement.
             found = rows.select(SESSION, [*its, Where("seen_at", "gt", Now(-seen))])
-            if found:
-                return _session(found[0])
-            found = rows.select(SESSION, its)
-        if not found:
-            return None
-        self._note_use(found[0]["id"])
-        return _session(found[0])
+            noted = {row["id"] for row in found}
+            if len(noted) < len(ids):
+                found = rows.select(SESSION, its)
+        self._note_use([row["id"] for row in found if row["id"] not in noted])
+        return {ids[row["id"]]: _session(row) for row in found}
 
     def of(self, user_name: str, tenant_id: str | None) -> list[UserSession]:
         """Return the living sessions of a user, the latest first."""
@@ -166,8 +169,10 @@ class SessionStore:
             )
         return [_session(row) for row in found]
 
-    def _note_use(self, session_id: str) -> None:
-        where = [Where("id", "eq", session_id)]
+    def _note_use(self, session_ids: list[str]) -> None:
+        if not session_ids:
+            return
+        where = [Where("id", "in", session_ids)]
         changes = {"seen_at": Now(), "expires_at": Now(self._idle)}
         try:
             write(self._storage, None, lambda rows: rows.update(SESSION, where, changes))

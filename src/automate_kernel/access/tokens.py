@@ -202,16 +202,17 @@ class TokenStore:
             found = _read(rows, Where("prefix", "eq", bare))
         return _token(found[0]) if found else None
 
-    def by_id(self, token_id: str) -> AccessToken | None:
-        """Return the token with this id if it is usable; else None."""
+    def by_ids(self, ids: Iterable[str]) -> dict[str, AccessToken]:
+        """Return the usable tokens with these ids."""
+        wanted = list(dict.fromkeys(ids))
+        if not wanted:
+            return {}
         with self._storage.begin(atomic=False) as rows:
-            found = _read(rows, Where("id", "eq", token_id))
-            token = _token(found[0]) if found else None
-            if token is None or token.revoked_at is not None:
-                return None
+            found = [_token(row) for row in _read(rows, Where("id", "in", wanted))]
             # The clock of the database matters only for what expires.
-            ends = token.expires_at
-            return token if ends is None or ends > rows.now() else None
+            ends = any(each.expires_at for each in found)
+            now = rows.now() if ends else datetime.now(timezone.utc)
+        return {each.id: each for each in found if each.usable_at(now)}
 
     def page(self, *, tenant_id: str | None = None, after: str = "", limit: int = 50) -> TokenPage:
         """Return a page of the tokens, the latest first: those of a tenant, or all."""
