@@ -37,7 +37,7 @@ def read_only(hosts: Collection[str], *, tenant: str | None = None) -> Auth:
     names = check_texts(hosts, "hosts", 'hosts=["ops.internal"]')
     if not names:
         raise ConfigError("read_only needs the names of the host", hint='hosts=["ops.internal"]')
-    return _on_hosts([name.lower() for name in names], User("anybody", ["viewer"], tenant))
+    return _on_hosts([name.lower() for name in names], User("", ["viewer"], tenant))
 
 
 def _on_hosts(names: Collection[str], user: User) -> Auth:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import jinja2
@@ -24,6 +25,7 @@ from automate_pages.screens import (
     operations,
     outbox,
     plugins,
+    saved,
     webhooks,
     workers,
     workflows,
@@ -61,6 +63,8 @@ _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("GET", "plugins", plugins.show),
     ("POST", "plugins", plugins.load),
     ("GET", "webhooks", webhooks.show),
+    ("POST", "saved", saved.save),
+    ("POST", "saved/*", saved.delete),
     ("GET", "audit", audit.show),
     ("GET", "access", access.show),
     ("POST", "access/sessions/*", access.end_session),
@@ -195,6 +199,7 @@ class Site:
                 PageLink(label, request.url(*filter(None, [path])), path == here)
                 for label, path in self._tabs(request)
             ],
+            "saved": saved.saved_bar(request) if page.status == HTTPStatus.OK else None,
             **frame,
         }
         return self._templates.get_template(page.template).render(context)

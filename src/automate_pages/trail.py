@@ -25,6 +25,7 @@ _KINDS = {
     "plugins": ("plugin", ""),
     "sessions": ("session", ""),
     "tokens": ("token", ""),
+    "saved": ("query", ""),
 }
 # No other field of a form is kept: it may be a payload, or a comment.
 _FIELDS = (
@@ -62,7 +63,7 @@ class OrderTrail:
         }
         if place == "approvals":
             details |= dict(zip(("step", "position"), rest[1:3], strict=False))
-        if object_id is None:
+        if object_id is None and model != "query":
             details |= _chosen(request)
         tenant = request.user.tenant or (request.text("tenant") if model == "workflow" else None)
         if tenant is None and table and object_id is not None:

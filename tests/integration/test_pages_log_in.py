@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from paged_shop import Shop, send
@@ -494,3 +495,53 @@ def test_everybody_may_read_where_that_is_wanted(shop: Shop) -> None:
     assert client.get("/ops/", headers={"Host": "evil.example"}).status_code == 401
     with pytest.raises(ConfigError):
         read_only([])
+
+
+# -- saved queries ---------------------------------------------------------------------------
+
+
+def test_a_query_is_saved_shared_and_deleted(shop: Shop) -> None:
+    people = {}
+    for name, tenant in (("ada", "acme"), ("eve", "acme"), ("stranger", "other")):
+        people[name] = browser(shop)
+        log_in(people[name], token_of(shop, "viewer", name=name, tenant_id=tenant))
+    ada, hostile = people["ada"], '<script>"&'
+    here = "/ops/executions?status=FAILED&label=a%3Db&a=1&next=//evil.example"
+    query = re.search(r'name="query" value="([^"]*)"', ada.get(here).text)[1]  # type: ignore[index]
+    form = {"order": "save", "page": "executions", "query": query.replace("&amp;", "&")}
+    for name, shared in (("mine", ""), (hostile, "1")):
+        answer = post(ada, "/ops/saved", name=name, shared=shared, **form)
+        assert urlsplit(answer.headers["location"]).path == "/ops/executions"
+        assert "a=1" not in answer.headers["location"]
+    assert ada.get(answer.headers["location"]).status_code == 200
+    seen = {name: client.get("/ops/executions").text for name, client in people.items()}
+    assert {name: ("mine" in page, "script&gt;" in page) for name, page in seen.items()} == {
+        "ada": (True, True), "eve": (False, True), "stranger": (False, False),
+    }  # fmt: skip
+    assert not any(hostile in page for page in seen.values())
+    assert "Saved queries" not in ada.get("/ops/outbox").text
+    (mine,) = [each for each in shop.kernel.saved_queries.find(
+        "executions", user_name="ada", tenant_id="acme") if each.name == "mine"]  # fmt: skip
+    for name, status in (("eve", 404), ("stranger", 404), ("ada", 303)):
+        assert post(people[name], f"/ops/saved/{mine.id}", page="executions").status_code == status
+    assert "mine" not in ada.get("/ops/executions").text
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{"page": "nowhere"}, {"page": "//evil.example"}, {"page": "executions", "query": "label=" + "x" * 3000},
+     {"page": "executions", "name": "x" * 300}, {"page": "executions", "name": ""}],
+)  # fmt: skip
+def test_what_is_no_query_is_not_saved(shop: Shop, form: dict[str, str]) -> None:
+    client = browser(shop, lambda _: User("ada", ["viewer"], None))
+    client.get("/ops/")
+    csrf = client.cookies[next(iter(client.cookies))]
+    sent = {"csrf": csrf, "order": "save", "name": "n", "query": "status=FAILED", **form}
+    answer = client.post("/ops/saved", data=sent, follow_redirects=False)
+    assert "evil" not in answer.headers.get("location", "")
+    with shop.kernel.storage.begin() as rows:
+        assert rows.select("automate_saved_query") == []
+    nobody = browser(shop, read_only(["ops.example"]))
+    nobody.get("/ops/")
+    sent["csrf"] = nobody.cookies[next(iter(nobody.cookies))]
+    assert nobody.post("/ops/saved", data={**sent, "page": "outbox"}).status_code == 403
