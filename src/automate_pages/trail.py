@@ -32,6 +32,9 @@ _FIELDS = (
     "step", "position", "definition", "name", "scope", "number", "kind", "reason", "per_second",
     "delay", "concurrency", "rate", "per_seconds",
 )  # fmt: skip
+# The field that names the object, of forms whose address doesn't; and an order without a name.
+_NAMED_BY = {"kinds": "kind", "operations": "name"}
+_USUAL = {"workflow": "start", "operation": "call", "plugin": "load"}
 # The conditions of the lists that orders for many are sent from.
 _CONDITIONS = (
     "status", "workflow", "waiting_for", "kind", "code", "group", "label", "since", "from", "to",
@@ -57,13 +60,13 @@ class OrderTrail:
         if place == "access" and len(rest) > 1:
             place, *rest = rest
         model, table = _KINDS.get(place, (place or "page", ""))
-        object_id = rest[0] if rest and rest[0] else None
+        object_id = rest[0] or request.form.get(_NAMED_BY.get(place, "")) or None
         details: dict[str, Any] = {
             name: request.form[name][:200] for name in _FIELDS if request.form.get(name)
         }
         if place == "approvals":
             details |= dict(zip(("step", "position"), rest[1:3], strict=False))
-        if object_id is None and model != "query":
+        if object_id is None and table:
             details |= _chosen(request)
         tenant = request.user.tenant or (request.text("tenant") if model == "workflow" else None)
         if tenant is None and table and object_id is not None:
@@ -113,5 +116,5 @@ def _chosen(request: PageRequest) -> dict[str, Any]:
 def _action(request: PageRequest, model: str) -> str:
     text = request.form.get("order") or request.form.get("decision") or ""
     if not text:
-        return {"workflow": "start", "operation": "call"}.get(model, "order")
+        return _USUAL.get(model, "order") if "choices" not in request.form else "choices"
     return text if _ORDER.fullmatch(text) else "order"
