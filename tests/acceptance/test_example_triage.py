@@ -7,10 +7,8 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 import pytest
 from ports import free_ports
+from waiting import listening, until
 
 pytestmark = pytest.mark.plugins
 
@@ -44,15 +43,8 @@ def mail(
              "--imap-port", str(imap)],
             stdout=output, stderr=output,
         )  # fmt: skip
-    end = time.monotonic() + 60
     for port in (smtp, imap):
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 60).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < end, log.read_text()
-                time.sleep(0.05)
+        until(lambda: listening(port), 60, process=process, why=log.read_text)
     with imaplib.IMAP4("127.0.0.1", imap) as client:
         client.login(USER, PASSWORD)
         client.create("Sent")

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from approvals_asked import ask
 from clocked_world import ClockedWorld
 from lock_waits import until_held_up
-from waiting import PATIENCE, until
+from waiting import PATIENCE, at_once, until
 
 from workers import handle, working
 from automate_kernel import Kernel
@@ -618,11 +619,7 @@ def test_of_many_decisions_at_once_one_is_made(world: World) -> None:
         except AutomateError as error:
             results.append(error.code)
 
-    threads = [threading.Thread(target=decide, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*(partial(decide, number) for number in range(6)))
     (winner,) = [each for each in results if isinstance(each, int)]
     assert {each for each in results if each != winner} <= {
         ErrorCodes.FAILED_PRECONDITION, ErrorCodes.NOT_FOUND,

@@ -7,6 +7,7 @@ from typing import Any
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows.execution import ExecutionStatus
+from defined import define
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 WORKFLOW = {
@@ -101,9 +102,7 @@ def test_a_list_of_an_objects_keys_stays_as_it_began(clocked_storage: Any, clock
             each = {"id": "each", "action": "note", "input": {"what": "{{ item }}"}}
             block = {"id": "all", "for_each": "{{ %s | list }}" % of, "steps": [each, nap]}
             give = {"id": "give", "action": "give"}
-            kernel.add_workflow(
-                {"name": name, "trigger": {"type": "manual"}, "steps": [give, block]}
-            )
+            define(kernel, give, block, name=name)
         return kernel
 
     for name in ("output", "event"):

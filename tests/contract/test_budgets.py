@@ -19,6 +19,7 @@ from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import at_once
 
 ACME = SpendingLimit(name="llm", limits={"tokens": 1_000}, tenant_id="acme")
 
@@ -61,11 +62,7 @@ def test_threads_that_ask_at_once_get_what_there_is_and_no_more(clocked_storage:
             if number % 4 == 3 and granted:
                 budgets.settle(granted[-1], {"US dollars": Decimal("0.02")})
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[ask] * 8)
     assert len(granted) == 50
 
 

@@ -12,6 +12,7 @@ from automate_kernel.operations.budgets import SpendingLimit, Budgets
 from automate_kernel.operations.call_rates import CallRate, CallRates
 from automate_kernel.storage.tables import BUDGET
 from automate_testing.clock import FakeClock
+from waiting import at_once
 
 RATE = CallRate(("limit", "crm"), interval=0.1)
 
@@ -26,11 +27,7 @@ def test_threads_that_ask_at_once_get_each_place_once(clocked_storage: Any) -> N
         for most in (1, 3, 2):
             taken.extend(rates.take(RATE, most, 60.0))
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[ask] * 6)
     assert sorted(taken) == [pytest.approx(number / 10) for number in range(len(taken))]
     assert len(taken) == 36
 

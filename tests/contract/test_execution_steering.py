@@ -34,6 +34,7 @@ from automate_kernel.workflows.execution import (
 )
 from automate_sqlalchemy import SqlAlchemyStorage
 from lock_waits import until_awaited
+from waiting import at_once
 
 WORKFLOW = Workflow.from_dict(
     {
@@ -384,9 +385,5 @@ def test_many_operators_and_a_worker_never_wait_for_each_other(
         except BaseException as error:
             problems.append(error)
 
-    threads = [threading.Thread(target=each) for each in (steer, work, steer)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    at_once(steer, work, steer)
     assert problems == []

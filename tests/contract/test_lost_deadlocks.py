@@ -15,6 +15,7 @@ from automate_kernel.storage import Storage
 from automate_kernel.storage.errors import DeadlockError
 from automate_kernel.storage.tables import PAUSE
 from automate_testing.clock import FakeClock
+from defined import define
 
 pytest.importorskip("cronsim")
 
@@ -67,10 +68,7 @@ def kernel(unlucky: Unlucky) -> Iterator[Kernel]:
         fails = {"fails": "{{ event.payload.fails }}"}
         steps = [{"id": "a", "action": "do.it"}, {"id": "b", "action": "do.it", "input": fails}]
         kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
-        kernel.add_workflow({
-            "name": "asking", "trigger": {"type": "manual"},
-            "steps": [{"id": "ok", "approval": {"title": "Go on?"}}],
-        })  # fmt: skip
+        define(kernel, {"id": "ok", "approval": {"title": "Go on?"}}, name="asking")
         kernel.add_workflow({
             "name": "clean", "trigger": {"type": "manual"},
             "steps": [{"id": "s", "sleep": "1h"}], "finally": [{"id": "f", "action": "do.it"}],

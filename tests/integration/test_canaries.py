@@ -14,11 +14,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from waiting import until
 
 DEADLINE = 60.0
 TOKEN = "events-token-5c1de07b"
@@ -235,13 +235,6 @@ class Host:
         return text
 
 
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_no_canary_gets_out(tmp_path: Path) -> None:
     """Of payloads, outputs, errors, logs, warnings, threads, names and configs, anywhere."""
     from automate_cli.database import open_storage
@@ -258,8 +251,8 @@ def test_no_canary_gets_out(tmp_path: Path) -> None:
             for place in PLACES:
                 kernel.secrets.get(place)
             kernel.outbox.enqueue("raw", {"k": f"at-item {CANARIES['item']} end"}, max_attempts=1)
-            until(lambda: len(kernel.executions.find(status="FAILED")) == 2)
-            until(lambda: kernel.outbox.stats().total("FAILED") == 1)
+            until(lambda: len(kernel.executions.find(status="FAILED")) == 2, DEADLINE)
+            until(lambda: kernel.outbox.stats().total("FAILED") == 1, DEADLINE)
             kernel.outbox.pause("raw", f"at-pause {CANARIES['pause']} end")
             executions = [each.id for each in kernel.executions.find()]
             (item,) = [each.id for each in kernel.outbox.find(status="FAILED")]

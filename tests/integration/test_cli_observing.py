@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import json
@@ -11,16 +10,14 @@ import pty
 import re
 import select
 import signal
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import processes
 import pytest
 from automate_kernel import StorageError
 from automate_cli.app import app
@@ -33,9 +30,8 @@ from automate_kernel.outbox import WorkerInfo
 from automate_kernel.worker.reporter import ActivityLog
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.outbox.item import Outcome
-from command_line import CliRunner
+from command_line import DEADLINE, CliRunner, CommandFolder
 
-DEADLINE = 120.0
 CODE = """\
 import logging
 import time
@@ -51,7 +47,7 @@ def automate_configure(kernel):
 """
 
 
-class Project:
+class Project(CommandFolder):
     """A folder with settings, code and a database."""
 
     def __init__(self, folder: Path) -> None:
@@ -75,22 +71,10 @@ class Project:
         outbox.acknowledge("worker-7", [Outcome(item.id)])
         outbox.report(WorkerInfo("worker-7", "host-1", 7, None, None, (kind,), 10, 3), log)
 
-    @contextlib.contextmanager
-    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        with (self.folder / "log").open("w") as log, processes.running(
-            [sys.executable, "-m", "automate_cli", *arguments], text=True,
-            cwd=self.folder, env=self.environment(), stdout=subprocess.PIPE, stderr=log,
-        ) as process:  # fmt: skip
-            yield process
-
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
     def urls(self, count: int) -> list[str]:
-        found = until(
+        found = self.until(
             lambda: len(u := re.findall(r"metrics on (http://[\d.:]+)", self.log())) >= count and u,
             "the probes",
-            self,
         )
         return list(found)
 
@@ -103,15 +87,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     project = Project(tmp_path)
     yield project
     project.kernel.storage.engine.dispose()
-
-
-def until(found: Callable[[], Any], what: str, project: Project | None = None) -> Any:
-    deadline = time.monotonic() + DEADLINE
-    while not (result := found()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited in vain for {what}\n{project.log() if project else ''}")
-        time.sleep(0.02)
-    return result
 
 
 def get(url: str) -> tuple[int, str]:
@@ -257,13 +232,13 @@ def test_a_worker_answers_probes_and_logs_json(project: Project) -> None:
         "worker", "--health-port", "0", "--metrics-port", "0", "--log-format", "json"
     ) as process:
         health, metrics = project.urls(2)
-        until(lambda: get(f"{health}/readyz")[0] == 200, "readiness", project)
+        project.until(lambda: get(f"{health}/readyz")[0] == 200, "readiness")
         assert get(f"{health}/healthz") == (200, '{"status": "ok"}')
         done = 'automate_outbox_items{kind="mail.send",status="COMPLETED"} 1'
-        until(lambda: done in get(f"{metrics}/metrics")[1], "the item", project)
+        project.until(lambda: done in get(f"{metrics}/metrics")[1], "the item")
         # It may do an item before it has reported for the first time.
         running = 'automate_workers{state="running"} 1'
-        until(lambda: running in get(f"{metrics}/metrics")[1], "its report", project)
+        project.until(lambda: running in get(f"{metrics}/metrics")[1], "its report")
         process.terminate()
         assert process.wait(DEADLINE) == 0
     logged = [json.loads(line) for line in project.log().splitlines()]
@@ -276,15 +251,14 @@ def test_several_processes_answer_as_one(project: Project) -> None:
     """Ready once one of them works; a process that is killed is no reason to kill the others."""
     with project.running("worker", "--processes", "2", "--health-port", "0") as process:
         (health,) = project.urls(1)
-        until(lambda: get(f"{health}/readyz")[0] == 200, "readiness", project)
-        until(lambda: len(project.kernel.outbox.workers()) == 2, "both workers", project)
+        project.until(lambda: get(f"{health}/readyz")[0] == 200, "readiness")
+        project.until(lambda: len(project.kernel.outbox.workers()) == 2, "both workers")
         victim = project.kernel.outbox.workers()[0].pid
         os.kill(victim, signal.SIGKILL)
         assert get(f"{health}/healthz")[0] == 200
-        until(
+        project.until(
             lambda: len({w.pid for w in project.kernel.outbox.workers()} - {victim}) == 2,
             "a new process",
-            project,
         )
         assert get(f"{health}/healthz")[0] == 200
         process.terminate()

@@ -9,20 +9,18 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import processes
 import pytest
 from leases import lapse
 
 from automate_cli.database import open_storage
 from automate_kernel.kernel import Kernel
+from command_line import DEADLINE, CommandFolder
 
-DEADLINE = 120.0
 CODE = """\
 import time
 from pathlib import Path
@@ -57,8 +55,10 @@ steps:
 """
 
 
-class Project:
+class Project(CommandFolder):
     """A project in a folder, and its database."""
+
+    variables = {"AUTOMATE_SECRET_HOOK": "hook-secret"}
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.gate = folder, folder / "gate"
@@ -84,34 +84,12 @@ class Project:
             return None
         return self.kernel.outbox.get(found[0].item_id).lease_owner
 
-    @contextlib.contextmanager
-    def running(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
-        environment |= {"AUTOMATE_SECRET_HOOK": "hook-secret", **variables}
-        with (self.folder / "log").open("w") as log, processes.running(
-            [sys.executable, "-m", "automate_cli", *arguments],
-            cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=log,
-        ) as process:  # fmt: skip
-            yield process
-
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     project = Project(tmp_path)
     yield project
     project.kernel.storage.engine.dispose()
-
-
-def until(found: Callable[[], object], what: str, project: Project | None = None):
-    deadline = time.monotonic() + DEADLINE
-    while not (result := found()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited in vain for {what}\n{project.log() if project else ''}")
-        time.sleep(0.02)
-    return result
 
 
 def pid_of(worker_id: str) -> int:
@@ -126,15 +104,15 @@ def test_a_killed_worker_is_replaced_and_its_execution_finished(project: Project
     """SIGKILL in the middle of a step: another process takes over, and the first is restarted."""
     project.emit()
     with project.running("worker", "--processes", "2") as process:
-        first = until(project.holder, "the step to run", project)
+        first = project.until(project.holder, "the step to run")
         os.kill(pid_of(first), signal.SIGKILL)
-        until(lambda: not alive(pid_of(first)), "its end", project)
+        project.until(lambda: not alive(pid_of(first)), "its end")
         lapse(project.kernel, pid_of(first))
-        second = until(lambda: (h := project.holder()) and h != first and h, "a takeover", project)
+        second = project.until(lambda: (h := project.holder()) and h != first and h, "a takeover")
         assert pid_of(second) != pid_of(first)
-        until(lambda: len(workers(project)) == 3, "a new worker", project)
+        project.until(lambda: len(workers(project)) == 3, "a new worker")
         project.gate.touch()
-        until(lambda: project.status() == "COMPLETED", "the execution to end", project)
+        project.until(lambda: project.status() == "COMPLETED", "the execution to end")
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE) == 0
     assert "ended with SIGKILL and is started again" in project.log()
@@ -148,12 +126,12 @@ def test_sigterm_drains_and_a_second_one_hands_leases_back(
     """The first lets the step end; the second stops at once, and no attempt of the item is spent."""
     project.emit()
     with project.running("worker", "--processes", processes, "--grace-seconds", "300") as process:
-        until(project.holder, "the step to run", project)
-        until(lambda: len(workers(project)) == int(processes), "all workers", project)
+        project.until(project.holder, "the step to run")
+        project.until(lambda: len(workers(project)) == int(processes), "all workers")
         process.send_signal(signal.SIGTERM)
         item_id = project.kernel.executions.find()[0].item_id
         # Of two that a process has not come to yet the system keeps one.
-        until(lambda: stopping(project), "the worker to hear of it", project)
+        project.until(lambda: stopping(project), "the worker to hear of it")
         assert process.poll() is None  # it waits for the step
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE) == 0
@@ -161,7 +139,7 @@ def test_sigterm_drains_and_a_second_one_hands_leases_back(
     assert (item.status.value, item.lease_owner, item.attempt_count) == ("PENDING", None, 0)
     project.gate.touch()
     with project.running("worker", "--processes", processes) as process:
-        until(lambda: project.status() == "COMPLETED", "the execution to end", project)
+        project.until(lambda: project.status() == "COMPLETED", "the execution to end")
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 0
 
@@ -173,10 +151,10 @@ def test_a_second_signal_counts_that_comes_while_the_process_is_stopped(
     """The system may give it to any thread then, and the main thread waits for another one."""
     project.emit()
     with project.running(*command.split(), "--grace-seconds", "300") as process:
-        until(project.holder, "the step to run", project)
+        project.until(project.holder, "the step to run")
         [worker] = workers(project)
         process.send_signal(signal.SIGTERM)
-        until(lambda: stopping(project), "the worker to hear of it", project)
+        project.until(lambda: stopping(project), "the worker to hear of it")
         process.send_signal(signal.SIGSTOP)
         os.waitpid(process.pid, os.WUNTRACED)
         process.send_signal(signal.SIGTERM)
@@ -197,7 +175,7 @@ def test_sigterm_lets_a_running_step_finish(project: Project) -> None:
     """A deployment loses nothing, and repeats nothing."""
     project.emit()
     with project.running("worker") as process:
-        until(project.holder, "the step to run", project)
+        project.until(project.holder, "the step to run")
         process.send_signal(signal.SIGTERM)
         project.gate.touch()
         assert process.wait(DEADLINE) == 0
@@ -210,12 +188,12 @@ def test_a_terminal_that_is_closed_stops_as_sigterm_does(project: Project, comma
     """It sends SIGHUP to all of them: died of it, they would keep the step until its lease ends."""
     project.emit()
     with project.running(*command.split(), "--grace-seconds", "300") as process:
-        until(project.holder, "the step to run", project)
+        project.until(project.holder, "the step to run")
         number = 2 if "2" in command else 1
-        until(lambda: len(workers(project)) == number, "all workers", project)
+        project.until(lambda: len(workers(project)) == number, "all workers")
         for pid in {process.pid, *map(pid_of, workers(project))}:
             os.kill(pid, signal.SIGHUP)
-        until(lambda: stopping(project), "the worker to hear of it", project)
+        project.until(lambda: stopping(project), "the worker to hear of it")
         project.gate.touch()
         assert process.wait(DEADLINE) == 0
     [execution] = project.kernel.executions.find()
@@ -251,11 +229,11 @@ def test_output_that_nobody_reads_or_that_can_not_be_written(
 def test_workers_end_when_what_started_them_is_killed(project: Project) -> None:
     """Nobody is left who would work on, unseen."""
     with project.running("worker", "--processes", "2") as process:
-        until(lambda: len(workers(project)) == 2, "the workers", project)
+        project.until(lambda: len(workers(project)) == 2, "the workers")
         pids = [pid_of(each) for each in workers(project)]
         process.kill()
         for pid in pids:
-            until(lambda pid=pid: not alive(pid), f"process {pid} to end", project)
+            project.until(lambda pid=pid: not alive(pid), f"process {pid} to end")
 
 
 def alive(pid: int) -> bool:
@@ -290,7 +268,7 @@ def test_serve_receives_and_works_and_stops(project: Project) -> None:
         url = next(line for line in lines if line.startswith("listening on ")).split()[-1]
         body = json.dumps({"gate": str(project.gate)}).encode()
         signed = GitHubSignature("HOOK").sign(body, "hook-secret")
-        until(lambda: request(f"{url}/readyz")[0] == 200, "its workers", project)
+        project.until(lambda: request(f"{url}/readyz")[0] == 200, "its workers")
         assert request(f"{url}/webhooks/github/push", body, **signed)[0] == 202
         assert request(f"{url}/webhooks/github/push", body + b" ", **signed)[0] == 401
         event = json.dumps({"name": "go", "payload": {"gate": str(project.gate)}}).encode()
@@ -300,7 +278,7 @@ def test_serve_receives_and_works_and_stops(project: Project) -> None:
         def done() -> bool:
             return [e.status.value for e in project.kernel.executions.find()] == ["COMPLETED"] * 2
 
-        until(done, "both executions to end", project)
+        project.until(done, "both executions to end")
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE) == 0
     assert "t0ken" not in project.log()

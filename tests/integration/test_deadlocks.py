@@ -19,18 +19,14 @@ from automate_kernel.storage.tables import DEBOUNCE, LANE, OUTBOX, PAUSE, SCHEDU
 from automate_sqlalchemy import SqlAlchemyStorage, metadata
 from lock_waits import until_awaited
 from waiting import PATIENCE
+from defined import define
 
 
 @pytest.fixture
 def kernel(mariadb_engine: sa.Engine) -> Iterator[Kernel]:
     with Kernel(SqlAlchemyStorage(mariadb_engine), discover=False, secrets={}) as kernel:
         kernel.action("do.it")(lambda: None)
-        kernel.add_workflow(
-            {
-                "name": "w", "trigger": {"type": "manual"}, "debounce": {"for": "1h"},
-                "steps": [{"id": "a", "action": "do.it"}],
-            }
-        )  # fmt: skip
+        define(kernel, {"id": "a", "action": "do.it"}, debounce={"for": "1h"})
         yield kernel
 
 

@@ -16,7 +16,6 @@ import signal
 import sqlite3
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from ports import free_ports
 from automate_cli.app import app
 from automate_cli.session import Session
 from automate_kernel.monitoring.diagnosis import worker_findings
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -350,12 +350,10 @@ class Running:
         return (self.folder / "log").read_text()
 
     def until(self, found: Callable[[], Any], what: str) -> Any:
-        deadline = time.monotonic() + PATIENCE
-        while not (result := found()):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"waited in vain for {what}\n{self.printed}\n{self.log()}")
-            time.sleep(0.02)
-        return result
+        def why() -> str:
+            return f"waited in vain for {what}\n{self.printed}\n{self.log()}"
+
+        return until(found, PATIENCE, process=self.process, why=why)
 
     def ended(self) -> int:
         code: int = self.process.wait(PATIENCE)

@@ -15,6 +15,7 @@ from automate_kernel.workflows.decide.waits import EVENT, SIGNAL
 from automate_sqlalchemy import SqlAlchemyStorage
 from waiting import PATIENCE, until
 from workers import working
+from defined import define, see
 
 CONDITIONS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -131,8 +132,7 @@ def test_a_signal_to_what_is_being_cancelled_is_put_off(postgresql_engine: sa.En
         assert shop.count("free") == 3
         transaction.rollback()
     shop.later()
-    execution = shop.kernel.executions.get(one)
-    assert execution is not None
+    execution = see(shop.kernel, one)
     assert execution.status == "COMPLETED"
     assert {one.attempt_count for one in shop.kernel.outbox.find(kind=SIGNAL)} == {1}
 
@@ -140,12 +140,9 @@ def test_a_signal_to_what_is_being_cancelled_is_put_off(postgresql_engine: sa.En
 def test_an_event_that_is_put_off_answers_who_waits_for_it(postgresql_engine: sa.Engine) -> None:
     """It was sent in time, however long it is put off: the wait isn't over before."""
     shop = Shop(postgresql_engine, {"type": "event"}, {})
-    shop.kernel.add_workflow(
-        {
-            "name": "waiting", "trigger": {"type": "manual"},
-            "steps": [{"id": "a", "wait_for": {"event": "held.1", "timeout": "10s"}}],
-        }
-    )  # fmt: skip
+    define(
+        shop.kernel, {"id": "a", "wait_for": {"event": "held.1", "timeout": "10s"}}, name="waiting"
+    )
     execution_id = shop.kernel.start("waiting")
     shop.run()
     shop.clock.advance(1)
@@ -159,8 +156,7 @@ def test_an_event_that_is_put_off_answers_who_waits_for_it(postgresql_engine: sa
     until(shop.later)
     shop.clock.advance(60)
     shop.run()
-    execution = shop.kernel.executions.get(execution_id)
-    assert execution is not None
+    execution = see(shop.kernel, execution_id)
     assert (execution.status, execution.error) == ("COMPLETED", None)
 
 
@@ -201,8 +197,7 @@ def test_a_checkpoint_that_is_held_up_comes_later(postgresql_engine: sa.Engine, 
             until(lambda: ended(shop.kernel, "free") == 3)
             transaction.commit()
             until(lambda: ended(shop.kernel, "w"))
-    execution = shop.kernel.executions.get(one)
-    assert execution is not None
+    execution = see(shop.kernel, one)
     assert execution.status == ("COMPLETED" if what == "child" else "FAILED")
     assert calls == ["called"]
     assert shop.count("held") == (2 if what == "child" else 0)

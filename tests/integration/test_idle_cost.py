@@ -19,6 +19,7 @@ from automate_kernel.worker.worker import Flag
 from automate_sqlalchemy import SqlAlchemyStorage
 from automate_testing.clock import FakeClock
 from waiting import PATIENCE, until
+from defined import define
 
 LOOKS = 20
 
@@ -128,16 +129,11 @@ def test_the_engine_rests_after_its_executions(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(threading.Event, "wait", noted)
     kernel = Kernel(MemoryStorage(), discover=False, secrets={})
     kernel.action("shop.note")(lambda: None)
-    kernel.add_workflow(
-        {
-            "name": "w",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {"id": "a", "action": "shop.note"},
-                {"id": "b", "needs": [], "wait_for": {"signal": "go"}},
-                {"id": "c", "needs": [], "action": "shop.note", "retry": {"attempts": 2}},
-            ],
-        }
+    define(
+        kernel,
+        {"id": "a", "action": "shop.note"},
+        {"id": "b", "needs": [], "wait_for": {"signal": "go"}},
+        {"id": "c", "needs": [], "action": "shop.note", "retry": {"attempts": 2}},
     )
     worker = kernel.worker()
     running = threading.Thread(target=worker.run)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import processes
 import pytest
+from waiting import until
 import sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_kernel.outbox import NewItem, OutboxItem, SkipLockedClaimOutboxStore
@@ -23,14 +23,6 @@ from automate_sqlalchemy import SqlAlchemyStorage
 SCRIPT = Path(__file__).with_name("limited_worker.py")
 WORKERS = 4
 PATIENCE_SECONDS = 90.0
-
-
-def until(holds: Callable[[], bool], why: Callable[[], str] = str) -> None:
-    """Wait until *holds* is true."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.02)
 
 
 class Crew:
@@ -49,7 +41,10 @@ class Crew:
                 [sys.executable, str(SCRIPT), self._url, str(self._ledger), str(WORKERS)],
                 stderr=errors,
             )
-        until(lambda: len(self.store.workers()) == WORKERS, self.complaints)
+        self.until(lambda: len(self.store.workers()) == WORKERS)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        until(holds, PATIENCE_SECONDS, why=self.complaints)
 
     def complaints(self) -> str:
         return self._errors.read_text()[-5000:]
@@ -78,12 +73,12 @@ class Crew:
             claims = [line for line in self.lines() if line["claimed_at"] > moment]
             return len({line["pid"] for line in claims}) == WORKERS
 
-        until(claimed, self.complaints)
+        self.until(claimed)
         return ids
 
     def finish(self, count: int) -> list[dict[str, Any]]:
         """Wait until so many items are done, and return the ledger's lines."""
-        until(lambda: self.store.stats().total("COMPLETED") == count, self.complaints)
+        self.until(lambda: self.store.stats().total("COMPLETED") == count)
         self.stop()
         return self.lines()
 
@@ -152,12 +147,12 @@ def test_a_pause_reaches_all_processes(crew: Crew) -> None:
     store.pause("narrow", "the service is down")
     # Whoever claims looks again if it is a second since it looked last.
     noticed_at = store.now().timestamp() + 1.1
-    until(lambda: store.now().timestamp() > noticed_at)
+    crew.until(lambda: store.now().timestamp() > noticed_at)
     before = crew.claimed_by_all_since(noticed_at)
     paused = store.enqueue_many(NewItem("narrow") for _ in range(20))
     plain = store.enqueue_many(NewItem("plain") for _ in range(20))
     done = len(before) + len(plain)
-    until(lambda: store.stats().counts["plain"].get("COMPLETED") == done, crew.complaints)
+    crew.until(lambda: store.stats().counts["plain"].get("COMPLETED") == done)
     assert store.stats().counts["narrow"] == {"PENDING": len(paused)}
     store.resume("narrow")
     lines = crew.finish(len(paused) + done)

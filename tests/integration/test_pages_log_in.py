@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from paged_shop import Shop, send
+from paged_shop import Shop
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient

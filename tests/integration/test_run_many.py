@@ -13,6 +13,7 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.plugins import hookimpl
 from automate_sqlalchemy import SqlAlchemyStorage
+from defined import define
 
 MANY = 40
 
@@ -31,22 +32,9 @@ def kernel(engine: sa.Engine) -> Iterator[Kernel]:
 
 
 def add(kernel: Kernel, steps: list[dict[str, Any]], **step: Any) -> None:
-    kernel.add_workflow(
-        {
-            "name": "one",
-            "trigger": {"type": "manual"},
-            "steps": steps,
-            "output": "{{ event.payload }}",
-        }
-    )
+    define(kernel, *steps, name="one", output="{{ event.payload }}")
     each = {"id": "each", "for_each": "{{ event.payload.numbers }}", "concurrency": MANY}
-    kernel.add_workflow(
-        {
-            "name": "many",
-            "trigger": {"type": "manual"},
-            "steps": [{**each, "workflow": "one", "input": "{{ item }}", **step}],
-        }
-    )
+    define(kernel, {**each, "workflow": "one", "input": "{{ item }}", **step}, name="many")
 
 
 def test_it_takes_few_statements_for_each(kernel: Kernel, engine: sa.Engine) -> None:

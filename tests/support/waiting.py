@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,13 +21,42 @@ class Gate(threading.Event):
         assert self.wait(PATIENCE), "it did not happen"
 
 
-def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
-    """Look again and again: so often that it takes *seconds*, whatever the clock is set to."""
+def until(
+    condition: Callable[[], T],
+    seconds: float = PATIENCE,
+    *,
+    process: subprocess.Popen[Any] | None = None,
+    why: Callable[[], str] = lambda: "it did not happen",
+) -> T:
+    """
+    Look again and again, as long as *process* lives, and return what there is in the end.
+
+    So often that it takes *seconds*, whatever the clock is set to; then the test fails by *why*.
+    """
     tick, looked = threading.Event(), 0
-    while not condition():
+    while not (found := condition()):
         looked += 1
-        assert looked < seconds * 100, "it did not happen"
+        alive = process is None or process.poll() is None
+        assert alive and looked < seconds * 100, why()
         tick.wait(0.01)
+    return found
+
+
+def listening(port: int) -> bool:
+    """Return True if somebody takes connections at this port of the machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 60).close()
+    except OSError:
+        return False
+    return True
+
+
+def at_once(*calls: Callable[[], object]) -> None:
+    """Make all of these calls side by side, each on a thread, and raise what one of them raised."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        made = [pool.submit(each) for each in calls]
+    for each in made:
+        each.result()
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:

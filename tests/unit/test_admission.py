@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from workers import handle
-from waiting import PATIENCE, until
+from waiting import PATIENCE, at_once, until
 from automate_kernel import signals
 from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.kernel import Kernel
@@ -32,7 +33,7 @@ from hypothesis.stateful import (
     invariant,
     rule,
 )
-from defined import see
+from defined import define, see
 
 Open = Callable[..., Kernel]
 FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
@@ -115,11 +116,7 @@ def together(*work: Callable[[], Any]) -> list[Any]:
         except AutomateError as error:
             results.append(error)
 
-    threads = [threading.Thread(target=run, args=(each,)) for each in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    at_once(*(partial(run, each) for each in work))
     assert len(results) == len(work)
     assert [each for each in results if isinstance(each, StorageError)] == []
     return results
@@ -379,9 +376,7 @@ def test_a_key_that_can_not_be_rendered(open_kernel: Open) -> None:
 def test_a_sub_workflow_never_waits_for_those_that_wait_for_it(limit: int, when_full: str) -> None:
     """As deep as there are places it begins; then its step fails, and says why."""
     kernel = Kernel(discover=False, secrets={})
-    kernel.add_workflow({"name": "between", "trigger": {"type": "manual"}, "steps": [
-        {"id": "a", "workflow": "deep", "input": "{{ event.payload }}"},
-    ]})  # fmt: skip
+    define(kernel, {"id": "a", "workflow": "deep", "input": "{{ event.payload }}"}, name="between")
     kernel.add_workflow({
         "name": "deep", "trigger": {"type": "manual"},
         "concurrency": {"limit": limit, "key": "{{ event.payload.key }}", "when_full": when_full},
@@ -412,9 +407,7 @@ def test_a_sub_workflow_that_nobody_waits_for_comes_to_its_turn() -> None:
              "input": "{{ event.payload - 1 }}"},
         ],
     })  # fmt: skip
-    kernel.add_workflow({"name": "top", "trigger": {"type": "manual"}, "steps": [
-        {"id": "a", "workflow": "deep", "input": "{{ 3 }}"},
-    ]})  # fmt: skip
+    define(kernel, {"id": "a", "workflow": "deep", "input": "{{ 3 }}"}, name="top")
     kernel.start("top")
     kernel.run_until_idle()
     assert statuses(kernel) == {"COMPLETED": 4}
@@ -1005,10 +998,7 @@ def test_debounced_events_end_as_a_plain_model_says(
             ran.append((n, round((clock() - begin).total_seconds())))
 
         step = {"id": "a", "action": "note", "input": {"n": "{{ event.payload.n }}"}}
-        kernel.add_workflow(
-            {"name": "w", "trigger": {"type": "manual"}, "steps": [step],
-             "debounce": {"for": "20s", "key": CUSTOMER, **bound}}
-        )  # fmt: skip
+        define(kernel, step, debounce={"for": "20s", "key": CUSTOMER, **bound})
         begin, time = clock(), 0
         pending: dict[int, tuple[int, int, int]] = {}
         wanted: list[tuple[int, int]] = []

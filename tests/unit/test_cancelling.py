@@ -20,7 +20,7 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import DEFINITION
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus
-from defined import see
+from defined import define, see
 
 
 @pytest.fixture
@@ -310,10 +310,7 @@ def test_who_can_t_read_a_definition_leaves_the_clean_up_to_those_who_can(cleans
         calls.append("tidy")
 
     more = {"finally": [{"id": "tidy", "action": "tidy"}]} if cleans_up else {}
-    new.add_workflow(
-        {"name": "w", "trigger": {"type": "manual"}, **more,
-         "steps": [{"id": "wait", "wait_for": {"signal": "go"}}]}
-    )  # fmt: skip
+    define(new, {"id": "wait", "wait_for": {"signal": "go"}}, **more)
     one = new.start("w")
     new.run_until_idle()
     with storage.begin() as rows:

@@ -443,19 +443,15 @@ def test_the_engine_decides_what_is_undone() -> None:
 
 def test_a_wait_over_what_is_no_list_is_told(kernel: Kernel) -> None:
     """As the engine says it, before it waits for anything."""
-    kernel.add_workflow(
+    define(
+        kernel,
         {
-            "name": "asking",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {
-                    "id": "ask",
-                    "for_each": "{{ event.payload.people }}",
-                    "approval": {"title": "Go, {{ item }}?"},
-                },
-                {"id": "tell", "action": "shop.say", "input": {"text": "done"}},
-            ],
-        }
+            "id": "ask",
+            "for_each": "{{ event.payload.people }}",
+            "approval": {"title": "Go, {{ item }}?"},
+        },
+        {"id": "tell", "action": "shop.say", "input": {"text": "done"}},
+        name="asking",
     )
     (problem,) = kernel.dry_run("asking", {"people": "ann"}).problems
     assert problem.startswith("ask: ") and "not a list" in problem
@@ -467,26 +463,22 @@ def test_a_wait_over_what_is_no_list_is_told(kernel: Kernel) -> None:
 
 def test_what_needs_a_step_that_fails_is_shown_all_the_same(kernel: Kernel) -> None:
     """A switch that can't be decided skips nothing behind it."""
-    kernel.add_workflow(
+    define(
+        kernel,
         {
-            "name": "behind",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {
-                    "id": "choose",
-                    "switch": "{{ event.payload }}",
-                    "cases": {
-                        "a": [{"id": "a", "action": "shop.say", "input": {"text": "a"}}],
-                    },
-                },
-                {
-                    "id": "tell",
-                    "needs": ["choose"],
-                    "action": "shop.say",
-                    "input": {"text": "told"},
-                },
-            ],
-        }
+            "id": "choose",
+            "switch": "{{ event.payload }}",
+            "cases": {
+                "a": [{"id": "a", "action": "shop.say", "input": {"text": "a"}}],
+            },
+        },
+        {
+            "id": "tell",
+            "needs": ["choose"],
+            "action": "shop.say",
+            "input": {"text": "told"},
+        },
+        name="behind",
     )
     dry = kernel.dry_run("behind", {"kind": "a"})
     choose, tell = dry.steps

@@ -147,9 +147,7 @@ def test_a_claim_that_was_lost_is_not_saved_beside_a_later_one_of_the_same_worke
         return None
 
     define(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "after"})
-    kernel.add_workflow(
-        {"name": "other", "trigger": {"type": "manual"}, "steps": [{"id": "a", "action": "other"}]}
-    )
+    define(kernel, {"id": "a", "action": "other"}, name="other")
     # That they take long is saved too, and the first save is to be that of the other one.
     monkeypatch.setattr("automate_kernel.workflows.drive.engine.SEEN_SECONDS", 600.0)
     one = kernel.start("w")

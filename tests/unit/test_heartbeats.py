@@ -17,6 +17,7 @@ from automate_kernel.operations import reports
 from automate_kernel.workflows.code import SyncWorkflowContext, WorkflowContext
 from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
+from defined import define
 
 KINDS = ("def", "async def")
 SILENT = "it reported no progress for 0.05 seconds, its heartbeat"
@@ -172,9 +173,7 @@ def test_a_silent_call_is_no_workflow_that_took_too_long(
 ) -> None:
     hanging(kernel, "async def", end, silent_for)
     step = {"id": "a", "action": "work", "heartbeat": "50ms"}
-    kernel.add_workflow(
-        {"name": "flow", "trigger": {"type": "manual"}, "timeout": "1h", "steps": [step]}
-    )
+    define(kernel, step, name="flow", timeout="1h")
     run = ended(kernel, by_worker=False)
     assert run.error is not None
     assert run.error.startswith(SILENT)

@@ -42,6 +42,7 @@ from automate_kernel.workflows.store.large_outputs import (
 from automate_kernel.workflows.decide.program import Reads
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
+from defined import define
 
 PATIENCE = 20.0
 LARGE = "x" * (ROW_BYTES + 10)
@@ -851,12 +852,7 @@ HUGE = MAX_PAYLOAD_BYTES + 10
 def add_family(kernel: Kernel, *steps: dict[str, Any]) -> None:
     """Add a workflow that takes the output of another one, which is too large for a row."""
     huge = {**MAKE, "input": {"size": HUGE}}
-    kernel.add_workflow(
-        {
-            "name": "child", "trigger": {"type": "manual"}, "steps": [huge],
-            "output": "{{ steps.make.output }}",
-        }
-    )  # fmt: skip
+    define(kernel, huge, name="child", output="{{ steps.make.output }}")
     add(kernel, {"id": "make", "workflow": "child"}, *steps)
 
 

@@ -17,7 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from logged import logged
-from waiting import PATIENCE
+from waiting import PATIENCE, at_once
 from automate_kernel import Kernel
 from automate_kernel.plugins.connectors import Connector
 from automate_kernel.base.errors import AutomateError, ErrorCodes, PluginError, TemplateError
@@ -698,11 +698,7 @@ def test_many_threads_get_one_class(install: Install) -> None:
         start.wait(PATIENCE)
         got.append(registry.get("ping"))
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(2 * PATIENCE)
+    at_once(*[ask] * 8)
     try:
         assert len(got) == 8
         assert len(set(got)) == 1

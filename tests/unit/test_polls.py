@@ -7,13 +7,14 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
 from machines import no_more_threads
 from workers import call_due_polls, poll_due
-from waiting import until
+from waiting import at_once, until
 from automate_kernel import AutomateError, ConfigError, Connector, Kernel
 from automate_kernel.plugins.connectors import PolledEvent, PollResult, TriggerSpec, poll
 from automate_kernel.base.errors import LeaseLostError, PluginError
@@ -201,11 +202,7 @@ def test_of_many_workers_one_polls(open_kernel: Open, sheet: Sheet, clock: FakeC
         barrier.wait(30)
         call_due_polls(kernel)
 
-    threads = [threading.Thread(target=run, args=(each,)) for each in kernels]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    at_once(*(partial(run, each) for each in kernels))
     assert len(sheet.calls) == 1
     assert started(kernels[0]) == ["a"]
 
@@ -225,10 +222,7 @@ def test_a_worker_polls_beside_its_other_work(open_kernel: Open, sheet: Sheet) -
     assert asked.wait(30)
     assert poll_due(kernel) == 0
     go_on.set()
-    for _ in range(1_000):
-        if kernel.polls.find()[0].state == "ok":
-            break
-        threading.Event().wait(0.01)
+    until(lambda: kernel.polls.find()[0].state == "ok")
     assert started(kernel) == ["a"]
 
 

@@ -27,6 +27,7 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.http.app import metrics_app
 from automate_kernel.monitoring.prometheus import Exporter
 from automate_testing.clock import FakeClock
+from defined import define
 
 SAMPLE = re.compile(r'^([a-z_]+)(\{(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)+\})? (-?[0-9.e+]+)$')
 
@@ -225,10 +226,7 @@ def test_schedules_that_are_late(clock: FakeClock, kernel: Kernel) -> None:
 
 def test_the_oldest_approval(clock: FakeClock, kernel: Kernel) -> None:
     """Nobody else sees that people are waited for."""
-    kernel.add_workflow(
-        {"name": "asks", "trigger": {"type": "manual"},
-         "steps": [{"id": "a", "approval": {"title": "May we?"}}]}
-    )  # fmt: skip
+    define(kernel, {"id": "a", "approval": {"title": "May we?"}}, name="asks")
     assert samples(Exporter(kernel).render())["automate_oldest_approval_seconds"] == 0
     kernel.start("asks")
     kernel.run_until_idle()

@@ -10,8 +10,8 @@ import io
 import json
 import logging
 import re
-import threading
 import urllib.parse
+from functools import partial
 
 import pytest
 from hypothesis import assume, given
@@ -21,6 +21,7 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.secrets import RedactingFilter, Redactor, SecretRef
 from automate_kernel.secrets.masking import literal_secrets, secret_fields, strength_of
 from automate_kernel.secrets.redaction import redact_text
+from waiting import at_once
 
 VALUE = "p/s+w?rd=&\"'ö€😀\\ \nline-two"
 
@@ -336,11 +337,7 @@ def test_threads_may_add_and_redact_at_once():
             if value in redactor.redact(f"x {value} y"):
                 leaks.append(value)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*(partial(work, number) for number in range(6)))
     assert leaks == []
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from defined import is_over, see
+from waiting import until
 from pydantic import BaseModel
 
 from automate_kernel import (
@@ -195,13 +196,8 @@ def test_a_running_worker_calls_the_fake(kernel: Kernel) -> None:
 
     def output() -> Any:
         execution_id = kernel.start("w")
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            execution = kernel.executions.get(execution_id)
-            if execution is not None and execution.status.finished:
-                return execution.output
-            time.sleep(0.005)
-        raise AssertionError("it did not end")
+        until(lambda: is_over(kernel, execution_id))
+        return see(kernel, execution_id).output
 
     try:
         assert output() == {"saved": 1}

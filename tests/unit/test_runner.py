@@ -704,20 +704,15 @@ def test_an_inline_run_begins_nothing_after_its_lease(monkeypatch: pytest.Monkey
         gate.set()
 
     taken = threading.Event()
-    kernel.add_workflow(
+    define(
+        kernel,
+        {"id": "long", "action": "wait.long"},
         {
-            "name": "w",
-            "trigger": {"type": "manual"},
-            "steps": [
-                {"id": "long", "action": "wait.long"},
-                {
-                    "id": "again",
-                    "action": "fail.once",
-                    "needs": [],
-                    "retry": {"attempts": 5, "delay": "500ms", "jitter": False},
-                },
-            ],
-        }
+            "id": "again",
+            "action": "fail.once",
+            "needs": [],
+            "retry": {"attempts": 5, "delay": "500ms", "jitter": False},
+        },
     )
     thread = threading.Thread(target=take_over, daemon=True)
     thread.start()

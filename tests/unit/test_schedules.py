@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import example_counts
+from functools import partial
 import pytest
 import sqlalchemy as sa
 from workers import fire_due
@@ -22,6 +23,7 @@ from automate_testing.clock import FakeClock
 from automate_kernel.workflows import loads
 from automate_kernel.workflows.decide.admission import SkippedError
 from automate_sqlalchemy import SqlAlchemyStorage
+from waiting import at_once
 
 pytest.importorskip("cronsim")
 UTC, BERLIN = timezone.utc, ZoneInfo("Europe/Berlin")
@@ -407,11 +409,7 @@ def test_two_backfills_at_once(open_kernel: Open, clock: FakeClock) -> None:
             fire_due(kernel) if number == 0 else kernel.schedules.backfill("w", BEGIN, end)
         )
 
-    threads = [threading.Thread(target=work, args=each) for each in enumerate(kernels)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    at_once(*(partial(work, *each) for each in enumerate(kernels)))
     assert len(counts) == 3
     assert fired(kernels[0]) == [BEGIN + timedelta(hours=n) for n in range(21)]
 

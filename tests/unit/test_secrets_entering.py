@@ -16,6 +16,7 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.outbox import NewItem
 from automate_kernel.storage.tables import TABLES
 from automate_kernel.workflows import Workflow
+from defined import define
 
 SECRET = "sk_live_9d41b7c2e0aa4f"
 
@@ -139,9 +140,7 @@ def test_a_secret_that_is_learned_on_the_way_goes_no_further() -> None:
             {"id": "ask", "approval": asked},
         ]
         output = "{{ event.payload.token }}"
-        kernel.add_workflow(
-            {"name": "w", "trigger": {"type": "manual"}, "steps": steps, "output": output}
-        )
+        define(kernel, *steps, output=output)
         one = kernel.start("w", {"token": SECRET})
         kernel.run_until_idle()
         (waiting,) = kernel.executions.waits(one)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 import tracemalloc
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from automate_kernel.templates import (
 )
 from automate_kernel.templates.limits import Budget
 from automate_kernel.templates.members import LOOP_METHODS, Method
+from waiting import at_once
 
 registry = FilterRegistry()
 engine = TemplateEngine(registry)
@@ -692,13 +692,7 @@ def test_a_budget_is_for_one_rendering():
     own = TemplateEngine(limits=Limits(steps=150))
     template = own.compile("{% for i in range(100) %}x{% endfor %}")
     results: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(template.render(CONTEXT))) for _ in range(5)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[lambda: results.append(template.render(CONTEXT))] * 5)
     assert results == ["x" * 100] * 5
 
 

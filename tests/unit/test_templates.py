@@ -6,9 +6,9 @@ import asyncio
 import os
 import subprocess
 import sys
-import threading
 from datetime import date, datetime, timezone
 from decimal import Decimal
+from functools import partial
 from types import SimpleNamespace
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from automate_kernel.templates import (
     areveal,
     reveal,
 )
+from waiting import at_once
 
 PAYLOAD = {
     "channel_id": "C42",
@@ -698,9 +699,5 @@ def test_threads_share_an_engine_and_a_template():
             if own.compile("{{ item + 1 }}").render(context) != number + 1:
                 wrong.append("own")
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*(partial(work, number) for number in range(6)))
     assert wrong == []

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import processes
+from waiting import until
 
 SUPPORT = str(Path(processes.__file__).parent)
 # As a shell starts what is put into the background: it ignores SIGINT, and so does what it starts.
@@ -49,10 +49,7 @@ def test_nothing_that_a_process_started_is_left() -> None:
         child = int(one.stdout.readline())
         assert one.wait(30) == 0
         os.kill(child, 0)
-    deadline = time.monotonic() + 30
-    while _alive(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not _alive(child))
 
 
 def _alive(pid: int) -> bool:

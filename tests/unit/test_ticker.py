@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from automate_kernel.workflows.steer import schedule
 from automate_kernel.workflows.steer.schedule import Schedule, Ticker
 from automate_kernel.workflows.execution import ExecutionStatus
 from automate_sqlalchemy import SqlAlchemyStorage
+from waiting import at_once
 
 Open = Callable[..., Kernel]
 
@@ -81,11 +83,7 @@ def test_kernels_that_look_at_the_same_moment(open_kernel: Open, clock: FakeCloc
             together.wait(20)
             counts.append(fire_due(kernel))
 
-        threads = [threading.Thread(target=tick, args=(kernel,)) for kernel in kernels]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
+        at_once(*(partial(tick, kernel) for kernel in kernels))
         assert (len(counts), sum(counts)) == (4, 1)
     assert len(fired(kernels[0])) == 3
 

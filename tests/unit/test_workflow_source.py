@@ -18,6 +18,7 @@ from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import Event
 from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 from automate_kernel.workflows.steer.schedule import forget_schedules
+from defined import see
 
 
 def definition(output: Any = None, trigger: Any = None, **more: Any) -> dict[str, Any]:
@@ -102,8 +103,7 @@ def test_a_running_execution_keeps_its_version(kernel: Kernel, shelf: Shelf) -> 
     shelf.put("w", definition("new"))
     kernel.workflows.look_again()
     kernel.run_until_idle()
-    execution = kernel.executions.get(execution_id)
-    assert execution is not None
+    execution = see(kernel, execution_id)
     assert execution.output == "old"
     assert kernel.workflows["w"].output == "new"
 
@@ -308,8 +308,7 @@ def test_start_gives_an_event_to_the_tenant(kernel: Kernel, shelf: Shelf) -> Non
     """A tenant that is given counts, also beside an event; another's event is refused."""
     shelf.put("w", definition())
     for given in (event(), event(tenant_id="a")):
-        execution = kernel.executions.get(kernel.start("w", event=given, tenant_id="a"))
-        assert execution is not None
+        execution = see(kernel, kernel.start("w", event=given, tenant_id="a"))
         assert (execution.tenant_id, execution.event.tenant_id) == ("a", "a")
     with pytest.raises(AutomateError) as caught:
         kernel.start("w", event=event(tenant_id="b"), tenant_id="a")

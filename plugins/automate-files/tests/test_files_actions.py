@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from automate_kernel import AutomateError, Call, Kernel
 from automate_kernel.operations.context import calling
 from automate_kernel.operations.drafts import Draft
 from files_support import SECRETS, Secrets
+from waiting import at_once
 
 
 class Files:
@@ -357,11 +358,7 @@ def test_one_of_many_writers_wins(files: Files) -> None:
         except AutomateError as error:
             assert error.code == "ALREADY_EXISTS", error
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    at_once(*(partial(write, number) for number in range(8)))
     assert done == [files("read", "one")["text"]]
     assert files.paths() == ["one"]
 

@@ -58,49 +58,38 @@ class HostileNames(HostileValuesContract):
         return None
 
 
-def below(root: Path) -> set[str]:
-    return {
-        os.path.relpath(os.path.join(folder, name), root)
-        for folder, _, names in os.walk(root)
-        for name in names
-    }
+class HostileNamesInFolder(HostileNames):
+    """The files lie in a folder *root* of this machine."""
+
+    root: Path
+
+    def found(self) -> set[str]:
+        return {
+            os.path.relpath(os.path.join(folder, name), self.root)
+            for folder, _, names in os.walk(self.root)
+            for name in names
+        }
+
+    def empty(self) -> None:
+        shutil.rmtree(self.root)
+        self.root.mkdir()
+
+    def beside(self) -> Any:
+        return os.listdir(self.root.parent)
 
 
-def emptied(root: Path) -> None:
-    shutil.rmtree(root)
-    root.mkdir()
-
-
-class TestLocalNames(HostileNames):
+class TestLocalNames(HostileNamesInFolder):
     @pytest.fixture
     def place(self, local_config: dict[str, Any]) -> dict[str, Any]:
         self.root = Path(local_config["folder"])
         return local_config
 
-    def found(self) -> set[str]:
-        return below(self.root)
 
-    def empty(self) -> None:
-        emptied(self.root)
-
-    def beside(self) -> Any:
-        return os.listdir(self.root.parent)
-
-
-class TestSftpNames(HostileNames):
+class TestSftpNames(HostileNamesInFolder):
     @pytest.fixture
     def place(self, sftp: SftpServer, sftp_config: dict[str, Any]) -> dict[str, Any]:
         self.root = sftp.root / sftp_config["folder"].strip("/")
         return sftp_config
-
-    def found(self) -> set[str]:
-        return below(self.root)
-
-    def empty(self) -> None:
-        emptied(self.root)
-
-    def beside(self) -> Any:
-        return os.listdir(self.root.parent)
 
 
 class TestS3Names(HostileNames):

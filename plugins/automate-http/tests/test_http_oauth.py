@@ -415,10 +415,8 @@ def test_a_process_that_dies_with_the_lock_keeps_nobody_out(tmp_path: Path) -> N
         pass
 
 
-def test_a_holder_whose_lock_was_lost_undoes_nothing(server: Any, secrets: SecretResolver) -> None:
-    """A backend whose locks can end leaves the tokens of who came later."""
-    auth = connect(server, secrets)
-    newer = {**stored(secrets), "access_token": "newer-token-123456"}
+def stored_meanwhile(auth: Any, secrets: SecretResolver, newer: dict[str, Any]) -> None:
+    """Have somebody store *newer* tokens after the service has answered, and before we do."""
     own = auth.for_tenant(None)
     ask = own._ask
 
@@ -428,6 +426,13 @@ def test_a_holder_whose_lock_was_lost_undoes_nothing(server: Any, secrets: Secre
         return reply
 
     own._ask = meanwhile
+
+
+def test_a_holder_whose_lock_was_lost_undoes_nothing(server: Any, secrets: SecretResolver) -> None:
+    """A backend whose locks can end leaves the tokens of who came later."""
+    auth = connect(server, secrets)
+    newer = {**stored(secrets), "access_token": "newer-token-123456"}
+    stored_meanwhile(auth, secrets, newer)
     used = asyncio.run(auth.credentials(secrets))
     assert asyncio.run(auth.renew(secrets, used))
     assert stored(secrets)["access_token"] == "newer-token-123456"
@@ -581,15 +586,7 @@ def test_who_connected_meanwhile_is_not_asked_to_connect_again(
     newer = {**stored(secrets), "access_token": "newer-token-123456"}
     used = asyncio.run(auth.credentials(secrets))
     server.revoke()
-    own = auth.for_tenant(None)
-    ask = own._ask
-
-    def meanwhile(*args: Any, **values: Any) -> Any:
-        reply = ask(*args, **values)
-        secrets.writable.set_secret(KEY, json.dumps(newer))
-        return reply
-
-    own._ask = meanwhile
+    stored_meanwhile(auth, secrets, newer)
     assert asyncio.run(auth.renew(secrets, used))
     assert stored(secrets)["access_token"] == "newer-token-123456"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ pytest.register_assert_rewrite("automate_testing")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from mail_support import PASSWORD, USER, MailServer  # noqa: E402
+from waiting import listening, until
 
 
 @pytest.fixture(scope="session")
@@ -62,13 +61,5 @@ def mail_server(server_process: MailServer) -> MailServer:
 
 
 def _wait_for(process: subprocess.Popen[bytes], ports: tuple[int, ...], log: Path) -> None:
-    end = time.monotonic() + 60
     for port in ports:
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > end:
-                    pytest.fail(log.read_text()[-2_000:])
-                time.sleep(0.05)
+        until(lambda: listening(port), 60, process=process, why=log.read_text)

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -15,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from functools import partial
 import pytest
 from automate_mcp import McpProvider
 from automate_mcp.config import McpConfig
 from automate_mcp.tool_server import ListedTools, ToolServer
 from mcp.types import Tool
-from mcp_support import SECRET, until
+from mcp_support import SECRET
+from waiting import at_once, until
 from waiting import within
 
 from automate_kernel.monitoring.diagnosis import connection_findings
@@ -123,11 +124,7 @@ def test_one_process_serves_every_thread_and_loop(make: Make, tmp_path: Path) ->
         )
         results.append(output["total"])
 
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    at_once(*(partial(call, number) for number in range(8)))
     assert sorted(results) == list(range(8))
     assert starts(tmp_path) == 1
 

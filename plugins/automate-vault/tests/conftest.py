@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ pytest.register_assert_rewrite("automate_testing")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from vault_support import ROOT, Bao  # noqa: E402
+from waiting import until
 
 
 def _started(folder: Path, *more: str, tls: bool = False) -> tuple[Bao, subprocess.Popen[bytes]]:
@@ -33,12 +33,12 @@ def _started(folder: Path, *more: str, tls: bool = False) -> tuple[Bao, subproce
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
     scheme, ca = ("https", folder / "vault-ca.pem") if tls else ("http", None)
     bao = Bao(f"{scheme}://127.0.0.1:{port}", ca)
-    deadline = time.monotonic() + 60
-    while not bao.is_up():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise AssertionError(log.read_text("utf-8", "replace")[-2000:])
-        time.sleep(0.05)
+
+    def why() -> str:
+        process.kill()
+        return log.read_text("utf-8", "replace")[-2000:]
+
+    until(bao.is_up, 60, process=process, why=why)
     return bao, process
 
 

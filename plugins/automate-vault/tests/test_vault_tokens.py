@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import certifi
+from functools import partial
 import pytest
 from automate_kernel.base.errors import ErrorCodes, SecretDeniedError, SecretUnavailableError
 from automate_vault import AppRoleLogin, KubernetesLogin, TokenLogin, tokens, VaultBackend
 from mortal_process import ends
 from vault_support import READ_ALL, Bao
+from waiting import at_once
 
 
 class Clock:
@@ -145,11 +147,7 @@ def test_a_denied_read_ends_no_token(bao: Bao) -> None:
 def test_many_threads_make_one_login(bao: Bao) -> None:
     backend, _ = made(bao, AppRoleLogin(**bao.role("crowd")))
     before = accessors(bao)
-    threads = [threading.Thread(target=backend.get_secret, args=["app"]) for _ in range(16)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    at_once(*[partial(backend.get_secret, "app")] * 16)
     assert len(accessors(bao) - before) == 1
     backend.close()
 

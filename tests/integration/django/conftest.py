@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +14,7 @@ from uuid import uuid4
 
 import processes
 import pytest
+import waiting
 
 PROJECT = Path(__file__).parents[2] / "django_project"
 SOURCE = Path(__file__).parents[3] / "src"
@@ -184,12 +184,11 @@ def _until(
     process: subprocess.Popen[str],
     patience: float = PATIENCE_SECONDS,
 ) -> None:
-    deadline = time.monotonic() + patience
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(f"it did not happen; the worker said:\n{process.communicate()[0]}")
-        time.sleep(0.05)
+    def why() -> str:
+        process.kill()
+        return f"it did not happen; the worker said:\n{process.communicate()[0]}"
+
+    waiting.until(condition, patience, process=process, why=why)
 
 
 class Markup(HTMLParser):

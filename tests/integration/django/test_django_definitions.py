@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shop.models import Message
 from shopsite.emptying import OUTBOX, delete_rows
+from waiting import at_once
 
 GREET = """\
 name: greet
@@ -248,11 +250,7 @@ def test_of_two_that_take_a_name_at_once_one_gets_it(alias: str) -> None:
         finally:
             connections[alias].close()
 
-    threads = [threading.Thread(target=take, args=(one,)) for one in (None, "a", None, "a")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*(partial(take, one) for one in (None, "a", None, "a")))
     assert len(failed) == 3
     assert WorkflowDocument.objects.count() == WorkflowVersion.objects.count() == 1
     assert WorkflowStamp.objects.count() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from django.db import DatabaseError, IntegrityError, connection, connections, tr
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from shop.models import Order
+from waiting import at_once
 
 
 @pytest.fixture
@@ -297,11 +299,7 @@ def test_writers_on_sqlite_wait_for_each_other(sqlite: str) -> None:
         finally:
             connections[sqlite].close()
 
-    threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    at_once(*(partial(work, f"w{n}") for n in range(4)))
     assert not errors
     assert store.stats().total("COMPLETED") == 80
 

@@ -14,7 +14,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -24,6 +23,7 @@ from typing import Any
 
 import processes
 import pytest
+from waiting import until
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "shop"
 SOURCE = Path(__file__).parents[3] / "src"
@@ -65,11 +65,7 @@ class Shop:
         process.stdout.close()
 
     def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not condition():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"it did not happen; the demo said:\n{self.printed}")
-            time.sleep(0.1)
+        until(condition, PATIENCE_SECONDS, process=self.process, why=lambda: self.printed)
 
     def stop(self) -> int:
         """Stop it as Ctrl-C does; returns how it ended."""

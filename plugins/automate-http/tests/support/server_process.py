@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from ports import free_ports
+from waiting import listening, until
 
 _START_SECONDS, _END_SECONDS = 90, 10
 
@@ -33,12 +31,4 @@ def server_process(command: Callable[[int], Sequence[str]], log: Path) -> Iterat
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"it ended, or doesn't listen: {log.read_text()[-2000:]}")
-            time.sleep(0.05)
+    until(lambda: listening(port), _START_SECONDS, process=process, why=log.read_text)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +15,7 @@ from pydantic import BaseModel
 
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.operations.context import Call
+from waiting import until
 
 SECRET = "s3cr3t-that-nobody-may-see-4711"
 
@@ -121,19 +120,6 @@ async def recorded(transport: Any, transcript: list[str]) -> AsyncIterator[Any]:
             tasks.start_soon(pump, from_client, write)
             yield incoming, outgoing
             tasks.cancel_scope.cancel()
-
-
-def until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
-    """Wait until something is so that another thread or process brings about."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
-
-
-def json_of(result: Any) -> Any:
-    """The JSON that a tool of ours answered in its text."""
-    return json.loads(result.content[0].text)
 
 
 class Serving:

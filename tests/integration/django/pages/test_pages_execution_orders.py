@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from automate_django import definitions
-from automate_django.models import AuditEntry, WorkflowExecution
+from automate_django.models import AuditEntry
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows.steer import bulk_runner
 from automate_kernel.workflows.steer import executions as stored_executions
