@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gzip
 import json
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
@@ -349,33 +347,6 @@ def test_a_long_response_is_refused(server: Any, connect: Connect, run: Run) -> 
         assert not caught.value.retryable
 
 
-def test_a_compressed_bomb_is_refused(server: Any, connect: Connect, run: Run) -> None:
-    """Ten kilobytes on the wire that would be ten megabytes."""
-    server.answer("/", body=gzip.compress(bytes(10_000_000)), Content_Encoding="gzip")
-    with pytest.raises(AutomateError, match="longer than 1000000 bytes"):
-        run(connect(max_response_bytes=1_000_000), "get", url=server.url())
-
-
-def test_a_server_that_drips_does_not_hold_the_step(
-    server: Any, connect: Connect, run: Run
-) -> None:
-    """The time is for all of it, so a byte now and then gains nothing."""
-
-    def drip(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
-        while not server.stopping.wait(0.02):
-            handler.wfile.write(b"x")
-
-    server.answers["/"] = drip
-    begun = time.monotonic()
-    with pytest.raises(AutomateError, match="took longer than 0.2 seconds") as caught:
-        run(connect(), "get", url=server.url(), timeout_seconds=0.2)
-    assert caught.value.code == "DEADLINE_EXCEEDED"
-    assert time.monotonic() - begun < 10
-
-
 def test_redirects_and_look_ups_count_as_time(server: Any, connect: Connect, run: Run) -> None:
     """A resolver that hangs is no way around the limit."""
 
@@ -383,8 +354,9 @@ def test_redirects_and_look_ups_count_as_time(server: Any, connect: Connect, run
         await asyncio.sleep(60)
         raise AssertionError
 
-    with pytest.raises(AutomateError, match="took longer"):
+    with pytest.raises(AutomateError, match="took longer than 0.05 seconds") as caught:
         run(connect(hanging), "get", url=server.url(), timeout_seconds=0.05)
+    assert caught.value.code == "DEADLINE_EXCEEDED"
 
 
 @pytest.mark.parametrize(
