@@ -17,6 +17,7 @@ from automate_kernel import Kernel, hookimpl
 from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.storage.query import Where
+from automate_kernel.worker.heartbeat import Liveness
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.workflows.drive import intake as intake_module
 from automate_kernel.workflows.drive.intake import Intake
@@ -32,6 +33,7 @@ class World:
         self.log: list[tuple[str, int]] = []
         self.back: list[Task] = []
         self.failures: list[tuple[int, str]] = []
+        self.liveness = Liveness(lambda: self.now)
         clock = SimpleNamespace(monotonic=lambda: self.now)
         monkeypatch.setattr(intake_module, "time", clock)
         self.intake = Intake(
@@ -40,6 +42,7 @@ class World:
             give_back=self.back.extend,
             failed=lambda tasks, error: self.failures.append((len(tasks), str(error))),
             went_on=lambda: None,
+            liveness=self.liveness,
         )
 
     def begin(self, kind: str, tasks: Sequence[Task], pace: float) -> Iterator[None]:

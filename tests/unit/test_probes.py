@@ -18,6 +18,8 @@ from waiting import PATIENCE, until
 from automate_kernel import ConfigError, Kernel, StorageError
 from automate_kernel.worker import Worker
 from automate_kernel.worker.heartbeat import Liveness
+from automate_kernel.worker.periodic import note_tries, try_for
+from automate_kernel.workflows.drive.engine import Engine
 from automate_kernel.http import pages
 from automate_kernel.http.answers import HttpAnswer
 from automate_kernel.http import probes as serving
@@ -78,6 +80,64 @@ def test_a_thread_that_does_not_move_is_stuck(time: Time) -> None:
     assert liveness.stuck() == ["fetcher"]
     liveness.claiming()
     assert liveness.stuck() == []
+
+
+@pytest.mark.parametrize(("thread", "hangs"), [("intake", "begin_events"), ("committer", "save")])
+def test_an_engine_that_hangs_is_stuck(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, thread: str, hangs: str
+) -> None:
+    """What begins executions, and what saves them; once it goes on it is not."""
+    go, reached = threading.Event(), threading.Event()
+    real = getattr(kernel._runner, hangs)
+
+    def hang(*given: Any, **options: Any) -> Any:
+        reached.set()
+        assert go.wait(PATIENCE)
+        return real(*given, **options)
+
+    monkeypatch.setattr(kernel._runner, hangs, hang)
+    monkeypatch.setattr(Engine, "_save", lambda engine, driven, turn: _put(engine, driven, turn))
+    kernel.action("look")(lambda: None)
+    steps = [{"id": "look", "action": "look"}]
+    kernel.add_workflow({"name": "w", "trigger": {"type": "event", "event": "e"}, "steps": steps})
+    kernel.emit("e")
+    with working(kernel) as worker:
+        assert reached.wait(PATIENCE)
+        try:
+            assert thread in worker.liveness.stuck(longest=-1)
+        finally:
+            go.set()
+        until(lambda: kernel.executions.find(status="COMPLETED"))
+        until(lambda: thread not in worker.liveness.stuck(longest=-1))
+
+
+def _put(engine: Engine, driven: Any, turn: Any) -> None:
+    driven.saving = turn
+    engine._dirty.put(driven)
+
+
+def test_a_thread_that_tries_again_moves(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is away for long makes nobody start the worker again."""
+    liveness, tries = Liveness(time), [0]
+    liveness.move("intake")
+
+    def away() -> str:
+        assert liveness.stuck() == []
+        time.now += 50
+        tries[0] += 1
+        if tries[0] < 3:
+            raise StorageError("away")
+        return "done"
+
+    def work() -> None:
+        note_tries(lambda: liveness.move("intake"))
+        results.append(try_for(600, away, "saving", until=lambda: False))
+
+    results = list[str]()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(PATIENCE)
+    assert results == ["done"]
 
 
 def test_a_worker_that_waits_for_its_database_is_alive_and_not_ready(time: Time) -> None:

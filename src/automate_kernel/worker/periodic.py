@@ -14,7 +14,7 @@ from automate_kernel.base.errors import ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.shortage import TooManyConnectionsError, warn_of
 
-__all__ = ["SAVE_SECONDS", "PeriodicRunner", "PeriodicTask", "keep_trying", "try_for"]
+__all__ = ["SAVE_SECONDS", "PeriodicRunner", "PeriodicTask", "keep_trying", "note_tries", "try_for"]
 
 logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
@@ -106,6 +106,14 @@ class PeriodicRunner:
         logger.log(level, "periodic task %r failed, trying again: %s", task.name, error)
 
 
+_thread = threading.local()
+
+
+def note_tries(move: Callable[[], object]) -> None:
+    """Have *move* called for what this thread tries again: it waits for a database, and lives."""
+    _thread.move = move
+
+
 def keep_trying(
     work: Callable[[], T],
     stopping: threading.Event | None,
@@ -182,6 +190,8 @@ def _may_pass(error: BaseException) -> bool:
 
 def _warn_again(what: str) -> Callable[[Any], None]:
     def warn(state: Any) -> None:
+        move: Callable[[], object] = getattr(_thread, "move", bool)
+        move()
         text, error = "%s failed (try %d), trying again: %s", state.outcome.exception()
         if state.attempt_number < 5 or isinstance(error, TooManyConnectionsError):
             warn_of(logger, error, text, what, state.attempt_number)

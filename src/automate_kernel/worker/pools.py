@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from automate_kernel.operations.portal import LoopThread
 from automate_kernel.outbox.item import Result
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.worker.heartbeat import Liveness
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.threads import Threads, late_since
 
@@ -57,7 +58,8 @@ class PoolSetup:
 
     *patience* returns for how long a stopped pool may wait for what it has begun. *before_release*
     takes a function. It is called once, before items are handed back whose handlers have not ended,
-    and returns the ids of those that must not be handed back.
+    and returns the ids of those that must not be handed back. *liveness* is for threads of the pool
+    that stop all others if they stand still.
     """
 
     worker_id: str
@@ -74,6 +76,7 @@ class PoolSetup:
     progressed: Callable[[Task], None]
     patience: Callable[[], float]
     before_release: Callable[[Callable[[], Collection[str]]], None]
+    liveness: Liveness
 
 
 # No more is claimed ahead than the slots are likely to start within this time, so that a long item

@@ -410,6 +410,7 @@ class Worker:
             progressed=self._progressed,
             patience=lambda: self._patience,
             before_release=self._before_release.append,
+            liveness=self.liveness,
         )
 
     def _threads(self) -> list[threading.Thread]:

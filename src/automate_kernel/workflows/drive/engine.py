@@ -49,6 +49,7 @@ from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.shortage import warn_of
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
+from automate_kernel.worker.periodic import note_tries
 from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.worker.threads import LATE_SECONDS, Threads, late_since
 from automate_kernel.workflows.decide.children import CANCEL
@@ -188,6 +189,7 @@ class Engine:
             give_back=self._give_back,
             failed=self._fail_begin,
             went_on=self._offer_room,
+            liveness=setup.liveness,
         )
 
     # -- as a pool ---------------------------------------------------------------------------
@@ -976,7 +978,10 @@ class Engine:
     # -- checkpoints -------------------------------------------------------------------------
 
     def _serve_commits(self) -> None:
+        liveness = self._setup.liveness
+        note_tries(partial(liveness.move, "committer"))
         while (driven := self._dirty.get()) is not None:
+            liveness.move("committer")
             group, size = [driven], _size(driven)
             try:
                 while len(group) < _GROUP and size < MOST_TEXT:
@@ -989,6 +994,7 @@ class Engine:
             except Empty:
                 pass
             self._commit_apart(group)
+            liveness.rest("committer")
 
     def _commit_apart(self, group: Sequence[Driven]) -> None:
         """Commit *group*, each of it alone that was held up: the others don't wait with it."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from queue import SimpleQueue
 
+from automate_kernel.worker.heartbeat import Liveness
 from automate_kernel.worker.in_flight import Task
+from automate_kernel.worker.periodic import note_tries
 
 # A round takes so long, as far as the rounds before it tell, and at most so many items.
 _ROUND_SECONDS = 0.1
@@ -29,7 +32,7 @@ class Intake:
 
     The pace of *paced* kinds is measured. Once *stopping* returns True, what has not begun goes to
     *give_back*; *failed* is called with the error of a round and what it has left. *went_on* is
-    called after each round.
+    called after each round. *liveness* knows of each.
     """
 
     def __init__(
@@ -40,9 +43,10 @@ class Intake:
         give_back: Callable[[Sequence[Task]], None],
         failed: Callable[[Sequence[Task], BaseException], None],
         went_on: Callable[[], None],
+        liveness: Liveness,
     ) -> None:
         self._stopping, self._give_back = stopping, give_back
-        self._failed, self._went_on = failed, went_on
+        self._failed, self._went_on, self._liveness = failed, went_on, liveness
         self._seconds = dict.fromkeys(paced, _FIRST_SECONDS)
         self._entries: SimpleQueue[_Entry | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -77,7 +81,9 @@ class Intake:
 
     def serve(self) -> None:
         """Begin what is put, until `stop`."""
+        note_tries(partial(self._liveness.move, "intake"))
         while (entry := self._entries.get()) is not None:
+            self._liveness.move("intake")
             goes_on = self._go_on(entry)
             kind, tasks, rounds, first = entry
             if goes_on:
@@ -85,6 +91,7 @@ class Intake:
             if first:
                 self._count(kind, 0, untouched=-1)
             self._went_on()
+            self._liveness.rest("intake")
 
     def _go_on(self, entry: _Entry) -> bool:
         """Go on with *entry* for a round; return True if there are more."""
