@@ -223,6 +223,40 @@ def test_kernels_on_one_database_share_a_limit_of_a_plugin(
     kernels[3].invoke("crm.me", {})
 
 
+def test_a_transactional_step_on_sqlite_counts_in_its_own_process(
+    server: Any, start: Callable[..., Kernel], clock: FakeClock, storage: Any
+) -> None:
+    """Its transaction holds the lock for writing: each call in it waited five seconds, and failed."""
+    server.answer("/v1/me", 200, b"{}", Content_Type="application/json")
+    kernel = start(limit=1)
+
+    @kernel.action("shop.book", transactional=True)
+    def book(call: Call) -> list[str]:
+        call.transaction.execute(sa.text("CREATE TABLE booked (id INTEGER)"))
+        ends = list[str]()
+        for _ in range(2):
+            try:
+                kernel.invoke("crm.me", {})
+                ends.append("sent")
+            except AutomateError as error:
+                ends.append(error.code.value)
+        return ends
+
+    steps = [{"id": "book", "action": "shop.book"}]
+    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
+    done = kernel.run("w")
+    assert (done.status.value, done.step("book").output) == (
+        "COMPLETED", ["sent", "RESOURCE_EXHAUSTED"],
+    )  # fmt: skip
+    assert len(server.requests) == 1
+    # Outside of a transaction the database counts again.
+    with storage.begin() as rows:
+        before = rows.select(BUDGET, [])
+    kernel.invoke("crm.me", {})
+    with storage.begin() as rows:
+        assert len(rows.select(BUDGET, [])) == len(before) + 1
+
+
 def forget_this_process(kernel: Kernel) -> None:
     """Another process knows nothing of what this one was answered."""
     kernel.connector("crm").client._rate_limit._paces.clear()

@@ -24,7 +24,7 @@ from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.budgets import CALL_RATE, make_room
 from automate_kernel.operations.error_mapping import retry_after_of
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage, write
+from automate_kernel.storage.rows import Row, Rows, Storage, in_transaction, write
 from automate_kernel.storage.tables import BUDGET
 
 __all__ = ["CallRate", "CallRates", "ServiceWait"]
@@ -75,6 +75,15 @@ class CallRates:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+
+    @property
+    def alone(self) -> bool:
+        """
+        True if nothing can be counted here: this call is a part of a transactional one on SQLite.
+
+        That transaction has the only lock for writing. So no other process can take a place either.
+        """
+        return in_transaction.get() and not self._storage.supports_skip_locked
 
     def take(self, rate: CallRate, most: int, longest_wait: float) -> list[float]:
         """
@@ -173,7 +182,7 @@ class ServiceWait:
         with self._lock:
             self._until = max(self._until, self._clock() + seconds)
         rates = self._rates
-        if rates is None:
+        if rates is None or rates.alone:
             return
 
         def hold() -> None:

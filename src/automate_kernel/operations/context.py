@@ -14,6 +14,7 @@ from uuid import UUID
 from automate_kernel.base.errors import AutomateError, ErrorCodes, SecretNotFoundError
 from automate_kernel.secrets.handles import SecretReader
 from automate_kernel.secrets.logs import get_plugin_logger
+from automate_kernel.storage.rows import in_transaction
 
 if TYPE_CHECKING:
     from automate_kernel.operations.budgets import Budgets
@@ -176,17 +177,21 @@ class calling:  # noqa: N801  (it is used as a function)
     """Makes *call* the current call for the block. The kernel does this around each call."""
 
     # No generator: this is entered for each call, and a generator takes longer than some calls.
-    __slots__ = ("_call", "_token")
+    __slots__ = ("_call", "_outer", "_token")
 
     def __init__(self, call: Call) -> None:
         self._call = call
 
     def __enter__(self) -> Call:
         self._token = _current.set(self._call)
+        if self._call.transaction is not None:
+            self._outer = in_transaction.set(True)
         return self._call
 
     def __exit__(self, *_: object) -> None:
         _current.reset(self._token)
+        if self._call.transaction is not None:
+            in_transaction.reset(self._outer)
 
 
 class NoSecrets:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -627,6 +628,9 @@ class Storage(Protocol):
     def close(self) -> None:
         """Give back what the storage itself opened. An application's engine stays open."""
 
+
+in_transaction: ContextVar[bool] = ContextVar("automate_in_transaction", default=False)
+"""True within a transactional call, and in the calls that it makes."""
 
 # -- transactions ---------------------------------------------------------------------------------
 

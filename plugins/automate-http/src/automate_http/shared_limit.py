@@ -61,6 +61,8 @@ class SharedLimit:
         place = line.next()
         if place is not None:
             return place
+        if self._rates.alone:
+            return self._limiter.reserve(key)
         try:
             return await off_the_loop(line.take)
         except StorageError as error:
