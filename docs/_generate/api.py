@@ -67,6 +67,16 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
         ("automate_kernel.workflows.code", "automate_kernel.workflows.automation"),
     ),
     "approvals": ("Approvals", ("automate_kernel.workflows.steer.approvals",)),
+    "access": (
+        "Access",
+        (
+            "automate_kernel.access.audit",
+            "automate_kernel.access.tokens",
+            "automate_kernel.access.sessions",
+            "automate_kernel.access.saved_queries",
+            "automate_kernel.access.roles",
+        ),
+    ),
     "budgets": (
         "Budgets",
         ("automate_kernel.operations.budgets", "automate_kernel.operations.call_rates"),

@@ -20,6 +20,8 @@ from automate_kernel.storage.values import storable
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+__all__ = ["AuditFilter", "AuditLog", "AuditPage", "AuditRecord", "Outcome"]
+
 Outcome = Literal["asked", "done", "nothing", "refused", "failed"]
 """The outcome of an action: ``asked`` until it is known, ``nothing`` if nothing had to change."""
 _TEXTS = ("actor_id", "actor", "tenant_id", "action", "model", "object_id", "object_repr")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Literal
 
+__all__ = ["RIGHTS", "ROLES", "SCOPES", "Right", "rights_of", "scopes_of"]
+
 Right = Literal["view", "steer", "decide", "start", "administer"]
 
 RIGHTS: Mapping[str, frozenset[Right]] = {

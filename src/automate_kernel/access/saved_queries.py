@@ -15,6 +15,8 @@ from automate_kernel.storage.rows import Row, Rows, Storage, write
 from automate_kernel.storage.tables import SAVED_QUERY
 from automate_kernel.storage.values import text_problem
 
+__all__ = ["SavedQueries", "SavedQuery"]
+
 _LONGEST = 2_000  # characters of a query
 _MOST = 100  # of a user for a page, and shared for one
 

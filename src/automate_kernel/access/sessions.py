@@ -18,6 +18,8 @@ from automate_kernel.storage.rows import Row, Rows, Storage, write
 from automate_kernel.storage.tables import SESSION
 from automate_kernel.storage.values import storable
 
+__all__ = ["IDLE_SECONDS", "LIFETIME_SECONDS", "SessionStore", "UserSession"]
+
 logger: logging.Logger = get_logger(__name__)
 
 IDLE_SECONDS = 12 * 3600.0

@@ -22,6 +22,8 @@ from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage, write
 from automate_kernel.storage.tables import SESSION, TABLES, TOKEN
 
+__all__ = ["AccessToken", "TokenPage", "TokenStore"]
+
 logger: logging.Logger = get_logger(__name__)
 
 _MARK = "atk"
