@@ -154,7 +154,6 @@ class _Shell:
             form=form,
             part=_is_part(request),
             session=session,
-            operations=self._site.operations,
         )
         if request.method == "GET" and _wants_stream(request):
             return self._stream(request, asked)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from automate_kernel.kernel import Kernel
+from automate_pages.activity import ActivityHistory
 from automate_pages.operation_desk import OperationDesk
 from automate_pages.users import Right, User
 
@@ -45,7 +46,7 @@ class PageRequest:
 
     *query* and *form* are what the address and the body have; *part* asks for the changing part
     alone. *session* is the id of the user's session, empty if another program logs people in.
-    *operations* are those that may be called by a form.
+    The site adds the *operations* that may be called by a form, and the *history* of its kernel.
     """
 
     kernel: Kernel
@@ -58,6 +59,7 @@ class PageRequest:
     part: bool = False
     session: str = ""
     operations: OperationDesk | None = None
+    history: ActivityHistory | None = None
 
     def url(self, *parts: object, **query: str) -> str:
         """Return the address of a page: the *parts* of its path, and its *query*."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +13,7 @@ from automate_kernel.base.arguments import several
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_pages import formats
+from automate_pages.activity import ActivityHistory
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
 from automate_pages.operation_desk import OperationDesk
 from automate_pages.screens import (
@@ -111,6 +113,7 @@ class Site:
         self.title = title
         self.operations: OperationDesk | None = OperationDesk(kernel, allowed) if allowed else None
         """The operations that may be called by a form."""
+        self._history = ActivityHistory(kernel)
         self.broken = ""
         """A text that every page shows above all else: why it isn't what it should be."""
         self._reloads = reloads
@@ -134,6 +137,7 @@ class Site:
 
         An order is in the audit trail before it is carried out, or else it is not.
         """
+        request = replace(request, operations=self.operations, history=self._history)
         if request.method != "POST" or not request.user.may("view"):
             return self._answered(request)
         try:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
+from waiting import until
 
 from automate_kernel import Connector, Kernel, SyncWorkflowContext
 from automate_kernel.plugins.connectors import TriggerSpec
@@ -459,6 +460,46 @@ def test_keys_that_stand_still_say_why(shop: Shop) -> None:
     assert "one at a time" in page
 
 
+# -- home ------------------------------------------------------------------------------------
+
+
+def test_home_says_what_needs_a_person(shop: Shop) -> None:
+    kernel, storage = shop.kernel, shop.kernel.storage
+    trigger = {"type": "schedule", "cron": "* * * * *"}
+    step = {"id": "a", "action": "charge", "input": {"amount": 1}}
+    kernel.add_workflow({"name": "report", "trigger": trigger, "steps": [step]})
+    shop.order(500), shop.order()
+    kernel.outbox.enqueue("mail", {})
+    kernel.outbox.claim_batch("gone", 1)
+    kernel.outbox.enqueue("mail", {})
+    kernel.outbox.pause("fax", "no paper")
+    kernel.workflows.pause("order")
+    kernel.run_until_idle()
+    storage.skip(600)  # type: ignore[attr-defined]
+    page = client(shop, admin()).get("/ops/").text
+    for card in ("Approvals for you", "Failed executions", "Oldest due item", "Paused kinds",
+                 "Stuck leases", "Missed schedules", "Paused workflows", "Workers"):  # fmt: skip
+        assert f"<span>{card}</span>" in page, card
+    assert "ValueError in" in page
+    assert "NEW" in page
+    assert "1 of the last hour, 0 of the hour before" in page
+    assert "Executions per minute" in page
+    own = client(shop, User("eve", ["admin"], "mine")).get("/ops/").text
+    assert "Stuck leases" not in own
+    assert "Throughput" not in own
+
+
+def test_a_long_history_is_gathered_beside_the_page(shop: Shop) -> None:
+    shop.order(500)
+    browser = client(shop, admin())
+    browser.get("/ops/?span=7d")
+    until(lambda: "being gathered" not in browser.get("/ops/?span=7d").text)
+    page = browser.get("/ops/?span=7d").text
+    assert "Executions per 4 hours" in page
+    assert "As a table" in page
+    assert "Last 7 days" in page
+
+
 # -- operations, plugins, webhooks -----------------------------------------------------------
 
 
@@ -542,6 +583,7 @@ def test_a_workflow_that_can_not_be_read_is_shown() -> None:
 # -- the cost of a page ----------------------------------------------------------------------
 
 BOUNDS = {
+    "": 30,
     "executions": 12,
     "executions?q=nothing": 12,
     "executions/grid?workflow=order": 8,

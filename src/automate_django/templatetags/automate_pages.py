@@ -58,7 +58,7 @@ def plain(value: Any) -> str:
 @register.filter
 def compact(value: Any) -> str:
     """Return a number in few characters: ``39.8k``."""
-    from automate_django.admin.pages import charts
+    from automate_pages import charts
 
     return charts.compact(float(value or 0))
 

@@ -1,11 +1,17 @@
-"""The first page: what needs a person, and what happened last."""
+"""The first page: what needs a person, how much is done and how fast, and what happened last."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
-from automate_pages.exchange import PageAnswer, PageRequest
+from automate_kernel.outbox.failed_attempts import ErrorGroup
+from automate_kernel.outbox.statistics import total_by_kind
+from automate_pages.activity import SPANS, TimeSpan, execution_charts, item_charts, spread
+from automate_pages.charts import Chart
+from automate_pages.exchange import PageAnswer, PageLink, PageRequest
 from automate_pages.formats import duration, number, shorten, shown_text
 from automate_pages.lists import ExecutionConditions
 from automate_pages.screens import executions, outbox
@@ -13,6 +19,8 @@ from automate_pages.screens.workflows import workflow_names
 
 _LATEST = 10
 _LATE_SECONDS = 60.0
+_MISSED = timedelta(minutes=1)
+_NEW = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +34,37 @@ class Card:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class FailureCause:
+    """A cause of failures: *new* if it was seen first within an hour; *trend* says it in words."""
+
+    group: ErrorGroup
+    url: str
+    new: bool
+    trend: str = ""
+
+
 def show(request: PageRequest) -> PageAnswer:
-    """Show the failures by cause, what waits for people, and the latest executions."""
+    """Show the failures by cause, what waits for people, the charts, the latest executions."""
     kernel, tenant = request.kernel, request.user.tenant
+    now = kernel.outbox.now()
     latest = kernel.executions.page(limit=_LATEST, tenant_id=tenant)
+    span = SPANS.get(request.text("span"), SPANS["1h"])
     return PageAnswer(
         "home.html",
         "Home",
         {
-            "cards": list(_cards(request)),
-            "causes": executions.causes(request, ExecutionConditions(), tenant),
-            "items": outbox.causes(request),
+            "cards": list(_cards(request, now)),
+            "causes": _causes(request, now),
+            "items": [
+                FailureCause(group, url, _is_new(group, now))
+                for group, url in outbox.causes(request)
+            ],
+            "spans": [
+                PageLink(each.label, request.url(span=each.name), each is span)
+                for each in SPANS.values()
+            ],
+            **(_figures(request, span, now) if tenant is None else {"charts": [], "totals": []}),
             "latest": latest.executions,
             "names": workflow_names(request),
         },
@@ -44,7 +72,44 @@ def show(request: PageRequest) -> PageAnswer:
     )
 
 
-def _cards(request: PageRequest) -> Iterator[Card]:
+def _causes(request: PageRequest, now: datetime) -> list[FailureCause]:
+    store, tenant = request.kernel.executions, request.user.tenant
+    groups = executions.causes(request, ExecutionConditions(), tenant)
+    if not groups:
+        return []
+    hours = [
+        store.count_failures(since=now - (back + 1) * _NEW, until=now - back * _NEW,
+                             tenant_id=tenant)
+        for back in (0, 1)
+    ]  # fmt: skip
+    return [
+        FailureCause(
+            group,
+            url,
+            _is_new(group, now),
+            _trend(*(its.get((group.kind, group.group), 0) for its in hours)),
+        )
+        for group, url in groups
+    ]
+
+
+def _is_new(group: ErrorGroup, now: datetime) -> bool:
+    return group.first_at is not None and now - group.first_at < _NEW
+
+
+def _trend(last: int, before: int) -> str:
+    if not last and not before:
+        return ""
+    arrow = (
+        "\N{UPWARDS ARROW}" if last > before else "\N{DOWNWARDS ARROW}" if last < before else "="
+    )
+    return f"{arrow} {last:,} of the last hour, {before:,} of the hour before"
+
+
+# -- what needs a person -----------------------------------------------------------------------
+
+
+def _cards(request: PageRequest, now: datetime) -> Iterator[Card]:
     waiting = request.kernel.approvals.pending(
         by=request.user.name, roles=request.user.roles, tenant_id=request.user.tenant
     )
@@ -54,7 +119,8 @@ def _cards(request: PageRequest) -> Iterator[Card]:
     if request.user.tenant is None:  # the other figures are those of all tenants together
         yield from _of_executions(request)
         yield from _of_items(request)
-        yield _of_workers(request)
+        yield from _of_workers(request, now)
+        yield from _of_workflows(request, now)
 
 
 def _of_executions(request: PageRequest) -> Iterator[Card]:
@@ -78,17 +144,86 @@ def _of_items(request: PageRequest) -> Iterator[Card]:
         yield Card("Oldest due item", f"{duration(late)} late", where, "warn")
     if stats.paused:
         kinds = shorten(", ".join(stats.paused), 80)
-        where = request.url("outbox", waiting_for="resume")
-        yield Card("Paused kinds", number(len(stats.paused)), where, "warn", kinds)
+        yield Card("Paused kinds", number(len(stats.paused)), request.url("kinds"), "warn", kinds)
     if handed := store.count_handed_on():
         notes = [item.handover for item in store.handed_on(limit=1) if item.handover]
         reason = shown_text(request.kernel, notes[0].reason, 120).text if notes else ""
         yield Card("Wait for another worker", number(handed), request.url("outbox"), "warn", reason)
 
 
-def _of_workers(request: PageRequest) -> Card:
+def _of_workers(request: PageRequest, now: datetime) -> Iterator[Card]:
     workers = request.kernel.outbox.workers()
     alive = sum(each.alive for each in workers)
     gone = len(workers) - alive
     note = f"{gone:,} lost or unable to begin" if gone else ""
-    return Card("Workers", number(alive), request.url("workers"), "ok" if alive else "bad", note)
+    tone = "bad" if gone or not alive else "ok"
+    yield Card("Workers", number(alive), request.url("workers"), tone, note)
+    stuck = [
+        item for item in request.kernel.outbox.running(limit=200)
+        if item.lease_expires_at is not None and item.lease_expires_at < now
+    ]  # fmt: skip
+    if stuck:
+        note = "their workers have not been heard of"
+        yield Card("Stuck leases", number(len(stuck)), request.url("workers"), "bad", note)
+
+
+def _of_workflows(request: PageRequest, now: datetime) -> Iterator[Card]:
+    kernel = request.kernel
+    missed = [each for each in kernel.schedules.find()
+              if each.paused_at is None and each.overdue(now) > _MISSED]  # fmt: skip
+    if missed:
+        names = shorten(", ".join(sorted({each.workflow.name for each in missed})), 80)
+        where = request.url("workflows", missed[0].workflow.name)
+        yield Card("Missed schedules", number(len(missed)), where, "bad", names)
+    paused = sorted({each.workflow for each in kernel.workflows.paused()})
+    if paused:
+        where, names = request.url("workflows"), shorten(", ".join(paused), 80)
+        yield Card("Paused workflows", number(len(paused)), where, "warn", names)
+    if unreadable := kernel.workflows.problems():
+        where = request.url("workflows")
+        yield Card("Workflows that can't be read", number(len(unreadable)), where, "bad")
+
+
+# -- throughput and latency --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityTotal:
+    """The work of one workflow or kind in a period; times are in seconds, *failing* in per cent."""
+
+    kind: str
+    completed: int
+    failed: int
+    failing: float
+    p50: float | None
+    p95: float | None
+
+
+def _figures(request: PageRequest, span: TimeSpan, now: datetime) -> dict[str, Any]:
+    """Return the charts of *span*; None while they are being gathered."""
+    history = request.history
+    ends = None if history is None else history.executions(span)
+    work = None if history is None else history.items(span)
+    if ends is None or work is None:
+        return {"charts": None, "totals": []}
+    charts: Sequence[Chart] = [
+        *execution_charts(spread(ends, span, now), span),
+        *item_charts(spread(work, span, now), span),
+    ]
+    shown = [each for each in charts if not each.empty]
+    return {"charts": shown, "totals": [("Workflow", _totals(ends)), ("Kind", _totals(work))]}
+
+
+def _totals(rows: Iterable[Any]) -> list[ActivityTotal]:
+    found = [
+        ActivityTotal(
+            one.kind,
+            one.completed,
+            one.failed,
+            100 * one.failed / max(1, one.completed + one.failed),
+            one.run_percentile(0.5),
+            one.run_percentile(0.95),
+        )
+        for one in total_by_kind(rows).values()
+    ]
+    return sorted(found, key=lambda one: -(one.completed + one.failed))

@@ -492,6 +492,19 @@ class ExecutionStore:
                 rows, EXECUTION, failed, kind="workflow", newest="-created_at", limit=limit
             )
 
+    def count_failures(
+        self, *, since: datetime, until: datetime, tenant_id: str | None = None
+    ) -> dict[tuple[str, str], int]:
+        """Count FAILED executions by workflow and place of their error, by when they began."""
+        where = [
+            *_equal(status=ExecutionStatus.FAILED.value, tenant_id=tenant_id),
+            Where("created_at", "ge", since),
+            Where("created_at", "lt", until),
+        ]
+        with self.storage.begin(atomic=False) as rows:
+            found = rows.count(EXECUTION, ("workflow", "error_group"), where)
+        return {(row["workflow"], row["error_group"] or ""): row["n"] for row in found}
+
     def handover(self, execution: Execution) -> Handover | None:
         """Return the note of the worker that handed *execution* on, if it waits for another."""
         if execution.status.finished or execution.item_id is None:

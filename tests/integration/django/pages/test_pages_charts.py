@@ -8,8 +8,9 @@ from datetime import datetime, timedelta, timezone
 from xml.etree import ElementTree
 
 import pytest
-from automate_django.admin.pages.charts import Series, bars, compact, lines, nice_maximum
-from automate_django.admin.pages.dashboard import SPANS, charts, recent, spread
+from automate_pages.charts import Series, bars, compact, lines, nice_maximum
+from automate_django.admin.pages.dashboard import SPANS
+from automate_pages.activity import item_charts, recent, spread
 from automate_kernel.outbox import Activity
 
 NOW = datetime(2025, 3, 4, 3, 12, 40, tzinfo=timezone.utc)
@@ -154,6 +155,6 @@ def test_the_rate_is_of_minutes_that_are_over():
 
 def test_all_charts_can_be_drawn_of_nothing_and_of_something():
     for activity in ([], [at(3, completed=5, retried=1)]):
-        for chart in charts(spread(activity, SPANS["1h"], NOW), SPANS["1h"]):
+        for chart in item_charts(spread(activity, SPANS["1h"], NOW), SPANS["1h"]):
             drawn(chart)
             assert chart.empty == (not activity) or chart.title.startswith("Wait")

@@ -2,7 +2,7 @@
 Charts drawn on the server as SVG: pure functions of the figures, without style or script.
 
 The drawing stretches to whatever room it gets, and its labels are HTML beside it, so that they stay
-legible on a phone. Colours are classes of ``automate.css``. What a chart shows is also in its
+legible on a phone. Colours are tones of the page's style sheet. What a chart shows is also in its
 description and in a table below it, for who can't see it.
 """
 
@@ -12,8 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from markupsafe import Markup
 
 WIDTH, HEIGHT = 600.0, 160.0
 NOTHING = "\N{EN DASH}"
@@ -41,7 +40,7 @@ class Chart:
 
     title: str
     description: str
-    svg: SafeString
+    svg: Markup
     series: tuple[Series, ...]
     y_labels: list[str] = field(default_factory=list)
     x_labels: list[str] = field(default_factory=list)
@@ -86,16 +85,17 @@ def bars(title: str, labels: Sequence[str], series: Sequence[Series]) -> Chart:
     width = WIDTH / max(1, len(labels))
     gap = min(2.0, width * 0.2)
 
-    def column(i: int) -> Iterator[SafeString]:
+    def column(i: int) -> Iterator[Markup]:
         base = HEIGHT
         for one in series:
             height = HEIGHT * (_clean(one.values[i]) or 0.0) / top
             if height <= 0:
                 continue
             base -= height
-            yield format_html(
-                '<rect class="bar" data-tone="{}" x="{}" y="{}" width="{}" height="{}"/>',
-                one.tone, _at(i * width + gap / 2), _at(base), _at(width - gap), _at(height),
+            yield Markup(
+                '<rect class="bar" data-tone="{}" x="{}" y="{}" width="{}" height="{}"/>'
+            ).format(
+                one.tone, _at(i * width + gap / 2), _at(base), _at(width - gap), _at(height)
             )  # fmt: skip
 
     groups = (
@@ -103,7 +103,7 @@ def bars(title: str, labels: Sequence[str], series: Sequence[Series]) -> Chart:
         for i, label in enumerate(labels)
         if totals[i] > 0
     )
-    drawn = format_html_join("", "<g><title>{}</title>{}</g>", groups)
+    drawn = _joined(Markup("<g><title>{}</title>{}</g>").format(*group) for group in groups)
     return _chart(title, labels, series, top, drawn, compact)
 
 
@@ -114,26 +114,28 @@ def lines(
     known = [value for one in series for value in map(_clean, one.values) if value is not None]
     top = nice_maximum(known)
     step = WIDTH / max(1, len(labels))
-    drawn: list[SafeString] = []
+    drawn: list[Markup] = []
     for one in series:
         points = [
             None if value is None else ((i + 0.5) * step, HEIGHT * (1 - value / top))
             for i, value in enumerate(map(_clean, one.values))
         ]
         if path := _path(points):
-            drawn.append(format_html('<path class="line" data-tone="{}" d="{}"/>', one.tone, path))
+            drawn.append(
+                Markup('<path class="line" data-tone="{}" d="{}"/>').format(one.tone, path)
+            )
     # Invisible columns, which show their figures under the pointer.
-    hit = '<rect class="hit" x="{}" y="0" width="{}" height="{}"><title>{}</title></rect>'
+    hit = Markup('<rect class="hit" x="{}" y="0" width="{}" height="{}"><title>{}</title></rect>')
     drawn += [
-        format_html(hit, _at(i * step), _at(step), _at(HEIGHT), _said(label, series, i, write))
+        hit.format(_at(i * step), _at(step), _at(HEIGHT), _said(label, series, i, write))
         for i, label in enumerate(labels)
         if any(_clean(one.values[i]) is not None for one in series)
     ]
     return _chart(title, labels, series, top, _joined(drawn), write)
 
 
-def _joined(parts: Iterable[SafeString]) -> SafeString:
-    return format_html_join("", "{}", ((part,) for part in parts))
+def _joined(parts: Iterable[Markup]) -> Markup:
+    return Markup("").join(parts)
 
 
 def _clean(value: float | None) -> float | None:
@@ -174,7 +176,7 @@ def _chart(
     labels: Sequence[str],
     series: Sequence[Series],
     top: float,
-    drawn: SafeString,
+    drawn: Markup,
     write: Write,
 ) -> Chart:
     def cell(value: float | None) -> str:
@@ -188,13 +190,12 @@ def _chart(
     ]
     description = _description(labels, series, write)
     heights = (("grid", 0.0), ("grid", HEIGHT / 2), ("axis", HEIGHT))
-    line = '<line class="{}" x1="0" x2="{}" y1="{}" y2="{}"/>'
-    grid = [format_html(line, kind, _at(WIDTH), _at(y), _at(y)) for kind, y in heights]
-    svg = format_html(
+    line = Markup('<line class="{}" x1="0" x2="{}" y1="{}" y2="{}"/>')
+    grid = [line.format(kind, _at(WIDTH), _at(y), _at(y)) for kind, y in heights]
+    svg = Markup(
         '<svg class="automate-chart" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"'
-        ' aria-label="{}"><desc>{}</desc>{}{}</svg>',
-        _at(WIDTH), _at(HEIGHT), title, description, _joined(grid), drawn,
-    )  # fmt: skip
+        ' aria-label="{}"><desc>{}</desc>{}{}</svg>'
+    ).format(_at(WIDTH), _at(HEIGHT), title, description, _joined(grid), drawn)
     y_labels = [write(top), write(top / 2), write(0)]
     last, steps = len(labels) - 1, min(len(labels), _X_LABELS) - 1
     x_labels = [labels[round(last * i / max(1, steps))] for i in range(steps + 1)]
