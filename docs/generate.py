@@ -20,6 +20,7 @@ from _generate.api import API, api, names  # noqa: E402
 from _generate.catalogue import catalogue, plugin_levels  # noqa: E402
 from _generate.cli import cli, commands  # noqa: E402
 from _generate.manage import manage  # noqa: E402
+from _generate.rest_api import rest_api  # noqa: E402
 from _generate.tables import filters, tables  # noqa: E402
 
 __all__ = ["PAGES", "commands", "page"]
@@ -30,6 +31,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/filters.md": filters,
     "reference/cli.md": cli,
     "reference/manage.md": manage,
+    "reference/rest-api.md": rest_api,
     "reference/plugin-levels.md": plugin_levels,
     "catalogue.md": catalogue,
     **{

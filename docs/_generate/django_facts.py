@@ -119,7 +119,16 @@ def _parsers(parser: ArgumentParser, path: str) -> Iterator[dict[str, Any]]:
             yield from _parsers(below, f"{path} {name}")
 
 
+def _permissions() -> dict[str, str]:
+    """Django's permission for each route of the REST API."""
+    from automate_django.api.v1.views import permission_of
+    from automate_kernel.http.api.routes import ROUTES
+
+    return {route.name: permission_of(route) for route in ROUTES}
+
+
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2] / "src")
     _set_up()
-    json.dump({"models": list(_models()), "commands": list(_commands())}, sys.stdout)
+    told = {"models": list(_models()), "commands": list(_commands())}
+    json.dump({**told, "permissions": _permissions()}, sys.stdout)

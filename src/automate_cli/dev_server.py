@@ -106,7 +106,7 @@ class _DevServer:
         if worker is None:
             self._app = HttpApp(kernel)
         else:
-            self._app = http_app_of(session, WorkerProbe(kernel, worker))
+            self._app = http_app_of(session, WorkerProbe(kernel, worker), api=True)
         self._app.mount(UI, pages)
         self._server = server_of(self._app, grace_seconds)
 

@@ -83,8 +83,8 @@ class Receiver:
             self._workers.stop()
 
 
-def http_app_of(session: Session, workers: Probe | None) -> HttpApp:
-    """Return the application with all that the settings offer over HTTP; see `webhook_app`."""
+def http_app_of(session: Session, workers: Probe | None, *, api: bool = False) -> HttpApp:
+    """Return the application with all that the settings offer over HTTP, or with *api* too."""
     settings = session.settings
     return webhook_app(
         session.kernel,
@@ -97,6 +97,7 @@ def http_app_of(session: Session, workers: Probe | None) -> HttpApp:
         operations_token=_token(session, "serve.operations_token"),
         max_body_bytes=settings["serve.max_body_bytes"],
         workers=workers,
+        api=api or settings["serve.api"],
     )
 
 

@@ -138,6 +138,7 @@ _ALL = (
     Setting("serve.host", "text", "127.0.0.1", "The address to listen on."),
     _port("serve.port", 8080, "The port; 0 takes a free one."),
     _number("serve.processes", "int", 1, "Worker processes beside the receiver; 0 for none."),
+    Setting("serve.api", "bool", False, "Answer the API below /api, for holders of tokens."),
     Setting("serve.events_token", "text", None, _EVENTS, hidden=True),
     Setting("serve.operations", "list", [], _OPERATIONS),
     Setting("serve.operations_token", "text", None, _CALLS, hidden=True),

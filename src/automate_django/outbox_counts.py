@@ -11,22 +11,16 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from django.core.cache import cache
-from django.db.models import Count
 from django.utils import timezone
 
-from automate_django.models import OutboxItem
 from automate_kernel.outbox import ErrorGroup, ItemStatus
-from automate_kernel.storage.query import Where
-from automate_kernel.storage.rows import Rows
-from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.outbox.tenant_counts import TenantCounts, counts_of_tenant
 
 CHEAP_ROWS = 10_000
 """A table with at most so many rows is counted at each request."""
-LOOKED = 100_000
-"""The number of the newest items of all tenants, among which those of one are counted."""
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -140,56 +134,3 @@ def _take(outbox: Any, tenant: str | None) -> Counts:
     took = time.monotonic() - began
     late = own.oldest_due_seconds
     return Counts(plain, late, short, timezone.now(), took, statuses, own.looked)
-
-
-# -- one tenant's ----------------------------------------------------------------------------
-
-
-class TenantCounts(NamedTuple):
-    """
-    Items by kind and status, and how late the oldest due item is.
-
-    *looked* says among how many they were counted, if not among all.
-    """
-
-    by_kind: dict[str, dict[str, int]]
-    oldest_due_seconds: float | None
-    looked: int | None = None
-
-
-def counts_of_tenant(storage: Any, tenant: str) -> TenantCounts:
-    """
-    Count the items of *tenant* in the outbox of *storage*, at a bounded price.
-
-    Only those of a tenant's items that are ready have an index. So the tenant's are counted among
-    the newest of all items. FAILED and due items are exact.
-    """
-    every = OutboxItem._default_manager.using(storage.alias)
-    newest = every.order_by("-id").values_list("id", flat=True)
-    oldest = next(iter(newest[LOOKED - 1 : LOOKED]), None)
-    own = every.filter(tenant_id=tenant)
-    recent = own if oldest is None else own.filter(id__gte=oldest)
-    by_kind: dict[str, dict[str, int]] = {}
-    for row in recent.order_by().values("kind", "status").annotate(n=Count("id")):
-        by_kind.setdefault(row["kind"], {})[row["status"]] = row["n"]
-    if oldest is not None:
-        for row in own.filter(status="FAILED").order_by().values("kind").annotate(n=Count("id")):
-            by_kind.setdefault(row["kind"], {})["FAILED"] = row["n"]
-    with storage.begin(atomic=False) as rows:
-        late = _oldest_due(rows, tenant)
-    looked = None if oldest is None else LOOKED
-    return TenantCounts(dict(sorted(by_kind.items())), late, looked)
-
-
-def _oldest_due(rows: Rows, tenant: str) -> float | None:
-    ready = [Where("waiting_for", "eq", "worker")]
-    due = []
-    for kind in rows.distinct(OUTBOX, "kind", [*ready, Where("tenant_id", "ne", None)]):
-        its = [*ready, Where("kind", "eq", kind), Where("tenant_id", "eq", tenant)]
-        order = ("sort_at", "id")
-        read = ("next_attempt_at", *order)
-        due += rows.select(OUTBOX, its, order_by=order, limit=1, columns=read)
-    if not due:
-        return None
-    late = rows.now() - min(row["next_attempt_at"] for row in due)
-    return float(max(0.0, late.total_seconds()))

@@ -19,6 +19,7 @@ app: Commands = Commands()
 def _options(
     host: str | None = option(None, "The address to listen on."),
     port: int | None = option(None, "The port; 0 takes a free one.", max=65535),
+    api: bool | None = option(None, "Answer the API for clients below /api too.", "--api"),
     processes: int | None = option(None, "Worker processes.", min=0),
     slots: int | None = option(None, "Calls at once in a process.", min=1),
     grace_seconds: float | None = option(
@@ -48,7 +49,7 @@ class _ServeCommand(TextCommand):
 
 
 class _WorkerCommand(_ServeCommand):
-    without = ("host", "port", "ui")
+    without = ("host", "port", "api", "ui")
 
 
 @app.called(
@@ -98,6 +99,7 @@ def worker(context: Context) -> None:
     "automate serve",
     "automate serve --host 0.0.0.0 --port 9000 --processes 2",
     "automate serve --processes 0   # only receive; workers run elsewhere",
+    "automate serve --api   # and automate tokens new monitor --role viewer",
     "AUTOMATE_SERVE_EVENTS_TOKEN=… automate serve",
     "automate serve --ui   # operators' pages; make a log-in first: automate tokens new",
     cls=_ServeCommand,
@@ -109,9 +111,10 @@ def serve(context: Context) -> None:
     POST /webhooks/CONNECTOR/TRIGGER takes a signed webhook. POST /events takes an event from a
     client that sends serve.events_token as a bearer token; without a token nobody can. /operations
     calls those that serve.operations names, for clients with serve.operations_token. /approvals
-    answers the links of approvals, if there are signing_keys. With --ui the operators' pages are at
-    /ui, for people who log in: with a token that automate tokens new makes, by OpenID Connect
-    (serve.oidc) or by a proxy (serve.header). GET /healthz and /readyz report the
+    answers the links of approvals, if there are signing_keys. With --api clients list, start and
+    steer below /api, by the tokens that automate tokens new makes; GET /api/schema describes it as
+    OpenAPI. With --ui the operators' pages are at /ui, for people who log in: with such a token, by
+    OpenID Connect (serve.oidc) or by a proxy (serve.header). GET /healthz and /readyz report the
     state of the receiver and its workers. Put a proxy that speaks TLS in front. It stops as worker
     does.
 

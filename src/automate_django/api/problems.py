@@ -31,44 +31,19 @@ from rest_framework.views import set_rollback
 from automate_django import conf
 from automate_django.kernel import current_kernel
 from automate_django.refusals import Refusal, refusal_of
-from automate_kernel.base.errors import AutomateError, ErrorCodes, is_setup_fault
+from automate_kernel.base.errors import AutomateError
 from automate_kernel.http.answers import title_of
+from automate_kernel.http.api.problems import (
+    CODE_OF_STATUS,
+    CONTENT_TYPE,
+    FAILED,
+    NOT_VALID,
+    ApiError,
+    problem_of,
+)
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
-CONTENT_TYPE = "application/problem+json"
-
-STATUS_OF_CODE: Mapping[ErrorCodes, int] = {
-    ErrorCodes.INVALID_ARGUMENT: 400,
-    ErrorCodes.UNAUTHENTICATED: 401,
-    ErrorCodes.PERMISSION_DENIED: 403,
-    ErrorCodes.NOT_FOUND: 404,
-    ErrorCodes.ALREADY_EXISTS: 409,
-    ErrorCodes.FAILED_PRECONDITION: 409,
-    ErrorCodes.ABORTED: 409,
-    ErrorCodes.CANCELLED: 409,
-    ErrorCodes.RESOURCE_EXHAUSTED: 429,
-    ErrorCodes.INTERNAL: 500,
-    ErrorCodes.DATA_LOSS: 500,
-    ErrorCodes.UNIMPLEMENTED: 501,
-    ErrorCodes.UNAVAILABLE: 503,
-    ErrorCodes.DEADLINE_EXCEEDED: 504,
-}
-_CODE_OF_STATUS = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    405: "METHOD_NOT_ALLOWED",
-    406: "NOT_ACCEPTABLE",
-    409: "ABORTED",
-    413: "PAYLOAD_TOO_LARGE",
-    415: "UNSUPPORTED_MEDIA_TYPE",
-    422: "UNPROCESSABLE",
-    429: "RESOURCE_EXHAUSTED",
-    503: "UNAVAILABLE",
-}
-_FAILED = "It failed. The log of the service says why."
 _WHOLE = "non_field_errors"
 
 
@@ -123,8 +98,8 @@ def problem_exception_handler(exc: Exception, context: Mapping[str, Any]) -> Res
         if settings.DEBUG:
             return None
         _report(exc, context)
-        error = Problem(500, _FAILED, code="INTERNAL")
-    elif error.status_code >= 500 and error is not exc:
+        error = Problem(500, FAILED, code="INTERNAL")
+    elif error.status_code >= 500 and not isinstance(exc, (exceptions.APIException, ApiError)):
         _report(exc, context)
     set_rollback()
     return ProblemResponse(_body(error), status=error.status_code, headers=_headers(error))
@@ -133,8 +108,10 @@ def problem_exception_handler(exc: Exception, context: Mapping[str, Any]) -> Res
 def _known(exc: Exception) -> exceptions.APIException | None:
     if isinstance(exc, exceptions.APIException):
         return exc
+    if isinstance(exc, ApiError):
+        return _of_api(exc)
     if isinstance(exc, AutomateError):
-        return _of_kernel(exc)
+        return _of_api(problem_of(exc))
     if isinstance(exc, Http404):
         return exceptions.NotFound()
     if isinstance(exc, PermissionDenied):
@@ -167,17 +144,10 @@ def _refused(exc: Exception, context: Mapping[str, Any]) -> Problem | None:
     return Problem(status, detail, code=code)
 
 
-def _of_kernel(error: AutomateError) -> Problem:
-    status, detail, code = STATUS_OF_CODE[error.code], error.message, error.code.value
-    if is_setup_fault(error):  # whatever its code is called
-        status = 503 if error.retryable else 500
-    if status == 503:
-        detail, code = "Try again later.", "UNAVAILABLE"
-    elif status >= 500:
-        detail = _FAILED
-        code = code if status in (501, 504) else "INTERNAL"
-    retry_after = {"Retry-After": str(math.ceil(error.retry_after or 5))}
-    return Problem(status, detail, code=code, headers=retry_after if status in (429, 503) else {})
+def _of_api(error: ApiError) -> Problem:
+    return Problem(
+        error.status, error.detail, code=error.code, headers=error.headers, errors=error.errors
+    )
 
 
 def _report(exc: Exception, context: Mapping[str, Any]) -> None:
@@ -202,20 +172,20 @@ def _headers(error: exceptions.APIException) -> dict[str, str]:
 
 def _body(error: exceptions.APIException) -> dict[str, Any]:
     status = error.status_code
-    code = getattr(error, "problem_code", None) or _CODE_OF_STATUS.get(status, "INTERNAL")
+    code = getattr(error, "problem_code", None) or CODE_OF_STATUS.get(status, "INTERNAL")
     types, title = conf.option("AUTOMATE_API", "PROBLEM_TYPES"), title_of(status)
     kind = f"{types}{code}" if types else "about:blank"
     body: dict[str, Any] = {"type": kind, "title": title, "status": status, "code": code}
     detail = error.detail
     if isinstance(detail, (list, dict)):
-        body["detail"] = "The request is not valid."
+        body["detail"] = NOT_VALID
         where = "parameter" if isinstance(error, ParameterError) else "pointer"
         body["errors"] = list(_errors(detail, (), where))
     else:
         body["detail"] = _clean(str(detail))
         if errors := getattr(error, "errors", None):
             body["errors"] = [
-                {name: _clean(text) for name, text in each.items()} | {"code": "invalid"}
+                {"code": "invalid"} | {name: _clean(text) for name, text in each.items()}
                 for each in errors
             ]
     return body

@@ -1,10 +1,11 @@
-"""OpenAPI 3 of our views and tokens, where drf-spectacular is installed."""
+"""OpenAPI of a project's views and of our own in the project's document, by drf-spectacular."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from automate_kernel.http.api.openapi import components, operation
 
 try:
     import drf_spectacular  # noqa: F401
@@ -13,68 +14,77 @@ except ImportError:
 else:
     INSTALLED = True
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-PROBLEM: dict[str, Any] = {
-    "type": "object",
-    "description": "Problem details (RFC 9457).",
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "pointer": {"type": "string", "description": "JSON pointer into the body"},
-                    "parameter": {"type": "string", "description": "name of a query parameter"},
-                    "detail": {"type": "string"},
-                    "code": {"type": "string"},
-                },
-                "required": ["detail", "code"],
-            },
-        },
-    },
-    "required": ["type", "title", "status", "code", "detail"],
-}
-
-# No NUL anywhere, and one character that is no blank: blanks are cut off at both ends. The class
-# has Python's blanks; the \\s of other languages has fewer.
-_BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-_TEXT = rf"^[^\x00]*[^\x00{_BLANK}][^\x00]*$"
-_TRIMMED = rf"^[^\x00{_BLANK}]([^\x00]*[^\x00{_BLANK}])?$"
 # The keys that `IdempotencyMixin` takes; they may stand in quotation marks.
 _KEY_SCHEMA = {"type": "string", "pattern": "^[!-~]{1,255}$"}
+_PROBLEM = "AutomateProblem"
+
+
+def before_31(schema: Any, *, inside: bool = False) -> Any:
+    """Return a *schema* of OpenAPI 3.1 as 3.0 has it."""
+    if isinstance(schema, list):
+        return [before_31(each, inside=inside) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if inside:  # names of properties, not keywords
+        return {name: before_31(each) for name, each in schema.items()}
+    found = {
+        name: before_31(each, inside=name == "properties")
+        for name, each in schema.items()
+        if name != "dependentRequired"
+    }
+    if "const" in found:
+        found["enum"] = [found.pop("const")]
+    if {"type": "null"} in found.get("anyOf", ()):
+        rest = [each for each in found.pop("anyOf") if each != {"type": "null"}]
+        found |= {"nullable": True, **(rest[0] if len(rest) == 1 else {"anyOf": rest})}
+    if "$ref" in found and len(found) > 1:
+        found["allOf"] = [{"$ref": found.pop("$ref")}]
+    return found
+
+
+def without_names(schema: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return a component's *schema* with each property's few words one level down.
+
+    Above, drf-spectacular wants a name for them, which the project's own words may have.
+    """
+    properties = {
+        name: {"oneOf": [each]} if {"enum", "const"} & {*each, *each.get("items", ())} else each
+        for name, each in schema.get("properties", {}).items()
+    }
+    return {**schema, "properties": properties} if properties else schema
+
 
 if TYPE_CHECKING or INSTALLED:
-    from drf_spectacular.extensions import (
-        OpenApiAuthenticationExtension,
-        OpenApiSerializerExtension,
-        OpenApiSerializerFieldExtension,
-    )
+    from drf_spectacular.extensions import OpenApiAuthenticationExtension
     from drf_spectacular.openapi import AutoSchema
-    from drf_spectacular.utils import OpenApiParameter, extend_schema
-    from drf_spectacular.views import SpectacularAPIView
+    from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
+    from drf_spectacular.settings import spectacular_settings
+    from drf_spectacular.utils import OpenApiParameter
     from rest_framework import serializers
-    from rest_framework.permissions import IsAuthenticated
-    from rest_framework.renderers import JSONRenderer
     from rest_framework.schemas import DefaultSchema
 
-    from automate_django.api.bases.access import Defaults
-    from automate_django.api.v1.serializers import Strict
-    from automate_kernel import __version__
+    def _fitting(schema: Any) -> Any:
+        return schema if str(spectacular_settings.OAS_VERSION) >= "3.1" else before_31(schema)
+
+    def _register(registry: ComponentRegistry) -> None:
+        for name, schema in components().items():
+            made = _fitting(without_names(schema))
+            kind: Any = ResolvedComponent
+            component = kind(name=name, type=kind.SCHEMA, schema=made, object=name)
+            registry.register_on_missing(component)
 
     class _Problems:
         """A mixin of a project's schema class, for the views of our bases."""
 
         def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
             bodies: dict[str, Any] = super()._get_response_bodies(direction)  # type: ignore[misc]
+            inspector: Any = self
+            _register(inspector.registry)
+            problem = {"$ref": f"#/components/schemas/{_PROBLEM}"}
             bodies["default"] = {
                 "description": "What went wrong.",
-                "content": {"application/problem+json": {"schema": PROBLEM}},
+                "content": {"application/problem+json": {"schema": problem}},
             }
             return bodies
 
@@ -104,8 +114,19 @@ if TYPE_CHECKING or INSTALLED:
                 )
             return found
 
-    class ProblemSchema(_Problems, AutoSchema):
-        """Describes errors as problem details, and is right whatever schema class others use."""
+    class RouteSchema(AutoSchema):
+        """The schema of our views: that of the kernel's document, whatever class others use."""
+
+        def get_operation(
+            self, path: Any, path_regex: Any, path_prefix: Any, method: Any, registry: Any
+        ) -> Any:
+            """Return the operation, with the project's security schemes and tags."""
+            self.registry, self.method = registry, method
+            self.path, self.path_regex, self.path_prefix = path, path_regex, path_prefix
+            _register(registry)
+            view: Any = self.view
+            found = _fitting(operation(view.routes[method]))
+            return {**found, "security": self.get_auth(), "tags": self.get_tags()}
 
     @lru_cache(maxsize=64)
     def _with_problems(cls: Any) -> Any:
@@ -133,93 +154,7 @@ if TYPE_CHECKING or INSTALLED:
             """Return HTTP bearer authentication."""
             return {"type": "http", "scheme": "bearer"}
 
-    class PartExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
-        """The schemas of our serializers, whose names none of the project's has."""
-
-        target_class = "automate_django.api.v1.serializers.Part"
-        match_subclasses = True
-
-        def get_name(self, auto_schema: Any, direction: Any) -> str:
-            """Return the name of the component."""
-            return f"Automate{type(self.target).__name__.removesuffix('Serializer')}"
-
-        def map_serializer(self, auto_schema: Any, direction: Any) -> Any:
-            """Return drf-spectacular's schema; that of our input allows no other properties."""
-            schema = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
-            if "$ref" in schema or not isinstance(self.target, Strict):
-                return schema
-            return {**schema, "additionalProperties": False, **self.target.more_schema}
-
-    class InputTextExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-        """The schema of text in a request: not empty, and without NUL."""
-
-        target_class = "automate_django.api.v1.serializers.Text"
-        match_subclasses = True
-
-        def map_serializer_field(self, auto_schema: Any, direction: Any) -> Any:
-            """Return a pattern for both, since no keyword of JSON Schema says it."""
-            schema = auto_schema._map_serializer_field(
-                self.target, direction, bypass_extensions=True
-            )
-            # A field that does not trim refuses spaces around the text.
-            text = _TEXT if self.target.trim_whitespace else _TRIMMED
-            if self.target.allow_blank:
-                return {**schema, "pattern": rf"^[{_BLANK}]*$|{text}"}
-            return {**schema, "minLength": 1, "pattern": text}
-
-    class WordExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-        """The schema of one of a few words, which can't clash with another field's words."""
-
-        target_class = "automate_django.api.v1.serializers.Word"
-
-        def map_serializer_field(self, auto_schema: Any, direction: Any) -> Any:
-            """Return the words, one level down: above, drf-spectacular wants a name for them."""
-            return {"oneOf": [{"type": "string", "enum": list(self.target.words)}]}
-
-    class SchemaView(Defaults, SpectacularAPIView):
-        """The schema of this API alone, without the project's own views."""
-
-        schema = None  # it is not among what it describes
-        permission_classes = [IsAuthenticated]  # noqa: RUF012
-        urlconf = "automate_django.api.urls"
-        custom_settings = {  # noqa: RUF012
-            "TITLE": "Automation",
-            "DESCRIPTION": "Workflows, executions, events, the outbox and plugins.",
-            "VERSION": __version__,
-            "SCHEMA_PATH_PREFIX": "",
-        }
-
-        def handle_exception(self, exc: Exception) -> Any:
-            """Answer a problem as JSON: the renderers of this view write schemas alone."""
-            self.request.accepted_renderer = JSONRenderer()
-            self.request.accepted_media_type = JSONRenderer.media_type
-            return super().handle_exception(exc)
-
-        def _get_version_parameter(self, request: Any) -> None:
-            """Return None: there is one version, and a client's would come back in a header."""
-
-        def _get_schema_response(self, request: Any) -> Any:
-            response: Any = super()._get_schema_response(request)  # type: ignore[no-untyped-call]
-            response.data["servers"] = [{"url": request.path.rpartition("/")[0] or "/"}]
-            return response
-
-    def described(**options: Any) -> Callable[[F], F]:
-        """Describe the request and the responses of a view's method."""
-
-        def describe(method: F) -> F:
-            # Else it would build on the project's schema class, which may be another library's.
-            vars(method).setdefault("kwargs", {}).setdefault("schema", ProblemSchema)
-            found: F = extend_schema(**options)(method)
-            return found
-
-        return describe
-
 else:
-    from rest_framework.schemas import DefaultSchema as ProblemSchema
+    from rest_framework.schemas import DefaultSchema as RouteSchema
 
-    HostSchema = ProblemSchema
-    SchemaView = None
-
-    def described(**_: Any) -> Callable[[F], F]:
-        """Leave the view as it is."""
-        return lambda view: view
+    HostSchema = RouteSchema

@@ -34,6 +34,8 @@ SCOPES: Mapping[str, str] = {
     "operations:read": "list the operations that may be called, with the choices of their fields",
     "operations:call": "call these",
     "plugins:read": "list plugins and their states",
+    "workers:read": "list workers, and read whether the service is healthy",
+    "tokens:write": "list, make and revoke tokens; a new one can do no more than its maker's",
 }
 """The scopes that our own views ask for, and what each allows; ``outbox:*`` and ``*`` work too."""
 _SCOPES_OF: Mapping[Right, frozenset[str]] = {

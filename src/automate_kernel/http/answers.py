@@ -32,10 +32,10 @@ _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """A status, a body and headers. An object is sent as JSON, a text as it stands."""
+    """A status, a body and headers. An object or a list is sent as JSON, a text as it stands."""
 
     status: int
-    body: Mapping[str, Any] | str
+    body: Mapping[str, Any] | Sequence[Any] | str
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def encoded(self) -> tuple[dict[str, str], bytes]:
@@ -43,6 +43,8 @@ class HttpAnswer:
         is_text = isinstance(self.body, str)
         text = str(self.body) if is_text else shown_document(self.body, ascii_only=True)
         content = text.encode()
+        if self.status in (204, 304):  # which have no body, and no length of one
+            return {"Cache-Control": "no-store", **self.headers}, b""
         fixed = {"Content-Length": str(len(content)), "Cache-Control": "no-store"}
         return {"Content-Type": "application/json", **fixed, **self.headers}, content
 

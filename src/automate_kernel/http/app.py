@@ -17,6 +17,8 @@ Serve it alone (``automate serve``) or mount it in your own application::
 ``GET /operations/<name>``                one of them
 ``POST /operations/<name>``               200 with its output, or a problem (RFC 9457)
 ``POST /operations/<name>/choices/<f>``   200 with what its field *f* may be
+``/api/…``                                the API for clients, for holders of the kernel's tokens;
+                                          there with *api*
 ``/approvals/<token>``                    the page of an approval, for holders of its link; there
                                           if the kernel has a signing key
 ``GET /healthz``                          200 while the process and its workers live, else 503
@@ -47,6 +49,7 @@ from automate_kernel.http.answers import (
     failure_answer,
     read_fields,
 )
+from automate_kernel.http.api.asgi import Api, ApiCall, of_request
 from automate_kernel.http.approvals import answer_decision, answer_show
 from automate_kernel.http.operations import (
     ExposedOperations,
@@ -101,6 +104,14 @@ class Request:
         first, *parts = self.path.split("/")
         self.parts: list[str] = [] if first or encoded else parts
         """The path's parts; none for a path that is written in another way than ours."""
+        self.query: bytes = scope.get("query_string", b"")
+        """The query, as it came."""
+
+    @property
+    def origin(self) -> str:
+        """The scheme and the host that the client asked for."""
+        scheme = self._scope.get("scheme", "http")
+        return f"{scheme}://{self.headers.get('host', 'localhost')}"
 
     @cached_property
     def headers(self) -> WebhookHeaders:
@@ -182,8 +193,8 @@ class HttpApp:
         """
         Answer requests of *method* for a path of these *parts* by *handle*.
 
-        GET stands for HEAD too. A part of ``*`` is any part, and ``**`` is any number of parts from
-        1 on. Without parts it is every path.
+        GET stands for HEAD too, and ``*`` for every method. A part of ``*`` is any part, and ``**``
+        is any number of parts from 1 on. Without parts it is every path.
         """
         self._routes.append((method, parts, handle))
 
@@ -242,7 +253,7 @@ class HttpApp:
         able: dict[str, None] = {}
         for method, parts, handle in self._routes:
             if parts is None or _leads(parts, request.parts):
-                if request.method == method or (request.method, method) == ("HEAD", "GET"):
+                if method in ("*", request.method) or (request.method, method) == ("HEAD", "GET"):
                     return handle
                 able[method] = None
         if not able:
@@ -284,13 +295,15 @@ def webhook_app(
     workers: Probe | None = None,
     operations: ExposedOperations | None = None,
     operations_token: str | None = None,
+    api: bool = False,
 ) -> HttpApp:
     """
     Return the ASGI application that accepts webhooks and events for *kernel*, with its probes.
 
     It answers the links of approvals too, if the kernel has ``signing_keys``. Without
     *events_token* nobody can send events, and without *operations_token* nobody can call
-    *operations*. A body of more than *max_body_bytes* is refused
+    *operations*. With *api* holders of the kernel's tokens have the API for clients below ``/api``,
+    with the same *operations*. A body of more than *max_body_bytes* is refused
     before it is read. *workers* is the probe of the workers that the same server looks after:
     while none of them works it isn't ready. The kernel stays the caller's to close.
     """
@@ -303,6 +316,8 @@ def webhook_app(
         app.add("POST", ("approvals", "*"), partial(_decision, kernel))
     if operations is not None and operations.allowed:
         _add_operations(app, operations, operations_token)
+    if api:
+        _add_api(app, Api(kernel, operations))
     for path, page in health_pages(app).items():
         app.add_page(path, page)
     return app
@@ -342,6 +357,24 @@ async def _decision(kernel: Kernel, request: Request) -> HttpAnswer:
     body = await request.body()
     answer = partial(answer_decision, kernel.approvals, request.parts[1])
     return await asyncio.to_thread(answer, request.headers, body)
+
+
+def _add_api(app: HttpApp, api: Api) -> None:
+    app.closing.append(api.close)
+
+    async def handle(request: Request) -> HttpAnswer:
+        try:
+            body = b"" if request.method in ("GET", "HEAD") else await request.body()
+        except HttpError as error:
+            return of_request(error)
+        return await api.aanswer(
+            ApiCall(
+                request.method, request.parts[1:], request.query, request.headers, body,
+                origin=request.origin, base=f"{request.root}/api",
+            )
+        )  # fmt: skip
+
+    app.add("*", ("api", "**"), handle)
 
 
 def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,7 +16,8 @@ from rest_framework.permissions import AllowAny, IsAdminUser
 from automate_django import conf
 from automate_django.api.problems import ParameterError, problem_exception_handler
 from automate_django.refusals import has_nul
-from automate_kernel.triggers.webhooks.request import BodyError, parse_json
+from automate_kernel.http.api.exchange import read_json_body
+from automate_kernel.triggers.webhooks.request import BodyError
 
 if TYPE_CHECKING:
     from rest_framework.views import APIView
@@ -30,7 +29,6 @@ else:
 _SETTING = "AUTOMATE_API"
 _TOKENS = conf.OVERRIDABLE["token_authentication"]
 _NUL = "No text has a NUL character in it."
-_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class MixinOrderGuard(ViewBase):
@@ -177,13 +175,6 @@ class BoundedJSONParser(JSONParser):
         if limit is not None and len(body) > limit:
             raise RequestDataTooBig
         try:
-            value = parse_json(body)
+            return read_json_body(body)
         except BodyError as error:
             raise ParseError(f"JSON parse error: {error}") from None
-        if _ESCAPED_SURROGATE.search(body):
-            try:
-                json.dumps(value, ensure_ascii=False).encode()
-            except UnicodeEncodeError:
-                # SQLite would store it, and no answer could hold it.
-                raise ParseError("JSON parse error: it has half a surrogate pair") from None
-        return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -11,16 +11,12 @@ from django.db import DataError
 from django.db.models import QuerySet
 from rest_framework import pagination
 from rest_framework.exceptions import NotFound
-from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 from automate_django import conf
 from automate_django.api.bases.access import Configured, MixinOrderGuard
 from automate_django.api.problems import ParameterError
-from automate_kernel.base.errors import AutomateError, ErrorCodes
-from automate_kernel.storage.paging import LOOK
 
 _MAX_OFFSET = 10_000
-_MOST_PLACES = 20
 
 
 class CursorPagination(pagination.CursorPagination):
@@ -58,52 +54,6 @@ class CursorPagination(pagination.CursorPagination):
                     return tuple(_down_to_key(list(found), queryset))
         own = getattr(view, "cursor_ordering", None) or self.ordering
         return tuple(_down_to_key([own] if isinstance(own, str) else list(own), queryset))
-
-
-class StorePagination(CursorPagination):
-    """
-    Pages of a store of the kernel, which reads along an index.
-
-    Where no index serves a filter, one request looks through *looked* rows. A page may so have few
-    rows, or none, and a *next* that looks on: the list ends where there is no *next*. The cursor
-    holds the places of the pages before, so that the client can go back.
-    """
-
-    looked = LOOK
-
-    def read(self, read: Callable[..., Any], request: Any, view: Any, **matching: Any) -> Any:
-        """Return the page that *read*, the ``page`` method of a store, gives for *request*."""
-        _number(request, "page_size", 1)
-        self.page_size, self.max_page_size = _sizes(view)
-        self._url: str = request.build_absolute_uri()
-        text = request.query_params.get(self.cursor_query_param) or ""
-        self._places = text.split(".") if text else []
-        after = self._places[-1] if text else ""
-        limit = self.get_page_size(request)
-        try:
-            page = read(after=after, limit=limit, look=self.looked, **matching)
-        except AutomateError as error:
-            if after and error.code is ErrorCodes.INVALID_ARGUMENT:
-                raise NotFound(self.invalid_cursor_message) from None
-            raise
-        self._after: str = page.after
-        return page
-
-    def get_next_link(self) -> str | None:
-        """Return the next page's address."""
-        return self._link([*self._places, self._after]) if self._after else None
-
-    def get_previous_link(self) -> str | None:
-        """Return the address of the page before; None behind the last of `_MOST_PLACES`."""
-        before = self._places[:-1]
-        return None if not self._places or before == [""] else self._link(before)
-
-    def _link(self, places: list[str]) -> str:
-        if not places:
-            return remove_query_param(self._url, self.cursor_query_param)
-        if len(places) > _MOST_PLACES:
-            places = ["", *places[-_MOST_PLACES:]]
-        return replace_query_param(self._url, self.cursor_query_param, ".".join(places))
 
 
 class OffsetPagination(pagination.LimitOffsetPagination):
