@@ -151,9 +151,7 @@ def _of_executions() -> Iterator[ApiRoute]:
         f"{one}/output", read, executions.show_output, query=inputs.OutputQueryInput,
         output=outputs.AnsweredOutput,
     )  # fmt: skip
-    yield _post(
-        f"{one}/signal", write, executions.signal, body=inputs.SignalInput, keyed=True, **begun
-    )
+    yield _post(f"{one}/signal", write, executions.signal, body=inputs.SignalInput, **once)
     yield _post(f"{one}/cancel", write, executions.cancel, body=inputs.CancelInput, **brief)
     yield _post(f"{one}/pause", write, executions.pause, **brief)
     yield _post(f"{one}/unpause", write, executions.unpause, **brief)
