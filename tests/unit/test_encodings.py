@@ -14,12 +14,17 @@ ENCODERS: dict[str, Callable[[str], str]] = {
     "percent, some": lambda text: "".join(
         char if place % 3 else f"%{ord(char):02X}" for place, char in enumerate(text)
     ),
+    "percent, JavaScript": lambda text: "".join(f"%u{ord(char):04x}" for char in text),
     "unicode": lambda text: "".join(f"\\u{ord(char):04x}" for char in text),
     "unicode in braces": lambda text: "".join(f"\\u{{{ord(char):x}}}" for char in text),
     "octal": lambda text: "".join(f"\\{ord(char):03o}" for char in text),
     "escaped twice": lambda text: "".join(f"\\\\x{ord(char):02x}" for char in text),
     "HTML": lambda text: "".join(f"&#{ord(char)};" for char in text),
     "HTML, hexadecimal": lambda text: "".join(f"&#x{ord(char):X};" for char in text),
+    "HTML, with zeros": lambda text: "".join(f"&#{ord(char):09d};" for char in text),
+    "a buffer in JSON": lambda text: ",".join(str(ord(char)) for char in text),
+    "numbers in lines": lambda text: "\n".join(str(ord(char)) for char in text),
+    "UTF-16": lambda text: "\0".join(text),
     "pairs": lambda text: text.encode().hex(":"),
     "pairs with 0x": lambda text: ", ".join(f"0x{ord(char):02x}" for char in text),
     "base64": lambda text: base64.b64encode(text.encode()).decode(),

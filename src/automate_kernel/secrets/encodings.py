@@ -6,7 +6,7 @@ import binascii
 import html
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -20,9 +20,9 @@ _CODE = rf"u{_HEX}{{4}}|u\{{{_HEX}{{1,6}}\}}|U{_HEX}{{8}}|x{_HEX}{{2}}|[0-3][0-7
 def _escapes(after_backslashes: str) -> re.Pattern[str]:
     # A set of characters at the beginning lets `re` skip to them: else each place is tried.
     return re.compile(
-        rf"([%\\&](?:(?<=%){_HEX}{{2}}"
+        rf"([%\\&](?:(?<=%)(?:{_HEX}{{2}}|u{_HEX}{{4}})"
         rf"|(?<=\\)\\{{0,7}}(?:{after_backslashes})"
-        rf"|(?<=&)(?:#[0-9]{{1,7}}|#[xX]{_HEX}{{1,6}}|amp|lt|gt|quot|apos);?))"
+        rf"|(?<=&)(?:#[0-9]{{1,12}}|#[xX]{_HEX}{{1,12}}|amp|lt|gt|quot|apos);?))"
     )
 
 
@@ -34,6 +34,11 @@ _SEPARATED = re.compile(
 )
 _HEX_PART = re.compile(rb"[hs]{12,}")
 _PAIR = re.compile(rf"(?:0[xX])?({_HEX}{{2}})")
+# The bytes of a buffer as numbers, as Node, Java and `od` print them: signed, too.
+_NUMBER = re.compile(r"(-?[0-9]{1,3})")
+_NUMBERS = re.compile(
+    r"(?<![\d.])-?[0-9]{1,3}(?:(?:\s{0,3},\s{0,3}|\s{1,3})-?[0-9]{1,3}(?![\d.])){7,}"
+)
 _PLAIN_HEX = re.compile(rf"{_HEX}{{8,}}")
 # What is in base64 as it stands is known; what is escaped, or in base64 twice, is longer.
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}")
@@ -44,6 +49,8 @@ _HEX_KINDS = bytes(
 _BASE64_KINDS = bytes(
     ord("b" if re.fullmatch("[A-Za-z0-9+/_-]", chr(code)) else "-") for code in range(256)
 )
+_NUMBER_KINDS = bytes(ord("n" if chr(code) in "0123456789-, \n" else "-") for code in range(256))
+_NUMERALS = b"n" * 15
 _SHORTEST, _DIGITS, _LETTERS = 11, b"h" * 12, b"b" * 20
 _STANDARD = str.maketrans("-_", "+/")
 _SEPARATORS = _MARKS.replace("x", "").replace("X", "").encode("latin-1")
@@ -75,15 +82,16 @@ def _through(outer: _Place, inner: _Place) -> _Place:
 
 
 def _read(text: str) -> Iterator[Reading]:
-    # Looking for a character costs next to nothing, and few texts have any of these.
-    if ("%" in text or "\\" in text or "&" in text) and _ESCAPE.search(text):
-        parts = _ANY_ESCAPE.split(text)
-        parts[1::2] = map(_char, parts[1::2])
-        yield Reading("".join(parts), _InEscapes(text))
+    yield from _escaped(text)
     if len(text) < _SHORTEST:
         return
+    if "\0" in text:  # UTF-16 that was read as something else
+        kept = [at for at, char in enumerate(text) if char != "\0"]
+        yield Reading(text.replace("\0", ""), _kept(kept))
     # Each letter by its kind: the patterns take many times longer to see that there is nothing.
     raw = text.encode("latin-1", "replace")
+    if _NUMERALS in raw.translate(_NUMBER_KINDS):
+        yield from _numbers(text)
     kinds = raw.translate(_HEX_KINDS)
     if _DIGITS in kinds.replace(b"s", b""):
         for part in _HEX_PART.finditer(kinds):
@@ -93,6 +101,20 @@ def _read(text: str) -> Iterator[Reading]:
         for run in _BASE64.finditer(text):
             if kinds[slice(*run.span())].strip(b"hs"):  # else an id or a digest
                 yield Reading(_of_base64(run[0]), _in_base64(*run.span()))
+
+
+def _escaped(text: str) -> Iterator[Reading]:
+    # Looking for a character costs next to nothing, and few texts have any of these.
+    if ("%" in text or "\\" in text or "&" in text) and _ESCAPE.search(text):
+        parts = _ANY_ESCAPE.split(text)
+        parts[1::2] = map(_char, parts[1::2])
+        yield Reading("".join(parts), _InEscapes(text))
+
+
+def _numbers(text: str) -> Iterator[Reading]:
+    for run in _NUMBERS.finditer(text):
+        codes = bytes(int(each) & 255 for each in _NUMBER.findall(run[0]))
+        yield Reading(codes.decode("latin-1"), _InPairs(text, *run.span(), _NUMBER))
 
 
 def _hexadecimal(text: str, raw: bytes, first: int, last: int) -> Iterator[Reading]:
@@ -110,18 +132,23 @@ def _hexadecimal(text: str, raw: bytes, first: int, last: int) -> Iterator[Readi
 class _InPairs:
     """The places of pairs of digits; they are looked for once a secret was found in them."""
 
-    __slots__ = ("_found", "_run")
+    __slots__ = ("_found", "_pair", "_run")
 
-    def __init__(self, text: str, first: int, last: int) -> None:
+    def __init__(self, text: str, first: int, last: int, pair: re.Pattern[str] = _PAIR) -> None:
         self._run, self._found = (text, first, last), list[tuple[int, int]]()
+        self._pair = pair
 
     def __call__(self, start: int, end: int) -> tuple[int, int]:
-        self._found = self._found or [pair.span(1) for pair in _PAIR.finditer(*self._run)]
+        self._found = self._found or [pair.span(1) for pair in self._pair.finditer(*self._run)]
         return self._found[start][0], self._found[end - 1][1]
 
 
 def _after(at: int) -> _Place:
     return lambda start, end: (at + start, at + end)
+
+
+def _kept(places: Sequence[int]) -> _Place:
+    return lambda start, end: (places[start], places[end - 1] + 1)
 
 
 def _in_base64(at: int, last: int) -> _Place:
@@ -149,10 +176,12 @@ class _InEscapes:
 
 @lru_cache(maxsize=4096)
 def _char(escape: str) -> str:
-    if escape[0] == "&":
+    if escape[0] == "&" and escape[1] != "#":
         # Always one character, as places are counted by it.
         return (html.unescape(escape if escape[-1] == ";" else f"{escape};") or "?")[0]
-    said = escape.lstrip("\\")
+    said = escape.lstrip("\\&#").rstrip(";")
+    if escape[0] == "&" and said.isdigit():
+        return chr(int(said)) if int(said) < 0x110000 else "?"
     if said[0] in "0123":
         return chr(int(said, 8))
     if said[0] not in "%uUx":
