@@ -249,6 +249,12 @@ _REACHING = {
         "SELECT pg_terminate_backend(1)",
         "SELECT pg_catalog . PG_CANCEL_BACKEND /* */ (1)",
         "SELECT query_to_xml('SELECT 1', true, true, '')",
+        "SELECT * FROM ts_stat('SELECT to_tsvector(lo_ex' || 'port(1, ''/tmp/x'')::text)')",
+        "SELECT ts_rewrite('a'::tsquery, 'SELECT ''a'', pg_read_fi' || 'le(''PG_VERSION'')')",
+        "SELECT pg_create_physical_replication_slot('kept_for_ever')",
+        "SELECT pg_create_restore_point('x')",
+        "SELECT pg_backup_start('x')",
+        "SELECT pg_log_backend_memory_contexts(1)",
         "SELECT U&\"pg\\005fread_file\"('/etc/hostname')",
     ],
     "mysql": [
@@ -269,6 +275,13 @@ def test_what_reaches_beyond_the_transaction_is_refused(database, make):
     for text in _REACHING[engine.dialect.name]:
         error = refused(make(url, allow_writes=True), text)
         assert error.code in (ErrorCodes.INVALID_ARGUMENT, ErrorCodes.PERMISSION_DENIED), error
+
+
+def test_what_watches_replication_is_read(postgresql_url, make):
+    """A view's name is like those of functions that change what it shows."""
+    kernel = make(postgresql_url)
+    for view in ("pg_replication_slots", "pg_stat_replication", "pg_replication_origin"):
+        assert rows(kernel, f"SELECT * FROM {view}") == []
 
 
 _MODES = (

@@ -36,12 +36,16 @@ _PARAMETER = re.compile(r"(?<![:\w\x5c]):(\w+)(?![:\w])", re.ASCII)
 # PostgreSQL joins a text in the next line to the text before, with its escapes.
 _GOES_ON = re.compile(r"[ \t\r]*(?:--[^\n]*)?\n(?:\s|--[^\n]*\n)*'")
 # Functions and words that reach beyond the transaction, wherever they stand: also in a quotation,
-# as a name or as a text that another function executes.
+# as a name or as a text that another function executes. Those that execute a text are among them:
+# it may be put together.
 _REACHING = {
     "postgresql": re.compile(
         r"(?<![\w$])(pg_read_\w*file|pg_ls_\w*dir\w*|pg_stat_file|pg_file_\w+|lo_(?:im|ex)port"
         r"|dblink\w*|pg_(?:terminate|cancel)_backend|pg_reload_conf|pg_rotate_logfile\w*|pg_promote"
-        r"|pg_switch_wal|pg_logical_emit_message|pg_stat_reset\w*|query_to_xml\w*)(?![\w$])",
+        r"|pg_switch_wal|pg_logical_emit_message|pg_stat_reset\w*|pg_log_backend_memory_contexts"
+        r"|pg_(?:create|copy|drop)_\w*slot|pg_logical_slot_\w+|pg_replication_(?:slot_|origin_)\w+"
+        r"|pg_create_restore_point|pg_(?:start_|stop_)?backup\w*|pg_wal_replay_\w+"
+        r"|ts_stat|ts_rewrite|query_to_xml\w*|crosstab\w*|connectby|xpath_table)(?![\w$])",
         re.ASCII | re.IGNORECASE,
     ),
     "mysql": re.compile(
