@@ -146,12 +146,12 @@ class ApiView(BaseAPIView):
         asked = ApiRequest(
             get_kernel(),
             client_of(request, route),
+            exposed_operations("API"),
             url=request.build_absolute_uri(),
             base=request.path.removesuffix(f"/{path}"),
             query=read_query(route, pairs),
             body=read_body(route, request.data) if route.method == "POST" else {},
             page_sizes=(min(usual, most), most),
-            operations=exposed_operations("API"),
             idempotency_key=_key(request) if route.slow else None,
         )
         found = answer(route, asked, [arguments[name] for name in route.arguments])

@@ -55,7 +55,7 @@ class Api:
 
     def __init__(self, kernel: Kernel, operations: ExposedOperations | None = None) -> None:
         self._kernel = kernel
-        self._operations = operations
+        self._operations = operations or ExposedOperations(kernel, ())
         self._threads = ThreadPoolExecutor(_MOST_CALLS, "automate-api")
         self._places = threading.BoundedSemaphore(_MOST_CALLS)
 
@@ -105,11 +105,11 @@ class Api:
         request = ApiRequest(
             self._kernel,
             _client(token),
+            self._operations,
             url=_url(call),
             base=call.base,
             query=read_query(route, _pairs(call.query)),
             body=self._body(route, call),
-            operations=self._operations,
             idempotency_key=_key(call.headers),
         )
         found = answer(route, request, list(arguments.values()))

@@ -6,19 +6,17 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
 from automate_kernel.access.tokens import scope_allowed
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.http.api.problems import ApiError, NotThereError
+from automate_kernel.http.operations import ExposedOperations
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.triggers.webhooks.request import BodyError, parse_json
-
-if TYPE_CHECKING:
-    from automate_kernel.http.operations import ExposedOperations
 
 Seen = TypeVar("Seen")
 
@@ -101,12 +99,12 @@ class ApiRequest:
 
     kernel: Kernel
     client: ApiClient
+    operations: ExposedOperations
     url: str = "/"
     base: str = ""
     query: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
     page_sizes: tuple[int, int] = (50, 200)
-    operations: ExposedOperations | None = None
     idempotency_key: str | None = None
 
     @property

@@ -9,22 +9,18 @@ from typing import Any
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.http.api.exchange import ApiRequest, without
 from automate_kernel.http.api.problems import NOT_VALID, ApiError
-from automate_kernel.http.operations import (
-    ExposedOperations,
-    OperationProblem,
-    UnknownOperationError,
-)
+from automate_kernel.http.operations import OperationProblem
 
 
 def list_operations(request: ApiRequest) -> list[dict[str, Any]]:
     """List the operations that can be called, with the JSON Schemas of input and output."""
-    return [] if request.operations is None else request.operations.described()
+    return request.operations.described()
 
 
 def show(request: ApiRequest, name: str) -> dict[str, Any]:
     """Read one operation."""
     with _refusing(name):
-        return _exposed(request).describe(name)
+        return request.operations.describe(name)
 
 
 def call(request: ApiRequest, name: str) -> Any:
@@ -36,7 +32,7 @@ def call(request: ApiRequest, name: str) -> Any:
     """
     tenant = request.client.tenant_for(request.body.get("tenant_id"))
     with _refusing(name):
-        output = _exposed(request).call(
+        output = request.operations.call(
             name, request.body.get("input", {}), tenant_id=tenant,
             idempotency_key=request.idempotency_key, caller=request.client.key,
         )  # fmt: skip
@@ -48,13 +44,7 @@ def list_choices(request: ApiRequest, name: str, field: str) -> list[dict[str, A
     tenant = request.client.tenant_for(request.body.get("tenant_id"))
     with _refusing(name):
         given = without(request.body, "tenant_id")
-        return _exposed(request).choices(name, field, tenant_id=tenant, **given)
-
-
-def _exposed(request: ApiRequest) -> ExposedOperations:
-    if request.operations is None:
-        raise UnknownOperationError("no operation is offered here")
-    return request.operations
+        return request.operations.choices(name, field, tenant_id=tenant, **given)
 
 
 @contextmanager

@@ -1,0 +1,134 @@
+"""The API for clients, as `automate serve` has it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from automate_kernel import Connector, Kernel, action
+from automate_kernel.http.app import webhook_app
+from suites.api import ApiContract
+
+WORKFLOWS = Path(__file__).parents[1] / "django_project" / "workflows"
+
+
+class Chat(Connector):
+    key = "chat"
+    display_name = "Chat"
+
+    @action(idempotent=True)
+    def post_message(self, channel: str, text: str) -> dict[str, Any]:
+        """Say *text* in *channel*."""
+        return {"channel": channel, "text": text}
+
+
+class Answered:
+    """An answer, as Django's test client has it."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status_code, self.content, self.json = (
+            response.status_code, response.content, response.json,
+        )  # fmt: skip
+        self._headers = response.headers
+
+    def __getitem__(self, name: str) -> str:
+        return self._headers[name]
+
+
+class AsgiClient:
+    """A client of the ASGI application, with the methods of Django's."""
+
+    def __init__(self, app: Any, text: str | None = None) -> None:
+        self._app = app
+        self._headers = {} if text is None else {"Authorization": f"Bearer {text}"}
+
+    def get(self, path: str, query: Any = None, **headers: str) -> Answered:
+        return self._ask("GET", path, headers, params=query or None)
+
+    def post(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        format: str = "",
+        content_type: str = "",
+        **headers: str,
+    ) -> Answered:
+        if format:
+            body, content_type = json.dumps(body).encode(), "application/json"
+        more = {"Content-Type": content_type} if content_type else {}
+        return self._ask("POST", path, headers, content=body, more=more)
+
+    def _ask(self, method: str, path: str, headers: Any, more: Any = None, **options: Any) -> Any:
+        names = {name[5:].replace("_", "-"): value for name, value in headers.items()}
+
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+                given = {**self._headers, **names, **(more or {})}
+                return await client.request(method, path, headers=given, **options)
+
+        return Answered(asyncio.run(ask()))
+
+
+class TestServe(ApiContract):
+    @pytest.fixture
+    def kernel(self) -> Iterator[Kernel]:
+        with Kernel(plugins=[Chat], workflows=[WORKFLOWS], discover=False) as kernel:
+
+            @kernel.action("orders.total")
+            def total(lines: list[dict[str, Any]]) -> dict[str, Any]:
+                return {"total": sum(line["price"] * line["quantity"] for line in lines)}
+
+            yield kernel
+
+    @pytest.fixture
+    def app(self, kernel: Kernel) -> Any:
+        return webhook_app(kernel, api=True, max_body_bytes=2_000_000)
+
+    @pytest.fixture
+    def token(self, kernel: Kernel, app: Any) -> Callable[..., Any]:
+        def make(*scopes: str, text: str = "", all_tenants: bool = False, **options: Any) -> Any:
+            assert text or all_tenants or options
+            if not text:
+                _, text = kernel.tokens.new("test", scopes=scopes, **options)
+            return AsgiClient(app, text)
+
+        return make
+
+    @pytest.fixture
+    def stranger(self, app: Any) -> AsgiClient:
+        return AsgiClient(app)
+
+    def test_a_users_token_opens_nothing(self, kernel: Kernel, app: Any) -> None:
+        """Only the project that has the users knows what this one may do now."""
+        _, text = kernel.tokens.new("ada", scopes=["*"], user_id="7")
+        assert AsgiClient(app, text).get("/api/outbox").status_code == 401
+
+    def test_without_the_option_there_is_no_api(self, kernel: Kernel) -> None:
+        _, text = kernel.tokens.new("ci", roles=["admin"])
+        assert AsgiClient(webhook_app(kernel), text).get("/api/outbox").status_code == 404
+
+    def test_a_long_body_and_a_long_query(self, acme: Any) -> None:
+        long = acme.post("/api/events", b"x" * 2_000_001, content_type="application/json")
+        assert (long.status_code, long.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
+        assert acme.get("/api/outbox?kind=" + "x" * 30_000).status_code == 400
+        assert acme.get("/api/outbox?" + "&".join(f"a{n}=" for n in range(200))).status_code == 400
+
+    def test_keys(self, acme: Any) -> None:
+        """The header stands for the field of events and starts; the field counts before it."""
+        ids = [
+            acme.post(
+                "/api/events", {"name": "x", **given}, format="json", HTTP_IDEMPOTENCY_KEY=key
+            )
+            for key, given in (("a", {}), ("a", {}), ("b", {}), ("b", {"idempotency_key": "a"}))
+        ]
+        first, again, other, same = (each.json()["id"] for each in ids)
+        assert (first == again == same, first == other) == (True, False)
+        joined = acme.post("/api/events", {"name": "x"}, format="json", HTTP_IDEMPOTENCY_KEY="a, b")
+        assert joined.status_code == 400
