@@ -868,6 +868,37 @@ class ApiContract:
         assert acme.post(revoke, {}, format="json").status_code == 409
         assert fresh.get(f"{self.api}/outbox").status_code == 401
 
+    def test_commands_are_in_the_audit_trail(
+        self, acme: Any, operator: Any, kernel: Kernel
+    ) -> None:
+        """Before they are carried out, with their outcome, and without payloads and comments."""
+        execution, item = ran(kernel), failed_item(kernel)
+        ids = [item, str(uuid.uuid4())]
+        for client, path, given in (
+            (acme, f"executions/{execution}/cancel", {"force": True}),
+            (operator, f"executions/{execution}/retry", {}),
+            (operator, f"executions/{execution}/fork", {"step": "notify", "payload": "hunter2"}),
+            (acme, f"executions/{execution}/fork", {"step": "none"}),
+            (acme, "outbox/bulk", {"action": "requeue", "ids": ids}),
+            (acme, "outbox/bulk", {"action": "requeue", "tenant_id": "rival", "kind": "x"}),
+            (operator, "outbox/kinds/mail/pause", {"reason": "no post"}),
+            (acme, "workflows/order-notify/start", {"payload": ORDER}),
+        ):  # fmt: skip
+            client.post(f"{self.api}/{path}", given, format="json")
+        found = kernel.audit.page().records[::-1]
+        assert [(each.action, each.model, each.outcome, each.tenant_id) for each in found] == [
+            ("cancel", "execution", "nothing", "acme"),
+            ("retry", "execution", "done", "acme"),
+            ("fork", "execution", "done", "acme"),
+            ("fork", "execution", "refused", "acme"),
+            ("requeue", "item", "done", "acme"),
+            ("pause", "kind", "done", None),
+        ]
+        assert {each.actor for each in found} == {"token:test"}
+        assert (found[0].object_id, found[0].details) == (execution, {"force": True})
+        assert found[4].details == {"ids": ids, "number": 2}
+        assert "hunter2" not in str(found)
+
     def test_the_document(self, acme: Any) -> None:
         """OpenAPI 3.1, with a path for each route, whose names meet none of the host's."""
         document = acme.get(f"{self.api}/schema").json()

@@ -25,7 +25,7 @@ from automate_django.api.v1.base import BaseAPIView
 from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
 from automate_django.operations import call_seconds, exposed_operations
-from automate_django.tenants import person_of, principal_of, token_of
+from automate_django.tenants import Person, person_of, principal_of, token_of
 from automate_kernel.access.roles import scopes_of
 from automate_kernel.http.api.answering import ApiAnswer, answer, read_body, read_query, with_etag
 from automate_kernel.http.api.exchange import ApiClient, ApiRequest
@@ -179,12 +179,15 @@ def client_of(request: Any, route: ApiRoute) -> ApiClient:
     principal, token, user = principal_of(request), token_of(request), request.user
     scopes = {"*"} if token is None else {*token.scopes, *scopes_of(token.roles)}
     user_id = str(user.pk) if token is None else token.user_id
+    service = token is not None and token.user_id is None
     # Only an approval asks for the groups of a user.
-    person = person_of(request) if route.area == "approvals" else None
+    asked = service or route.area == "approvals"
+    person = person_of(request) if asked else Person(user.get_username())
     return ApiClient(
-        name=user.get_username() if person is None else person.name,
-        roles=() if person is None else person.roles,
+        name=person.name,
+        roles=person.roles,
         key=owner_of(request),
+        id=str(user.pk if token is None else token.pk),
         tenant_id=principal.tenant_id,
         operator=principal.operator,
         scopes=frozenset(scopes),

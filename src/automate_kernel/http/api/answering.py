@@ -14,6 +14,7 @@ from automate_kernel.http.api.exchange import AcceptedExecution, ApiPage, ApiReq
 from automate_kernel.http.api.inputs import ApiInput, NoInput
 from automate_kernel.http.api.problems import NOT_VALID, ApiError, invalid
 from automate_kernel.http.api.routes import ApiRoute
+from automate_kernel.http.api.trail import recorded
 from automate_kernel.kernel import Kernel
 from automate_kernel.secrets.masking import hide_named
 
@@ -66,7 +67,12 @@ def answer(route: ApiRoute, request: ApiRequest, arguments: Sequence[str]) -> Ap
     if route.operator and not request.client.operator:
         raise ApiError(403, "This is for operators.")
     request.client.tenant_for(None)  # raises for somebody who would see nothing
-    found = route.handle(request, *arguments)
+
+    def carry_out() -> Any:
+        return route.handle(request, *arguments)
+
+    audited = route.audited
+    found = recorded(route, request, arguments, carry_out) if audited else carry_out()
     headers = {}
     if isinstance(found, AcceptedExecution):
         headers["Location"] = f"{request.base}{found.path}"

@@ -143,6 +143,7 @@ def _client(token: AccessToken) -> ApiClient:
         # Nobody becomes a person by a token's name.
         name=f"token:{token.name}"[:200],
         key=token.id,
+        id=token.id,
         tenant_id=own,
         operator=own is None and token.all_tenants,
         scopes=frozenset({*token.scopes, *scopes_of(token.roles)}),

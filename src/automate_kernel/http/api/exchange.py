@@ -48,13 +48,15 @@ class ApiClient:
     """
     The author of a request: an *operator* sees all rows, others those of *tenant_id*.
 
-    *name* and *roles* are a person's who decides, *key* differs between clients. *scopes* are those
+    *name* and *roles* are a person's who decides, *id* is that of its token or user, and *key*
+    differs between clients. *scopes* are those
     that it may pass on in a token, *user_id* is the user of a Django project that it acts for.
     *allows* says whether another route, by its name, is open to it too.
     """
 
     name: str
     key: str
+    id: str = ""
     roles: tuple[str, ...] = ()
     tenant_id: str | None = None
     operator: bool = False

@@ -61,6 +61,15 @@ class ApiRoute:
         return tuple(part[1:-1].partition(":")[0] for part in self.parts if part[0] == "{")
 
     @property
+    def audited(self) -> bool:
+        """
+        True if the audit trail has its requests: commands of those who steer.
+
+        Events, starts, signals and calls come in numbers, and leave an item or a record themselves.
+        """
+        return self.method == "POST" and not self.keyed and not self.slow
+
+    @property
     def area(self) -> str:
         """The first part of its path, by which the documentation groups it."""
         return self.parts[0]

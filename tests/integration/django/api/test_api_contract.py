@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from automate_django import get_kernel
-from automate_django.models import ApiToken
+from automate_django.models import ApiToken, AuditEntry
 from automate_kernel import Kernel
 from rest_framework.test import APIClient
 from suites.api import ApiContract
@@ -27,6 +27,7 @@ class TestDjango(ApiContract):
     @pytest.fixture
     def kernel(self, empty: None) -> Kernel:
         ApiToken.objects.all().delete()
+        AuditEntry.objects.all().delete()
         return get_kernel()
 
     @pytest.fixture
