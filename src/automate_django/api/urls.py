@@ -23,7 +23,7 @@ def _pattern(route: str) -> str:
 
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    *(path(_pattern(route), view, name=route) for route, view in views().items()),
+    *(path(_pattern(route), view, name=name) for name, (route, view) in views().items()),
     path("schema", DocumentView.as_view(), name="schema"),
     path("", include("automate_django.approvals")),
     path("", include("automate_django.webhooks")),

@@ -208,12 +208,15 @@ def _response(found: ApiAnswer) -> Response:
     return Response(found.body, status=found.status, headers=dict(found.headers))
 
 
-def views() -> Mapping[str, Callable[..., Any]]:
-    """Return the view of each path of the API, by the path as the table has it."""
+def views() -> Mapping[str, tuple[str, Callable[..., Any]]]:
+    """Return the path, as the table has it, and the view of each address, by its name."""
     by_path: dict[str, dict[str, ApiRoute]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route
-    return {path: _view(routes) for path, routes in by_path.items()}
+    return {
+        next(iter(routes.values())).name.replace(".", "-"): (path, _view(routes))
+        for path, routes in by_path.items()
+    }
 
 
 def _view(routes: Mapping[str, ApiRoute]) -> Callable[..., Any]:
