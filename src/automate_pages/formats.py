@@ -111,7 +111,7 @@ def _tree(value: Any, before: str, after: str, room: _Room) -> Iterator[Markup]:
         return
     begin, end = "{}" if isinstance(value, dict) else "[]"
     told = f"{len(entries):,} {'field' if isinstance(value, dict) else 'element'}s"
-    opening = Markup('<details data-count="{}"><summary>{}</summary>').format(
+    opening = Markup('<details><summary data-count="{}">{}</summary>').format(
         told, f"{before}{begin}\n"
     )
     yield opening if before or indent else escape(f"{begin}\n")

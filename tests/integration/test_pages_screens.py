@@ -460,6 +460,29 @@ def test_keys_that_stand_still_say_why(shop: Shop) -> None:
     assert "one at a time" in page
 
 
+# -- who did what ----------------------------------------------------------------------------
+
+
+def test_who_steered_and_decided_is_shown(shop: Shop) -> None:
+    waiting, theirs = shop.order(), shop.order(tenant="other")
+    browser, its = client(shop, admin()), f"/ops/executions/{waiting.id}"
+    send(browser, its, order="pause")
+    send(browser, its, order="unpause")
+    field = f"/ops/approvals/{waiting.id}/ok/whole"
+    name = browser.get(field).text.split('type="number"')[0].rsplit('for="', 1)[1].split('"')[0]
+    send(browser, field, decision="approve", **{name: "3"})
+    send(browser, f"/ops/approvals/{theirs.id}/ok/whole", decision="reject")
+    page = browser.get(its).text.split('id="steered"')[1]
+    assert "<strong>ada</strong>: pause" in page
+    assert "<strong>ada</strong>: approve, step ok" in page
+    decided = browser.get("/ops/approvals?of=decided").text
+    assert "approved" in decided
+    assert "rejected" in decided
+    assert theirs.id in decided
+    mine = client(shop, User("eve", ["viewer"], "mine")).get("/ops/approvals?of=decided").text
+    assert theirs.id not in mine
+
+
 # -- home ------------------------------------------------------------------------------------
 
 

@@ -41,7 +41,9 @@ class Shop:
             }
         )
 
-    def charge(self, amount: int, name: str = "", token: str = "") -> dict[str, Any]:
+    def charge(
+        self, amount: int, name: str = "", token: str = "", lines: Any = None
+    ) -> dict[str, Any]:
         """Charge the customer's card."""
         if amount > self.limit:
             raise ValueError(f"{name} can't pay {amount} with {token}")

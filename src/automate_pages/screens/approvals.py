@@ -16,10 +16,13 @@ from automate_pages.exchange import (
     read_position,
 )
 from automate_pages.formats import shown_text
+from automate_pages.lists import PATIENCE
 
 
 def show_list(request: PageRequest) -> PageAnswer:
-    """Show the approvals that the user may decide, or with ``of=all`` everybody's."""
+    """Show the approvals for the user, with ``of=all`` everybody's, or those that are decided."""
+    if request.query.get("of") == "decided":
+        return _decided(request)
     everybody = request.query.get("of") == "all"
     by, roles = (None, ()) if everybody else (request.user.name, request.user.roles)
     found = request.kernel.approvals.pending(
@@ -31,16 +34,29 @@ def show_list(request: PageRequest) -> PageAnswer:
         {
             "found": found,
             "everybody": everybody,
-            "lists": [
-                PageLink("For you", request.url("approvals"), not everybody),
-                PageLink("Everybody's", request.url("approvals", of="all"), everybody),
-            ],
+            "lists": _lists(request, "all" if everybody else ""),
             "next": request.url("approvals", of=request.query.get("of", ""), after=found.after)
             if found.after
             else "",
         },
         live=True,
     )
+
+
+def _lists(request: PageRequest, of: str) -> list[PageLink]:
+    lists = (("For you", ""), ("Everybody's", "all"), ("Decided", "decided"))
+    return [PageLink(label, request.url("approvals", of=name), name == of) for label, name in lists]
+
+
+def _decided(request: PageRequest) -> PageAnswer:
+    """Show who decided what on the pages."""
+    found = request.kernel.audit.page(
+        model="approval", outcome="done", tenant_id=request.user.tenant,
+        after=request.query.get("after", ""), seconds=PATIENCE,
+    )  # fmt: skip
+    later = request.url("approvals", of="decided", after=found.after) if found.after else ""
+    context = {"found": found, "lists": _lists(request, "decided"), "next": later}
+    return PageAnswer("decided.html", "Approvals", context, live=True)
 
 
 def _waiting(request: PageRequest, execution_id: str, step: str, position: str) -> PendingApproval:

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from automate_kernel.access.audit import AuditRecord
 from automate_kernel.base.errors import AutomateError, TemplateError
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.waiting import why_execution_waits
@@ -44,6 +45,7 @@ from automate_pages.timeline import MOST_STEPS, ExecutionTimeline, StepRuns, rea
 _MOST_ATTEMPTS = 100
 _MOST_READ = 2_000
 _MOST_CHILDREN = 50
+_MOST_STEERED = 20
 _TROUBLE = ("bad", "run", "warn")
 
 
@@ -179,6 +181,7 @@ def _page(
             "signals": _signals(request, execution),
             "asked": sorted({each.details["signal"] for each in reasons if each.code == "signal"}),
             "children": children,
+            "steered": _steered(request, execution),
             "attempts": _attempts(request, timeline.attempts),
             "labels": _labels(request, execution),
             "steers": request.user.may("steer"),
@@ -218,6 +221,12 @@ def _attempts(request: PageRequest, attempts: Iterable[StepAttempt]) -> list[dic
 def _signals(request: PageRequest, execution: Execution) -> list[tuple[Event, Markup]]:
     found = request.kernel.executions.received_signals(execution.chain_id or execution.id)
     return [(each, shown_tree(request.kernel, each.payload)) for each in found]
+
+
+def _steered(request: PageRequest, execution: Execution) -> list[AuditRecord]:
+    """Return who has steered an execution, the latest first."""
+    found = request.kernel.audit.page(object_id=execution.id, outcome="done", limit=_MOST_STEERED)
+    return found.records
 
 
 def _labels(request: PageRequest, execution: Execution) -> list[PageLink]:
