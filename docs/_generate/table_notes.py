@@ -79,6 +79,8 @@ PENDING ◀▶ RUNNING ─┬▶ COMPLETED
     "No payload is in it. It is kept for a year unless you say otherwise.",
     "automate_token": "The tokens of people and services; see [Log in](../howto/log-in.md).",
     "automate_session": "The sessions of people on the pages. A session that has ended has no row.",
+    "automate_api_idempotency": "The answers to requests with an `Idempotency-Key`; see "
+    "[The API for clients](../howto/api.md#repeated-requests).",
     "automate_saved_query": "The queries of lists that people keep under a name.",
     "automate_debounce": "The executions of debounced workflows that wait for the last event.",
     "automate_worker": "The workers that run, as they last reported; see "
@@ -88,9 +90,7 @@ PENDING ◀▶ RUNNING ─┬▶ COMPLETED
 }
 
 COLUMN_NOTES = {
-    ("automate_api_idempotency", "id"): "a counter",
-    ("automate_api_idempotency", "owner"): "a hash of who asked",
-    ("automate_api_idempotency", "key"): "the request's `Idempotency-Key`",
+    ("automate_api_idempotency", "id"): "a hash of who asked, and of the `Idempotency-Key`",
     ("automate_api_idempotency", "fingerprint"): "a hash of method, path, query and body",
     ("automate_api_idempotency", "lock"): "whose request is running",
     ("automate_api_idempotency", "locked_until"): "until when at most",

@@ -15,7 +15,7 @@ import automate_django.values
 
 _EXACT = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 # People search these whatever the case; only the tenants in them are compared exactly.
-_SEARCHED = ("auditentry", "workflowdocument", "workflowversion")
+_SEARCHED = ("workflowdocument", "workflowversion")
 
 
 def keep_exactly(apps: Any, schema_editor: Any) -> None:
@@ -198,19 +198,14 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="IdempotencyRecord",
             fields=[
-                ("id", _id()),
-                ("owner", models.CharField(max_length=64)),
-                ("key", models.CharField(max_length=255)),
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
                 ("fingerprint", models.CharField(max_length=64)),
                 ("lock", models.CharField(max_length=32, null=True)),
                 ("locked_until", models.DateTimeField(null=True)),
-                ("status_code", models.PositiveSmallIntegerField(null=True)),
-                ("headers", models.JSONField(default=dict)),
-                (
-                    "body",
-                    models.JSONField(encoder=automate_django.values.ExactJSONEncoder, null=True),
-                ),
-                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("status_code", models.IntegerField(null=True)),
+                ("headers", models.JSONField()),
+                ("body", models.JSONField(null=True)),
+                ("created_at", models.DateTimeField()),
                 ("expires_at", models.DateTimeField()),
             ],
             options={
@@ -219,11 +214,6 @@ class Migration(migrations.Migration):
                 "db_table": "automate_api_idempotency",
                 "indexes": [
                     models.Index(fields=["expires_at"], name="automate_api_idempotency_old")
-                ],
-                "constraints": [
-                    models.UniqueConstraint(
-                        fields=("owner", "key"), name="automate_api_idempotency_once"
-                    )
                 ],
             },
         ),

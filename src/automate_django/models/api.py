@@ -1,6 +1,6 @@
 """Models of the API: tokens with their scopes, and the answers to requests with a key."""
 
-# ruff: noqa: D106, DJ001, RUF012  (a Meta speaks for itself; null says that there is none)
+# ruff: noqa: DJ001  (a Meta speaks for itself; null says that there is none)
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from django.db import models, router
 from django.utils import timezone
 
 from automate_django.models.tables import KernelTable, meta_of, new_key
-from automate_django.values import ExactJSONEncoder
 from automate_kernel.access import tokens
 from automate_kernel.access.roles import scopes_of
-from automate_kernel.storage.tables import TOKEN
+from automate_kernel.storage.tables import IDEMPOTENCY, TOKEN
 
 
 class ApiTokenManager(models.Manager["ApiToken"]):
@@ -122,34 +121,29 @@ class ApiToken(KernelTable):
         return bool(ended.update(revoked_at=self.revoked_at))
 
 
-class IdempotencyRecord(models.Model):
+class IdempotencyRecord(KernelTable):
     """
     A request with an ``Idempotency-Key``, and its answer.
 
-    *owner* is a digest of the client: the tenant, and the token or user. *lock* is the token of the
-    request that is being answered; after the answer it is empty.
+    The kernel's own API has the same rows: `automate_kernel.http.api.idempotency`.
     """
 
-    owner = models.CharField(max_length=64)
-    key = models.CharField(max_length=255)
+    id = models.CharField(max_length=64, primary_key=True)
     fingerprint = models.CharField(max_length=64)
     lock = models.CharField(max_length=32, null=True)
     locked_until = models.DateTimeField(null=True)
-    status_code = models.PositiveSmallIntegerField(null=True)
-    headers = models.JSONField(default=dict)
-    body = models.JSONField(null=True, encoder=ExactJSONEncoder)
-    created_at = models.DateTimeField(default=timezone.now)
+    status_code = models.IntegerField(null=True)
+    headers = models.JSONField()
+    body = models.JSONField(null=True)
+    created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
 
-    class Meta:
-        db_table = "automate_api_idempotency"
-        verbose_name = "answer to an idempotent request"
-        verbose_name_plural = "answers to idempotent requests"
-        constraints = [
-            models.UniqueConstraint(fields=["owner", "key"], name="automate_api_idempotency_once")
-        ]
-        indexes = [models.Index(fields=["expires_at"], name="automate_api_idempotency_old")]
+    Meta = meta_of(
+        IDEMPOTENCY,
+        verbose_name="answer to an idempotent request",
+        verbose_name_plural="answers to idempotent requests",
+    )
 
     def __str__(self) -> str:
-        # Not the key: a reader could ask for the answer again.
+        # Not the id: who knows the key could ask for the answer again.
         return f"request of {self.created_at:%Y-%m-%d %H:%M:%S}"

@@ -105,6 +105,7 @@ AUDIT = "automate_audit"
 TOKEN = "automate_token"  # noqa: S105
 SESSION = "automate_session"
 SAVED_QUERY = "automate_saved_query"
+IDEMPOTENCY = "automate_api_idempotency"
 
 _KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255
 # What errors have in common: their type and place, `automate_kernel.secrets.tracebacks.group_of`.
@@ -546,6 +547,22 @@ _ALL = (
         Column("shared", "int"),
         Column("created_at", "time"),
         _index("automate_saved_query_page", "page user_name"),
+    ),
+    _table(
+        IDEMPOTENCY,
+        # SHA-256 over the client and its key.
+        Column("id", "text", _KEY),
+        # SHA-256 of the request: another request with the same key is refused.
+        Column("fingerprint", "text", _KEY),
+        # The token of the request that is being answered, and until when it has the key at most.
+        Column("lock", "text", 32, null=True),
+        Column("locked_until", "time", null=True),
+        # The answer, without secrets.
+        Column("status_code", "int", null=True),
+        Column("headers", "json"),
+        Column("body", "json", null=True),
+        *_columns("time", "created_at expires_at"),
+        _index("automate_api_idempotency_old", "expires_at"),
     ),
 )
 

@@ -20,8 +20,8 @@ from automate_kernel.http.api import exchange
 from automate_kernel.http.api.routes import ROUTES
 from automate_kernel.outbox import ItemStatus, NewItem, Outcome
 from automate_kernel.storage.output_store import FileOutputStore
-from automate_kernel.storage.query import Where
-from automate_kernel.storage.tables import EXECUTION, OUTBOX
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.tables import EXECUTION, IDEMPOTENCY, OUTBOX
 
 LINES = [{"price": 20, "quantity": 3}]
 ORDER = {"lines": LINES, "channel_id": "C1"}
@@ -796,6 +796,50 @@ class ApiContract:
         mark(kernel, status="FAILED")
         changed = acme.get(path, HTTP_IF_NONE_MATCH=tag)
         assert (changed.status_code, changed.json()["status"]) == (200, "FAILED")
+
+    def test_a_key_is_carried_out_once(self, acme: Any, token: Any, kernel: Kernel) -> None:
+        """The same answer again, but for another request; each client has keys of its own."""
+        execution = ran(kernel)
+        path = f"{self.api}/executions/{execution}"
+
+        def do(what: str, given: Any = None, key: str = "k", client: Any = acme) -> Any:
+            body = given or {}
+            return client.post(f"{path}/{what}", body, format="json", HTTP_IDEMPOTENCY_KEY=key)
+
+        first, again = do("retry"), do("retry")
+        assert (first.status_code, again.status_code) == (202, 202)
+        assert (first.content, first["Location"]) == (again.content, again["Location"])
+        assert again["Idempotency-Replayed"] == "true"
+        assert do("retry", key="other").json() != first.json()
+        assert do("retry", client=token("*", tenant_id="acme")).json() != first.json()
+        reused = do("fork", {"step": "notify"})
+        assert (reused.status_code, reused.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+        assert do("cancel", key="late").status_code == 409
+        mark(kernel, status="PENDING", id=execution)
+        assert do("cancel", key="late").status_code == 200  # a failure has freed it
+        for wrong in ("a, b", "", "ä", "x" * 256):
+            assert do("retry", key=wrong).status_code == 400, wrong
+
+    def test_a_key_is_one_requests_at_a_time(self, acme: Any, kernel: Kernel) -> None:
+        """A second request is told to wait; what died gets free by itself."""
+        path = f"{self.api}/executions/{ran(kernel)}/retry"
+
+        def do() -> Any:
+            return acme.post(path, {}, format="json", HTTP_IDEMPOTENCY_KEY="k")
+
+        def change(**changes: Any) -> None:
+            with kernel.storage.begin() as rows:
+                rows.update(IDEMPOTENCY, [], changes)
+
+        first = do()
+        change(lock="another", locked_until=Now(60.0))
+        busy = do()
+        assert (busy.status_code, busy["Retry-After"]) == (409, "1")
+        assert busy.json()["code"] == "IDEMPOTENCY_KEY_IN_USE"
+        change(locked_until=Now(-1.0))
+        assert do().json() != first.json()
+        change(expires_at=Now(-1.0))
+        assert "Idempotency-Replayed" not in do()
 
     # -- what only the command line could do ---------------------------------------------------
 

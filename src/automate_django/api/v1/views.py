@@ -17,7 +17,7 @@ from rest_framework.response import Response
 
 from automate_django import conf
 from automate_django.api.bases.access import BoundedJSONParser
-from automate_django.api.bases.idempotency import LOCK_SECONDS, owner_of
+from automate_django.api.bases.idempotency import owner_of
 from automate_django.api.problems import Problem
 from automate_django.api.schema import RouteSchema
 from automate_django.api.tokens import HasRequiredScopes
@@ -27,8 +27,9 @@ from automate_django.kernel import get_kernel
 from automate_django.operations import call_seconds, exposed_operations
 from automate_django.tenants import Person, person_of, principal_of, token_of
 from automate_kernel.access.roles import scopes_of
-from automate_kernel.http.api.answering import ApiAnswer, answer, read_body, read_query, with_etag
-from automate_kernel.http.api.exchange import ApiClient, ApiRequest
+from automate_kernel.http.api.answering import answer, read_body, read_query, with_etag
+from automate_kernel.http.api.exchange import ApiAnswer, ApiClient, ApiRequest
+from automate_kernel.http.api.idempotency import LOCK_SECONDS
 from automate_kernel.http.api.openapi import openapi
 from automate_kernel.http.api.routes import BY_NAME, ROUTES, ApiRoute
 

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any, get_origin
 
 from pydantic import ValidationError
 
 from automate_kernel.base.documents import shown_document
-from automate_kernel.http.api.exchange import AcceptedExecution, ApiPage, ApiRequest
+from automate_kernel.http.api.exchange import AcceptedExecution, ApiAnswer, ApiPage, ApiRequest
 from automate_kernel.http.api.inputs import ApiInput, NoInput
 from automate_kernel.http.api.problems import NOT_VALID, ApiError, invalid
 from automate_kernel.http.api.routes import ApiRoute
 from automate_kernel.http.api.trail import recorded
 from automate_kernel.kernel import Kernel
 from automate_kernel.secrets.masking import hide_named
-
-
-@dataclass(frozen=True, slots=True)
-class ApiAnswer:
-    """A status, a JSON value that is None for no body, and headers."""
-
-    status: int
-    body: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_query(route: ApiRoute, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -15,8 +15,14 @@ from automate_kernel.access.roles import scopes_of
 from automate_kernel.access.tokens import AccessToken
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.http.answers import HttpAnswer, HttpError
-from automate_kernel.http.api.answering import ApiAnswer, answer, read_body, read_query, with_etag
-from automate_kernel.http.api.exchange import ApiClient, ApiRequest, read_json_body
+from automate_kernel.http.api.answering import answer, read_body, read_query, with_etag
+from automate_kernel.http.api.exchange import ApiAnswer, ApiClient, ApiRequest, read_json_body
+from automate_kernel.http.api.idempotency import (
+    LOCK_SECONDS,
+    KeyedRequest,
+    fingerprint_of,
+    read_key,
+)
 from automate_kernel.http.api.openapi import openapi
 from automate_kernel.http.api.problems import CONTENT_TYPE, FAILED, ApiError, problem_of
 from automate_kernel.http.api.routes import BY_NAME, ApiRoute, find_route
@@ -112,8 +118,37 @@ class Api:
             body=self._body(route, call),
             idempotency_key=_key(call.headers),
         )
-        found = answer(route, request, list(arguments.values()))
-        return _sent(with_etag(found, _etag(call.headers)) if route.method == "GET" else found)
+        if route.method == "GET":
+            found = with_etag(answer(route, request, [*arguments.values()]), _etag(call.headers))
+        else:
+            found = self._once(route, request, [*arguments.values()], call)
+        return _sent(found)
+
+    def _once(
+        self, route: ApiRoute, request: ApiRequest, arguments: list[str], call: ApiCall
+    ) -> ApiAnswer:
+        """Answer a command; with a key it is carried out once."""
+        key = request.idempotency_key
+        if key is None or route.secret:  # such an answer is never kept
+            return answer(route, request, arguments)
+        once = KeyedRequest(
+            self._kernel.storage,
+            self._kernel.redactor.redact_value,
+            request.client.key,
+            key,
+            fingerprint_of(call.method, _url(call), body=call.body),
+            lock_seconds=LOCK_SECONDS + (self._operations.seconds if route.slow else 0.0),
+        )
+        before = once.begin()
+        if before is not None:
+            return before
+        try:
+            found = answer(route, request, arguments)
+            once.keep(found)
+        except BaseException:
+            once.let_go()
+            raise
+        return found
 
     def _token(self, headers: WebhookHeaders) -> AccessToken:
         given = headers.get_all("authorization")
@@ -169,10 +204,8 @@ def _url(call: ApiCall) -> str:
 
 def _key(headers: WebhookHeaders) -> str | None:
     keys = headers.get_all("idempotency-key")
-    # A server in front may have joined two by a comma.
-    if len(keys) > 1 or any("," in key for key in keys):
-        raise ApiError(400, "Give one Idempotency-Key, without a comma.")
-    return keys[0] if keys else None
+    # A server in front may have joined two by a comma, which no key has.
+    return read_key(",".join(keys)) if keys else None
 
 
 def _etag(headers: WebhookHeaders) -> str | None:

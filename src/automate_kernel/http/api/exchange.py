@@ -120,11 +120,6 @@ class ApiRequest:
         """The body with the tenant that is meant."""
         return {**self.body, "tenant_id": self.client.tenant_for(self.body.get("tenant_id"))}
 
-    @property
-    def key(self) -> dict[str, str]:
-        """The header ``Idempotency-Key``, for a body that has no such field."""
-        return {} if self.idempotency_key is None else {"idempotency_key": self.idempotency_key}
-
     def page(self, read: Callable[..., Any], rows: str, **matching: Any) -> ApiPage:
         """
         Return the page that is asked for; *read* is the ``page`` method of a store.
@@ -154,6 +149,15 @@ class ApiRequest:
         query = [each for each in parse_qsl(parts.query, True) if each[0] != "cursor"]
         query += [("cursor", ".".join(places))] if places else []
         return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAnswer:
+    """A status, a JSON value that is None for no body, and headers."""
+
+    status: int
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

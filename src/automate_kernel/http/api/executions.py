@@ -82,7 +82,7 @@ def signal(request: ApiRequest, execution_id: str) -> Any:
     """Send a signal to an execution that waits for it, or soon will."""
     execution = _execution(request, execution_id)
     require(not execution.status.finished, "It has ended already.")
-    return {"id": request.kernel.signal(execution.id, **{**request.key, **request.body})}
+    return {"id": request.kernel.signal(execution.id, **request.body)}
 
 
 def cancel(request: ApiRequest, execution_id: str) -> Execution:

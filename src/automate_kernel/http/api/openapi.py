@@ -93,7 +93,7 @@ def _parameters(route: ApiRoute) -> list[dict[str, Any]]:
             })  # fmt: skip
     if route.method == "GET":
         return [*found, _ETAG]
-    return [*found, _KEY] if route.keyed else found
+    return found if route.secret else [*found, _KEY]
 
 
 def _responses(route: ApiRoute) -> dict[str, Any]:

@@ -30,8 +30,8 @@ class ApiRoute:
     A part of the path in braces is an argument of *handle*; ``{name:path}`` may hold slashes.
     *query*, *body* and *output* are the models of what is sent and answered; *many* is a list of
     *output*, *paged* a page of it. An *operator* route is for operators alone. A *secret* answer
-    is never kept, a *slow* one holds no transaction. A *keyed* one is carried out once for each
-    ``Idempotency-Key``; Django does so for every POST.
+    is never kept, a *slow* one holds no transaction. *Frequent* requests are not
+    in the audit trail.
     """
 
     name: str
@@ -47,7 +47,7 @@ class ApiRoute:
     paged: bool = False
     operator: bool = False
     secret: bool = False
-    keyed: bool = False
+    frequent: bool = False
     slow: bool = False
 
     @cached_property
@@ -67,7 +67,7 @@ class ApiRoute:
 
         Events, starts, signals and calls come in numbers, and leave an item or a record themselves.
         """
-        return self.method == "POST" and not self.keyed and not self.slow
+        return self.method == "POST" and not self.frequent and not self.slow
 
     @property
     def area(self) -> str:
@@ -105,7 +105,7 @@ def _name(handle: Callable[..., Any]) -> str:
 
 def _of_workflows() -> Iterator[ApiRoute]:
     one, begun = "workflows/{name}", {"output": outputs.AcceptedOutput, "status": 202}
-    read, start, once = "workflows:read", "workflows:start", {**begun, "keyed": True}
+    read, start, once = "workflows:read", "workflows:start", {**begun, "frequent": True}
     schedules = {"output": outputs.ScheduleOutput, "many": True}
     meant = {"body": inputs.ScheduleCommandInput}
     changed = {"output": outputs.ChangedOutput}
@@ -131,7 +131,7 @@ def _of_workflows() -> Iterator[ApiRoute]:
     )  # fmt: skip
     yield _get("schedules", read, workflows.list_all_schedules, **schedules)
     yield _post(
-        "events", "events:write", workflows.emit, body=inputs.EventInput, keyed=True, **begun
+        "events", "events:write", workflows.emit, body=inputs.EventInput, frequent=True, **begun
     )
 
 
@@ -141,7 +141,7 @@ def _of_executions() -> Iterator[ApiRoute]:
         {"output": outputs.ExecutionOutput},
         {"output": outputs.AcceptedOutput, "status": 202},
     )
-    once = {**begun, "keyed": True}
+    once = {**begun, "frequent": True}
     yield _get(
         "executions", read, executions.list_executions, query=inputs.ExecutionQueryInput,
         paged=True, **brief,
@@ -221,7 +221,7 @@ def _of_operations() -> Iterator[ApiRoute]:
     yield _post(
         one, "operations:call", operations.call, body=inputs.CallInput,
         output=outputs.CalledOutput, slow=True,
-        keyed=True,
+        frequent=True,
     )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def _permitted(request: ApiRequest) -> dict[str, Any]:
     if "priority" in request.body and not request.client.operator:
         # The order among tenants is not for one of them to decide.
         raise ApiError(403, "Only an operator can give a priority.")
-    return {**request.key, **request.command}
+    return request.command
 
 
 # -- schedules ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from automate_django import get_kernel
-from automate_django.models import ApiToken, AuditEntry
+from automate_django.models import ApiToken, AuditEntry, IdempotencyRecord
 from automate_kernel import Kernel
 from rest_framework.test import APIClient
 from suites.api import ApiContract
@@ -28,6 +28,7 @@ class TestDjango(ApiContract):
     def kernel(self, empty: None) -> Kernel:
         ApiToken.objects.all().delete()
         AuditEntry.objects.all().delete()
+        IdempotencyRecord.objects.all().delete()
         return get_kernel()
 
     @pytest.fixture

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from automate_django import get_kernel
-from automate_django.api.bases.idempotency import IdempotentRequest
-from automate_django.api.problems import Problem
+from automate_django.api.bases.idempotency import answer_once
 from automate_django.models import ApiToken, IdempotencyRecord, OutboxItem
+from automate_django.storage import DjangoStorage
+from automate_kernel.http.api.idempotency import KeyedRequest
+from automate_kernel.http.api.problems import ApiError
 from django.db import connections, transaction
 from django.test import override_settings
 from django.utils import timezone
@@ -27,6 +29,11 @@ ONCE, EVENTS = "/service/once/", "/api/automate/events"
 def post(client: APIClient, text: str = "a", key: str = "k1", path: str = ONCE) -> Any:
     """A request with a key."""
     return client.post(path, {"text": text}, format="json", HTTP_IDEMPOTENCY_KEY=key)
+
+
+def keyed(key: str) -> KeyedRequest:
+    """A request with a key, of one and the same client."""
+    return KeyedRequest(DjangoStorage(), lambda value: value, "owner", key, "print")
 
 
 def test_the_same_request_has_the_same_answer(world: Any) -> None:
@@ -113,18 +120,17 @@ def test_an_answer_is_kept_once_the_request_has_committed_in_another_database(
     monkeypatch.setattr(TestedDatabase, "db_for_write", lambda *_, **__: postgresql_alias)
     monkeypatch.setitem(connections[sqlite].settings_dict, "ATOMIC_REQUESTS", True)
     IdempotencyRecord.objects.all().delete()
-    lost, done = (IdempotentRequest("owner", key, "print") for key in ("lost", "done"))
     with pytest.raises(RuntimeError), transaction.atomic(using=sqlite):
-        lost.answer(lambda: Response({"id": 1}, status=201))
+        answer_once(keyed("lost"), lambda: Response({"id": 1}, status=201))
         raise RuntimeError("the commit")
-    with pytest.raises(Problem, match="is being answered"):
-        lost.answer(lambda: Response({"id": 2}, status=201))
+    with pytest.raises(ApiError, match="is being answered"):
+        answer_once(keyed("lost"), lambda: Response({"id": 2}, status=201))
     with transaction.atomic(using=sqlite):
-        done.answer(lambda: Response({"id": 3}, status=201))
-    assert done.answer(lambda: Response({"id": 4}, status=201)).data == {"id": 3}
+        answer_once(keyed("done"), lambda: Response({"id": 3}, status=201))
+    assert answer_once(keyed("done"), lambda: Response({"id": 4}, status=201)).data == {"id": 3}
 
     def taken_over() -> Response:
-        IdempotencyRecord.objects.filter(key="late").update(lock="another")
+        IdempotencyRecord.objects.filter(pk=keyed("late").id).update(lock="another")
         return Response({"id": 5}, status=201)
 
     def refused() -> Response:
@@ -132,13 +138,12 @@ def test_an_answer_is_kept_once_the_request_has_committed_in_another_database(
         return Response({"id": 6}, status=409)
 
     # Before the request commits, not after it.
-    late = IdempotentRequest("owner", "late", "print", atomic=False)
-    with pytest.raises(Problem, match="is being answered"), transaction.atomic(using=sqlite):
-        late.answer(taken_over)
+    with pytest.raises(ApiError, match="is being answered"), transaction.atomic(using=sqlite):
+        answer_once(keyed("late"), taken_over, atomic=False)
         pytest.fail("its work would stay, though the key is another's")
     for _ in range(2):  # the second time it is the kept answer
         with transaction.atomic(using=sqlite):
-            assert IdempotentRequest("owner", "no", "print").answer(refused).data == {"id": 6}
+            assert answer_once(keyed("no"), refused).data == {"id": 6}
 
 
 def test_while_it_is_answered_others_wait(world: Any, token: Any) -> None:
@@ -167,7 +172,6 @@ def test_a_lock_whose_process_died_ends(world: Any) -> None:
 
 def test_one_that_was_too_slow_is_rolled_back(sqlite: str) -> None:
     """Its lock was taken over while it worked: its work is not kept beside the other's."""
-    request = IdempotentRequest("owner", "key", "print")
 
     def slowly() -> Response:
         Note.objects.create(tenant_id="slow", text="x")
@@ -175,7 +179,7 @@ def test_one_that_was_too_slow_is_rolled_back(sqlite: str) -> None:
         return Response({"ok": True}, status=201)
 
     with pytest.raises(Exception, match="is being answered"):
-        request.answer(slowly)
+        answer_once(keyed("key"), slowly)
     assert not Note.objects.filter(tenant_id="slow").exists()
 
 
