@@ -8,6 +8,7 @@ How fast the outbox is, beside its peers and beside hand-written SQL, measured i
     uv run --group bench python -m benchmarks commits    # notices beside many commits
     uv run --group bench python -m benchmarks plugins    # the start with 100 plugins installed
     uv run --group plugins python -m benchmarks openapi  # the actions of GitHub's document
+    uv run --group bench python -m benchmarks redaction  # a text without its secrets
     uv run --group bench python -m benchmarks report     # tables and picture for the documentation
 
 Each contender is one module of `benchmarks.contenders` and runs in processes and, for a peer, in a

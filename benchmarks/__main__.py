@@ -17,6 +17,7 @@ from benchmarks.measures import MEASURES
 from benchmarks.million import million
 from benchmarks.openapi import openapi
 from benchmarks.plugins import plugins
+from benchmarks.redaction import redaction_costs
 from benchmarks.report import publish, tables
 from benchmarks.results import Results
 from benchmarks.run import Plan, run
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "benchmarks", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    what = ("measure", "million", "waiting", "commits", "plugins", "openapi", "report")
+    what = ("measure", "million", "waiting", "commits", "plugins", "openapi", "redaction", "report")
     add("what", nargs="?", choices=what, default=what[0])
     add("--quick", action="store_true", help="less of everything, under three minutes")
     add("--only", type=_listed(tuple(MEASURES)), metavar="MEASURES", help=", ".join(MEASURES))
@@ -78,6 +79,9 @@ def main() -> None:
         return
     if options.what == "openapi":
         print(openapi())
+        return
+    if options.what == "redaction":
+        print(redaction_costs())
         return
     if options.what == "report":
         publish(Results.load(options.out or _RESULTS))

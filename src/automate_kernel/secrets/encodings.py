@@ -120,6 +120,8 @@ def _numbers(text: str) -> Iterator[Reading]:
 def _hexadecimal(text: str, raw: bytes, first: int, last: int) -> Iterator[Reading]:
     for run in _SEPARATED.finditer(text, first, last):
         start, end = run.span()
+        if end - start < _SHORTEST:
+            continue  # as between the numbers of a list
         digits = raw[start:end].translate(None, _SEPARATORS)
         if b"x" in digits or b"X" in digits:
             digits = "".join(_PAIR.findall(run[0])).encode("ascii")
