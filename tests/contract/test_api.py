@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import httpx
 import pytest
 from automate_kernel import Connector, Kernel, action
 from automate_kernel.http.app import webhook_app
+from automate_kernel.http.operations import ExposedOperations
 from suites.api import ApiContract
 
 WORKFLOWS = Path(__file__).parents[1] / "django_project" / "workflows"
@@ -123,3 +126,30 @@ class TestServe(ApiContract):
         assert (long.status_code, long.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
         assert acme.get("/api/outbox?kind=" + "x" * 30_000).status_code == 400
         assert acme.get("/api/outbox?" + "&".join(f"a{n}=" for n in range(200))).status_code == 400
+
+    def test_too_many_calls_are_told_to_come_again(self, kernel: Kernel) -> None:
+        """A call that takes its time holds no list up; one too many waits in no line."""
+        going, go_on = threading.Semaphore(0), threading.Event()
+
+        @kernel.action("slow.call")
+        def slow() -> str:
+            going.release()
+            go_on.wait(20)
+            return "done"
+
+        _, text = kernel.tokens.new("ci", roles=["admin"])
+        operations = ExposedOperations(kernel, ["slow.call"])
+        client = AsgiClient(webhook_app(kernel, api=True, operations=operations), text)
+
+        def call(_: int = 0) -> int:
+            return client.post("/api/operations/slow.call", {}, format="json").status_code
+
+        with ThreadPoolExecutor(16) as pool:
+            calls = [pool.submit(call) for _ in range(16)]
+            try:
+                assert all(going.acquire(timeout=20) for _ in calls)
+                assert call() == 503
+                assert client.get("/api/executions").status_code == 200
+            finally:
+                go_on.set()
+            assert {each.result() for each in calls} == {200}

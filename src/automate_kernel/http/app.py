@@ -34,9 +34,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
-import threading
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -60,6 +58,7 @@ from automate_kernel.http.operations import (
     answer_operation,
 )
 from automate_kernel.http.pages import HttpPage, PageThread, health_pages, metrics_page
+from automate_kernel.http.threads import BusyError, CallThreads
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.health import Probe, database_problems
 from automate_kernel.triggers.webhooks import WebhookHeaders
@@ -380,9 +379,8 @@ def _add_api(app: HttpApp, api: Api) -> None:
 def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None) -> None:
     """Answer requests for operations; their calls have threads of their own."""
     secret = token.encode() if token else None
-    threads = ThreadPoolExecutor(_MOST_CALLS, "automate-operations")
-    places = threading.BoundedSemaphore(_MOST_CALLS)
-    app.closing.append(partial(threads.shutdown, wait=False, cancel_futures=True))
+    threads = CallThreads("automate-operations", _MOST_CALLS)
+    app.closing.append(threads.close)
 
     def guarded(answer: Callable[..., HttpAnswer], *, takes_body: bool) -> Handle:
         async def handle(request: Request) -> HttpAnswer:
@@ -401,18 +399,11 @@ def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None)
                     arguments.append(_idempotency_key(request))
             except HttpError as error:
                 return OperationProblem.of_request(error).answer()
-            if not places.acquire(blocking=False):
-                # Else it would wait for a thread, in a line without an end.
+            try:
+                return await threads.run(answer, exposed, *arguments)
+            except BusyError:
                 text = "Too many calls are under way."
                 return OperationProblem(503, "UNAVAILABLE", text, True, 1.0).answer()
-            try:
-                call = threads.submit(answer, exposed, *arguments)
-            except BaseException:
-                places.release()
-                raise
-            # Not as this ends: of a request that is cancelled the call goes on.
-            call.add_done_callback(lambda _: places.release())
-            return await asyncio.wrap_future(call)
 
         return handle
 

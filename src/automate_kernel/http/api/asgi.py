@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -27,6 +24,7 @@ from automate_kernel.http.api.openapi import openapi
 from automate_kernel.http.api.problems import CONTENT_TYPE, FAILED, ApiError, problem_of
 from automate_kernel.http.api.routes import BY_NAME, ApiRoute, find_route
 from automate_kernel.http.operations import ExposedOperations
+from automate_kernel.http.threads import BusyError, CallThreads
 from automate_kernel.kernel import Kernel
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.triggers.webhooks import WebhookHeaders
@@ -34,6 +32,7 @@ from automate_kernel.triggers.webhooks.request import BodyError
 
 logger: logging.Logger = get_logger(__name__)
 
+_MOST_AT_ONCE, _MOST_WAITING = 8, 64
 _MOST_CALLS = 16
 _MOST_FIELDS = 100
 _LONGEST_QUERY = 20_000
@@ -57,32 +56,31 @@ class ApiCall:
 
 
 class Api:
-    """Answers calls for *kernel* to holders of its tokens, each on a thread; at most 16 at once."""
+    """Answers calls for *kernel* to holders of its tokens, each on a thread."""
 
     def __init__(self, kernel: Kernel, operations: ExposedOperations | None = None) -> None:
         self._kernel = kernel
         self._operations = operations or ExposedOperations(kernel, ())
-        self._threads = ThreadPoolExecutor(_MOST_CALLS, "automate-api")
-        self._places = threading.BoundedSemaphore(_MOST_CALLS)
+        # Fewer than a pool has connections. Calls of services hold none, and take their time.
+        self._threads = CallThreads("automate-api", _MOST_AT_ONCE, waiting=_MOST_WAITING)
+        self._slow = CallThreads("automate-api-calls", _MOST_CALLS)
 
     def close(self) -> None:
         """Take no more calls."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
+        self._slow.close()
 
     async def aanswer(self, call: ApiCall) -> HttpAnswer:
         """Return the answer to a call; never raises an `Exception`."""
-        if not self._places.acquire(blocking=False):
-            # Else it would wait for a thread, in a line without an end.
+        try:
+            slow = find_route(call.method, call.parts)[0].slow
+        except ApiError:
+            slow = False  # who has no token is not told
+        try:
+            return await (self._slow if slow else self._threads).run(self.answer, call)
+        except BusyError:
             after = {"Retry-After": "1"}
             return _problem(ApiError(503, "Too many calls are under way.", headers=after))
-        try:
-            running = self._threads.submit(self.answer, call)
-        except BaseException:
-            self._places.release()
-            raise
-        # Not as this ends: of a request that is cancelled the call goes on.
-        running.add_done_callback(lambda _: self._places.release())
-        return await asyncio.wrap_future(running)
 
     def answer(self, call: ApiCall) -> HttpAnswer:
         """Return the answer to a call; never raises an `Exception`."""

@@ -445,9 +445,17 @@ class ExecutionStore:
         with self.storage.begin(atomic=False) as rows:
             return read_latest(rows, workflows, limit=limit)
 
-    def received_signals(self, execution_id: str, *, limit: int = 50) -> list[Event]:
-        """List the latest signals to an execution, or to its chain, the newest first."""
+    def received_signals(
+        self, execution_id: str, *, tenant_id: str | None = None, limit: int = 50
+    ) -> list[Event]:
+        """
+        List the latest signals to an execution, or to its chain, the newest first.
+
+        With *tenant_id* another tenant's execution is not there.
+        """
         with self.storage.begin(atomic=False) as rows:
+            if _hides(rows, execution_id, tenant_id):
+                return []
             return self.signals.received(rows, _id_of(execution_id), limit)
 
     def failed_attempts(
