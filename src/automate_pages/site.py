@@ -18,6 +18,7 @@ from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink
 from automate_pages.operation_desk import OperationDesk
 from automate_pages.screens import (
     access,
+    accounts,
     approvals,
     audit,
     execution,
@@ -64,6 +65,8 @@ _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("POST", "operations", operations.call),
     ("GET", "plugins", plugins.show),
     ("POST", "plugins", plugins.load),
+    ("GET", "accounts", accounts.show),
+    ("POST", "accounts", accounts.disconnect),
     ("GET", "webhooks", webhooks.show),
     ("POST", "saved", saved.save),
     ("POST", "saved/*", saved.delete),

@@ -23,6 +23,7 @@ _KINDS = {
     "kinds": ("kind", ""),
     "operations": ("operation", ""),
     "plugins": ("plugin", ""),
+    "accounts": ("account", ""),
     "sessions": ("session", ""),
     "tokens": ("token", ""),
     "saved": ("query", ""),

@@ -68,7 +68,7 @@ def paths(shop: Shop) -> list[str]:
         f"/executions/{waiting}", f"/executions/{failed}/steps/charge/whole", "/workflows",
         "/workflows/order", "/approvals?of=all", "/approvals?of=decided",
         f"/approvals/{waiting}/ok/whole", "/outbox", f"/outbox/{item.id}", "/kinds", "/workers",
-        "/plugins", "/webhooks", "/operations", "/operations?name=charge", "/nothing",
+        "/plugins", "/accounts", "/webhooks", "/operations", "/operations?name=charge", "/nothing",
     ]  # fmt: skip
 
 

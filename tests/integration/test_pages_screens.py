@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import ClassVar
 from urllib.parse import parse_qsl
 
 import pytest
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 from waiting import until
 
 from automate_kernel import Connector, Kernel, SyncWorkflowContext
+from automate_kernel.operations.account import AccountStatus
 from automate_kernel.plugins.connectors import TriggerSpec
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.rows import queries
@@ -587,6 +589,49 @@ def test_plugins_and_webhooks_say_what_there_is(shop: Shop) -> None:
     assert "tea.sold</th>" in browser.get("/ops/webhooks").text
     for path in ("plugins", "webhooks", "kinds"):
         assert client(shop, User("eve", ["admin"], "mine")).get(f"/ops/{path}").status_code == 403
+
+
+class Account:
+    """An account at a service, whose tokens are a word."""
+
+    key = "crm-account"
+    tokens: ClassVar[dict[str | None, str]] = {}
+
+    def __init__(self, tenant: str | None = None) -> None:
+        self.tenant = tenant
+
+    def for_tenant(self, tenant: str | None) -> Account:
+        return Account(tenant)
+
+    def status(self, secrets: object) -> AccountStatus:
+        there = self.tenant in self.tokens
+        return AccountStatus(connected=there, connected_by="ada" if there else "")
+
+    def disconnect(self, secrets: object) -> None:
+        self.tokens.pop(self.tenant, None)
+
+
+class Crm(Connector):
+    key = "crm"
+
+    def oauth(self) -> Account:  # type: ignore[override]
+        return Account()
+
+
+def test_accounts_say_how_they_are_connected_and_are_ended_by_admins(shop: Shop) -> None:
+    shop.kernel.register(Crm, "connector", key="crm")
+    Account.tokens = {None: "t", "acme": "t"}
+    browser = client(shop, admin())
+    assert "CONNECTED" in browser.get("/ops/accounts").text
+    form = {"order": "disconnect", "kind": "connector", "name": "crm", "tenant": "acme"}
+    operator = client(shop, User("eve", ["operator"], None))
+    assert send(operator, "/ops/accounts", **form).status_code == 403
+    assert client(shop, User("eve", ["admin"], "acme")).get("/ops/accounts").status_code == 403
+    assert "disconnected" in send(browser, "/ops/accounts", **form).text
+    assert list(Account.tokens) == [None]
+    page = browser.get("/ops/accounts?tenant=acme").text
+    assert "automate connect crm --tenant acme" in page
+    assert send(browser, "/ops/accounts", **{**form, "name": "none"}).status_code == 404
 
 
 def test_a_workflow_that_can_not_be_read_is_shown() -> None:

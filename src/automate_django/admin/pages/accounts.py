@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
@@ -25,30 +23,14 @@ from automate_django.kernel import get_kernel
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.operations.account import (
     Account,
-    AccountStatus,
     Consent,
     require_client,
     state_in,
 )
-from automate_kernel.operations.error_mapping import normalize
-from automate_kernel.operations.plugin import Plugin
-from automate_kernel.plugins.manifest import ManifestError, installed_manifest
-from automate_kernel.plugins.records import PluginRecord, PluginState
+from automate_pages.plugin_accounts import ACCOUNT_KINDS, plugin_accounts
 
-_KINDS = ("connector", "provider")
 _SESSION_KEY = "automate_consents"
 _CONSENT_SECONDS, _MOST_CONSENTS = 600, 5
-
-
-@dataclass(frozen=True, slots=True)
-class PluginAccount:
-    """The account of one plugin; *problem* says why it, or its state, can't be had."""
-
-    kind: str
-    key: str
-    account: Account | None = None
-    status: AccountStatus | None = None
-    problem: str = ""
 
 
 class AccountPages(PageSection):
@@ -88,7 +70,7 @@ class AccountPages(PageSection):
                 "connect_url": self.url("automate_account_connect", each.kind, each.key),
                 "disconnect_url": self.url("automate_account_disconnect", each.kind, each.key),
             }
-            for each in _accounts(tenant)
+            for each in plugin_accounts(get_kernel(), tenant)
         ]
         page = self.page(
             request,
@@ -214,45 +196,10 @@ def _whose(key: str, tenant: str | None) -> str:
     return f"The account of {key}" + (f" for the tenant {tenant}" if tenant is not None else "")
 
 
-def _accounts(tenant: str | None) -> Iterator[PluginAccount]:
-    kernel = get_kernel()
-    for kind in _KINDS:
-        registry = kernel.plugins.registry(kind)
-        for known in sorted(registry.records(), key=lambda one: one.key):
-            key = known.key
-            if not known.usable:
-                continue
-            try:
-                if not _may_have_account(known) or registry.get(key).oauth is Plugin.oauth:
-                    continue
-                account = kernel.operations.instance(kind, key).oauth()
-                account = account.for_tenant(tenant) if account is not None else None
-            except Exception as error:  # of a plugin, which takes no other's place on the page
-                yield PluginAccount(kind, key, problem=str(normalize(error)))
-                continue
-            if account is None:
-                continue
-            try:
-                yield PluginAccount(kind, key, account, account.status(kernel.secrets))
-            except Exception as error:
-                yield PluginAccount(kind, key, account, problem=str(normalize(error)))
-
-
-def _may_have_account(record: PluginRecord) -> bool:
-    """Return False for a plugin that needs no import to say that it has no account."""
-    if record.state is PluginState.LOADED:
-        return True  # its class says it
-    try:
-        manifest = installed_manifest(record)
-        return manifest is None or manifest.has_account(record.kind, record.target) is not False
-    except ManifestError:
-        return True
-
-
 def _account(kind: str, key: str, tenant: str | None) -> Account:
     """Return the account of a plugin; raises ``Http404`` where there is none."""
     kernel = get_kernel()
-    if kind not in _KINDS or key not in kernel.plugins.registry(kind):
+    if kind not in ACCOUNT_KINDS or key not in kernel.plugins.registry(kind):
         raise Http404("There is no such plugin.")
     account: Account | None = kernel.operations.instance(kind, key).oauth()
     if account is None:
