@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from typing import Any
 import httpx
 import pytest
 from automate_kernel import Connector, Kernel, action
+from automate_kernel.access.roles import ROLES, scopes_of
+from automate_kernel.access.tokens import scope_allowed
+from automate_kernel.http.api.routes import ROUTES
 from automate_kernel.http.app import webhook_app
 from automate_kernel.http.operations import ExposedOperations
 from suites.api import ApiContract
@@ -116,6 +120,20 @@ class TestServe(ApiContract):
         """Only the project that has the users knows what this one may do now."""
         _, text = kernel.tokens.new("ada", scopes=["*"], user_id="7")
         assert AsgiClient(app, text).get("/api/outbox").status_code == 401
+
+    @pytest.mark.parametrize("role", ROLES)
+    def test_a_role_opens_what_it_gives(self, kernel: Kernel, app: Any, role: str) -> None:
+        """Each route, by the scopes that the role has; for a tenant no operator's route."""
+        clients = {
+            tenant: AsgiClient(app, kernel.tokens.new("x", roles=[role], tenant_id=tenant)[1])
+            for tenant in (None, "acme")
+        }
+        for (tenant, client), route in itertools.product(clients.items(), ROUTES):
+            path = "/api/" + "/".join("x" if part[0] == "{" else part for part in route.parts)
+            ask = client.get if route.method == "GET" else client.post
+            may = scope_allowed(route.scope, scopes_of([role]))
+            closed = not may or (route.operator and tenant is not None)
+            assert (ask(path).status_code == 403) is closed, (route.name, tenant)
 
     def test_without_the_option_there_is_no_api(self, kernel: Kernel) -> None:
         _, text = kernel.tokens.new("ci", roles=["admin"])
