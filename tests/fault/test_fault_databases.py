@@ -85,7 +85,7 @@ def test_workers_that_die_over_executions_elsewhere(url: str, tmp_path: Path, fu
         for n in range(count):
             kernel.emit(storm_process.EVENT, {"n": n}, idempotency_key=f"order-{n}")
             for fault in faults[n * len(faults) // count : (n + 1) * len(faults) // count]:
-                time.sleep(choose.uniform(0.2, 1.2))
+                time.sleep(choose.uniform(0.1, 0.6))
                 getattr(workers, fault)(choose)
 
         def ended() -> bool:
