@@ -211,7 +211,7 @@ WORKING = {
     "worker": f"--processes 2 --health-port {{health}} --metrics-port {{metrics}} {WORK}",
     "serve": (
         f"--processes 2 --health-port {{health}} --metrics-port {{metrics}} {WORK}"
-        " --host 127.0.0.1 --port {port}"
+        " --host 127.0.0.1 --port {port} --api"
     ),
 }
 
@@ -457,6 +457,7 @@ def test_what_runs_on_works_with_every_option(command: str, ports: str, project:
             run.until(lambda: ask(f"{base}/readyz")[0] == 200, "ready")
             body = json.dumps({"name": "go", "payload": {"x": "hi"}}).encode()
             assert ask(f"{base}/events", body, Authorization="Bearer t0ken")[0] == 202
+            assert ask(f"{base}/api/workflows", Authorization="Bearer t0ken")[0] == 401
             expected += 1
         run.until(lambda: count(project, "COMPLETED") == expected, "the execution to end")
         assert ask(f"{probes}/healthz")[0] == 200
