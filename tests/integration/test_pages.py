@@ -39,7 +39,9 @@ def paths(execution: Execution) -> list[str]:
     return [
         "/ops/", "/ops/executions", its, f"{its}/steps/charge/whole", "/ops/workflows",
         "/ops/workflows/order", "/ops/approvals", "/ops/outbox", f"/ops/outbox/{execution.item_id}",
-        "/ops/workers",
+        "/ops/workers", "/ops/kinds", "/ops/plugins", "/ops/accounts", "/ops/webhooks",
+        "/ops/executions/grid?workflow=order", "/ops/approvals?of=decided", "/ops/?span=24h",
+        f"/ops/executions/compare?a={execution.id}&b={execution.id}", "/ops/executions?q=tea",
     ]  # fmt: skip
 
 
@@ -95,8 +97,18 @@ def test_what_strangers_wrote_is_text(shop: Shop) -> None:
         for path in [*paths(execution), f"/ops/approvals/{execution.id}/ok/whole"]:
             page = browser.get(path).text
             assert "<script>alert" not in page, path
-        for path in ("executions", "outbox"):
-            for field in ("workflow", "group", "label", "tenant", "kind", "id"):
+        for path in ("executions", "outbox", "executions/grid", "workflows", "kinds", "accounts"):
+            for field in (
+                "workflow",
+                "group",
+                "label",
+                "tenant",
+                "kind",
+                "id",
+                "q",
+                "from",
+                "span",
+            ):
                 page = browser.get(f"/ops/{path}", params={field: HOSTILE}).text
                 assert "<script>alert" not in page, (path, field)
 
@@ -204,12 +216,16 @@ def test_a_tenant_meets_its_own_rows_alone(shop: Shop, role: str) -> None:
     waiting = shop.order(tenant="other", name="theirs")
     browser = client(shop, User("eve", [role], "mine"))
     for path in ("", "executions", "executions?tenant=other", "approvals?of=all", "outbox",
-                 "workflows", "workflows/order", "executions?status=FAILED"):  # fmt: skip
+                 "workflows", "workflows/order", "executions?status=FAILED", "executions?q=ValueError",
+                 "executions/grid?workflow=order&tenant=other", "executions?q=by%3Dtest",
+                 "outbox?tenant=other", "approvals?of=decided"):  # fmt: skip
         page = browser.get(f"/ops/{path}").text
         assert "theirs" not in page, path
         assert theirs.id not in page, path
     assert own.id in browser.get("/ops/executions").text
-    assert browser.get("/ops/workers").status_code == 403
+    for path in ("workers", "kinds", "plugins", "accounts", "webhooks",
+                 f"executions/compare?a={own.id}&b={theirs.id}"):  # fmt: skip
+        assert browser.get(f"/ops/{path}").status_code in (403, 404), path
     for execution in (theirs, waiting):
         for path in [*paths(execution)[2:4], f"/ops/outbox/{execution.item_id}",
                      f"/ops/approvals/{execution.id}/ok/whole",

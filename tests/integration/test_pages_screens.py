@@ -28,6 +28,7 @@ from automate_pages import User, pages
 from automate_pages import bulk as bulk_actions
 from automate_pages.exchange import PageAnswer, PageRequest, SentFields
 from automate_pages.site import Site
+from automate_sqlalchemy import SqlAlchemyStorage
 
 
 @pytest.fixture
@@ -646,6 +647,34 @@ def test_a_workflow_that_can_not_be_read_is_shown() -> None:
     app = Starlette(routes=[Mount("/ops", pages(kernel, auth=lambda _: admin()))])
     assert "can't be read" in TestClient(app).get("/ops/workflows").text
     kernel.close()
+
+
+# -- every database --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["postgresql_engine", "mariadb_engine", "sqlite_engine"])
+def test_every_screen_reads_every_database(engine: str, request: pytest.FixtureRequest) -> None:
+    shop = Shop(SqlAlchemyStorage(request.getfixturevalue(engine)))
+    waiting, failed = shop.order(), shop.order(500, tenant="mine")
+    (item_id,) = fail(shop, "mail", 1)
+    digest = shop.kernel.workflows.get("order").hash()
+    for user in (admin(), User("eve", ["admin"], "mine")):
+        browser = client(shop, user)
+        for path in (
+            *BOUNDS, "executions?q=mugs", "executions?status=FAILED&since=1h&from=2020-01-01",
+            "executions?label=by%3Dtest&group=x", "outbox?status=FAILED&since=24h&code=-",
+            "outbox?waiting_for=key", f"outbox/{item_id}", "?span=7d", "approvals?of=decided",
+            f"executions/compare?a={waiting.id}&b={failed.id}", "accounts",
+            f"workflows/order/versions/{digest}",
+        ):  # fmt: skip
+            answer = browser.get(f"/ops/{path.format(id=failed.id)}")
+            assert answer.status_code in (200, 403, 404), (path, answer.text)
+            assert user.tenant or answer.status_code == 200, path
+    sent = {"order": "resume", "scope": "all", "status": "FAILED", "sure": "yes"}
+    assert "1 execution resumed" in send(client(shop, admin()), "/ops/executions", **sent).text
+    sent = {"order": "retry", "scope": "all", "status": "FAILED", "sure": "yes"}
+    assert "1 item put back" in send(client(shop, admin()), "/ops/outbox", **sent).text
+    shop.kernel.close()
 
 
 # -- the cost of a page ----------------------------------------------------------------------

@@ -9,7 +9,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from automate_kernel import Kernel
-from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.workflows.execution import Execution
 from automate_pages import User, pages
 
@@ -19,8 +19,8 @@ SECRET = "hunter2-of-the-shop"
 class Shop:
     """A kernel with an order that waits for an approval, and another that failed."""
 
-    def __init__(self) -> None:
-        self.kernel = Kernel(MemoryStorage(), secrets={"TOKEN": SECRET})
+    def __init__(self, storage: Storage | None = None) -> None:
+        self.kernel = Kernel(storage or MemoryStorage(), secrets={"TOKEN": SECRET})
         self.limit = 100
         self.kernel.action("charge")(self.charge)
         self.kernel.add_workflow(

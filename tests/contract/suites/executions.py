@@ -728,6 +728,18 @@ class ExecutionStoreContract:
         assert len(store.received_signals(execution.id, limit=2)) == 2
         assert store.received_signals(UNKNOWN_ID) == []
 
+    def test_failures_are_counted_by_cause(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Those that began in the time that is asked for."""
+        self.begin(store, workflow, tenant_id="t1")
+        assert self.end(store, self.claim(store), ExecutionStatus.FAILED)
+        now, second = clock(), timedelta(seconds=1)
+        cause = ("order-notify", "SlackApiError in chat.post")
+        assert store.count_failures(since=now - second, until=now + second) == {cause: 1}
+        assert store.count_failures(since=now + second, until=now + 2 * second) == {}
+        assert store.count_failures(since=now - second, until=now + second, tenant_id="t2") == {}
+
     # What operators see of executions without looking at them.
 
     def test_what_a_worker_did(
