@@ -24,7 +24,7 @@ from automate_kernel.workflows.store.gates import lock_gates
 from automate_kernel.workflows.store.checkpoints import Save
 from automate_kernel.workflows.decide.children import Child
 from automate_kernel.workflows.steer.executions import ExecutionStore
-from automate_kernel.workflows.store.stored import end_from_outside
+from automate_kernel.workflows.store.stored import end_cancelled
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -85,7 +85,8 @@ def test_a_step_of_an_execution_that_is_cancelled_meanwhile_does_not_run(
         saved_behind(store, group, OUTBOX, Where("id", "eq", item.id)) as (_, held),
         store.storage.begin() as others,
     ):
-        assert end_from_outside(others, execution, ExecutionStatus.CANCELLED)
+        its = [Where("id", "eq", execution.id)]
+        assert end_cancelled(others, others.select(EXECUTION, its, lock=True))
     assert held == [set()]
     found = store.get(execution.id)
     assert found is not None
