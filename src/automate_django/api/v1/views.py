@@ -8,8 +8,10 @@ Django REST framework finds out who asks, counts requests, and keeps answers for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
+from django.db import transaction
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.renderers import JSONRenderer
@@ -155,7 +157,11 @@ class ApiView(BaseAPIView):
             page_sizes=(min(usual, most), most),
             idempotency_key=_key(request) if route.slow else None,
         )
-        found = answer(route, asked, [arguments[name] for name in route.arguments])
+        # A command is in the audit trail before it is carried out: no transaction around both.
+        whole = route.frequent and not route.slow
+        alias = asked.kernel.storage.alias  # type: ignore[attr-defined]
+        with transaction.atomic(using=alias) if whole else nullcontext():
+            found = answer(route, asked, [arguments[name] for name in route.arguments])
         if route.method == "GET":
             found = with_etag(found, request.META.get("HTTP_IF_NONE_MATCH"))
         return _response(found)
