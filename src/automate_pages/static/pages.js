@@ -17,7 +17,8 @@
   let over = false;
 
   const busy = () => document.hidden || !window.getSelection().isCollapsed
-    || page.querySelector(":focus, details[open], [name=id]:checked") !== null;
+    || page.querySelector(":focus, details[open], [name=id]:checked") !== null
+    || [...page.querySelectorAll("input, textarea")].some((each) => each.value !== each.defaultValue);
 
   const scrollers = () => [...page.querySelectorAll("pre, .scroll, .tree, .panel")];
 
