@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -66,3 +68,44 @@ def die_at_commit(engine: sa.Engine, when: str, number: int) -> None:
             die()
 
     engine.dialect.do_commit = commit  # type: ignore[method-assign]
+
+
+def die_around(
+    owner: type, name: str, place: int, concerns: Callable[..., bool] = lambda *_: True
+) -> None:
+    """
+    Let this process die at a *place* around calls of an asynchronous method.
+
+    Odd places are before a call, even ones after its answer, which then is in no commit. Only calls
+    whose arguments it *concerns* are counted.
+    """
+    own, seen = getattr(owner, name), 0
+
+    def step() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == place:
+            die()
+
+    async def call(self: Any, *args: Any, **more: Any) -> Any:
+        if not concerns(*args):
+            return await own(self, *args, **more)
+        step()
+        answer = await own(self, *args, **more)
+        step()
+        return answer
+
+    setattr(owner, name, call)
+
+
+def die_everywhere(survives: Callable[[Path, str, int], bool]) -> None:
+    """
+    Have a process die at each place, from 1, until one *survives*, which has met them all.
+
+    The script is called with a URL and a folder. `survives` gets a folder of its own, the URL and
+    the place. The number of places goes to ``result.json`` in the folder.
+    """
+    url, folder, number = sys.argv[1], Path(sys.argv[2]), 1
+    while not survives(folder / str(number), url, number):
+        number += 1
+    (folder / "result.json").write_text(json.dumps(number))

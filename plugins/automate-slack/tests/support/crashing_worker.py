@@ -27,7 +27,7 @@ from automate_sqlalchemy import SqlAlchemyStorage
 
 sys.path.append(str(Path(__file__).parents[4] / "tests" / "support"))
 from leases import pass_leases  # noqa: E402
-from mortal_process import die, ends  # noqa: E402
+from mortal_process import die_around, die_everywhere, ends  # noqa: E402
 from waiting import until  # noqa: E402
 
 WORKFLOW = {
@@ -70,26 +70,6 @@ def make(folder: Path, url: str) -> Kernel:
     return kernel
 
 
-def die_at(place: int) -> None:
-    """Let this process die at a place: odd ones are before a call that writes, even ones after."""
-    own, seen = WebApi.call, [0]
-
-    def step() -> None:
-        seen[0] += 1
-        if seen[0] == place:
-            die()
-
-    async def call(self: WebApi, method: str, **fields: Any) -> dict[str, Any]:
-        if not method.startswith("chat."):
-            return await own(self, method, **fields)
-        step()
-        answer = await own(self, method, **fields)
-        step()
-        return answer
-
-    WebApi.call = call  # type: ignore[method-assign]
-
-
 def question(url: str, channel: str) -> dict[str, Any] | None:
     """The message with the buttons, as a person sees it."""
     headers = {"Authorization": f"Bearer {FakeSlack().token}"}
@@ -119,8 +99,8 @@ def work_until(kernel: Kernel, done: Callable[[], bool]) -> None:
     until(is_done)
 
 
-def one(folder: Path, url: str, number: int) -> bool:
-    """Die at the place *number*, and finish in another process; False if it came to its end."""
+def survives(folder: Path, url: str, number: int) -> bool:
+    """Die at the place *number*, and finish in another process; True if it came to its end."""
     channel = f"C{number:04}"
     folder.mkdir()
 
@@ -130,7 +110,7 @@ def one(folder: Path, url: str, number: int) -> bool:
     def all_of_it(dies_at: int | None) -> None:
         kernel = make(folder, url)
         if dies_at is not None:
-            die_at(dies_at)
+            die_around(WebApi, "call", dies_at, lambda method: method.startswith("chat."))
         else:
             pass_leases(kernel)  # of the one that died: what this one holds no pause takes from it
 
@@ -154,18 +134,10 @@ def one(folder: Path, url: str, number: int) -> bool:
         )
 
     assert ends(start)
-    died = not ends(lambda: all_of_it(number))
+    ended = ends(lambda: all_of_it(number))
     assert ends(lambda: all_of_it(None))
-    return died
-
-
-def main() -> None:
-    url, folder = sys.argv[1], Path(sys.argv[2])
-    number = 1
-    while one(folder / str(number), url, number):
-        number += 1
-    (folder / "result.json").write_text(json.dumps(number))
+    return ended
 
 
 if __name__ == "__main__":
-    main()
+    die_everywhere(survives)

@@ -11,7 +11,6 @@ the work. A child that comes to its end is the last. The number of places goes t
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from stripe_support import SECRETS
 
 sys.path.append(str(Path(__file__).parents[4] / "tests" / "support"))
 from leases import pass_leases  # noqa: E402
-from mortal_process import die, ends  # noqa: E402
+from mortal_process import die_around, die_everywhere, ends  # noqa: E402
 from waiting import until  # noqa: E402
 
 CALLS: list[tuple[str, dict[str, Any]]] = [
@@ -68,24 +67,6 @@ def make(folder: Path, url: str) -> Kernel:
     return kernel
 
 
-def die_at(place: int) -> None:
-    """Let this process die at a place: odd ones are before a request, even ones after it."""
-    own, seen = ServiceClient.arequest, [0]
-
-    def step() -> None:
-        seen[0] += 1
-        if seen[0] == place:
-            die()
-
-    async def arequest(self: ServiceClient, *args: Any, **more: Any) -> Any:
-        step()
-        answer = await own(self, *args, **more)
-        step()
-        return answer
-
-    ServiceClient.arequest = arequest  # type: ignore[method-assign]
-
-
 def survives(folder: Path, url: str, number: int) -> bool:
     """Die at the place *number*, and finish in another process; True if it came to its end."""
     folder.mkdir()
@@ -96,7 +77,7 @@ def survives(folder: Path, url: str, number: int) -> bool:
             pass_leases(kernel)  # of the worker that died
         else:
             kernel.start("bill", {})
-            die_at(dies_at)
+            die_around(ServiceClient, "arequest", dies_at)
 
         def is_done() -> bool:
             kernel.outbox.reap()
@@ -110,13 +91,5 @@ def survives(folder: Path, url: str, number: int) -> bool:
     return ended
 
 
-def main() -> None:
-    url, folder = sys.argv[1], Path(sys.argv[2])
-    number = 1
-    while not survives(folder / str(number), url, number):
-        number += 1
-    (folder / "result.json").write_text(json.dumps(number))
-
-
 if __name__ == "__main__":
-    main()
+    die_everywhere(survives)
