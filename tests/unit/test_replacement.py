@@ -196,7 +196,7 @@ def test_a_running_worker_calls_the_fake(kernel: Kernel) -> None:
 
     def output() -> Any:
         execution_id = kernel.start("w")
-        until(lambda: is_over(kernel, execution_id))
+        until(lambda: is_over(kernel, execution_id), 30)
         return see(kernel, execution_id).output
 
     try:

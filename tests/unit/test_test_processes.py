@@ -49,7 +49,7 @@ def test_nothing_that_a_process_started_is_left() -> None:
         child = int(one.stdout.readline())
         assert one.wait(30) == 0
         os.kill(child, 0)
-    until(lambda: not _alive(child))
+    until(lambda: not _alive(child), 30)
 
 
 def _alive(pid: int) -> bool:

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from automate_mcp import Caller, McpProvider, ServeSettings, mcp_app
 from automate_mcp.messages import readable
-from mcp_support import SECRET, Serving, Shop
-from waiting import until
+from mcp_support import SECRET, Serving, Shop, until
 
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.base.errors import ConfigError, ErrorCodes

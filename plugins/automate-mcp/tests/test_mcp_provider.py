@@ -20,8 +20,8 @@ from automate_mcp import McpProvider
 from automate_mcp.config import McpConfig
 from automate_mcp.tool_server import ListedTools, ToolServer
 from mcp.types import Tool
-from mcp_support import SECRET
-from waiting import at_once, until
+from waiting import at_once
+from mcp_support import SECRET, until
 from waiting import within
 
 from automate_kernel.monitoring.diagnosis import connection_findings

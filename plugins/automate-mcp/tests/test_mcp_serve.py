@@ -19,8 +19,7 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_support import recorded, run
-from waiting import until
+from mcp_support import recorded, run, until
 
 API_KEY = "sk-live-never-to-be-seen-31415926"
 TOKENS = {"CLAUDE": "token-of-claude-" + "c" * 20, "ANN": "token-of-ann-" + "a" * 20}

@@ -10,8 +10,7 @@ import anyio
 import pytest
 from automate_mcp.server import IDEMPOTENCY_KEY, mcp_server
 from automate_mcp.settings import Caller, ServeSettings
-from mcp_support import SECRET, Shop, run
-from waiting import until
+from mcp_support import SECRET, Shop, run, until
 from mcp import Client, MCPError
 from pydantic import Field, SecretStr
 

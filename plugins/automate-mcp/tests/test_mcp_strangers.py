@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from automate_mcp.asgi import BearerApp
 from automate_mcp.serving import server_of
-from waiting import until
+from mcp_support import until
 
 from automate_cli.patient_protocol import PatientProtocol
 

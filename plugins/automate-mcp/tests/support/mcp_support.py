@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.operations.context import Call
-from waiting import until
+import waiting
 
 SECRET = "s3cr3t-that-nobody-may-see-4711"
 
@@ -120,6 +121,10 @@ async def recorded(transport: Any, transcript: list[str]) -> AsyncIterator[Any]:
             tasks.start_soon(pump, from_client, write)
             yield incoming, outgoing
             tasks.cancel_scope.cancel()
+
+
+# Another program is started, and its tools are listed.
+until = partial(waiting.until, seconds=40.0)
 
 
 class Serving:
