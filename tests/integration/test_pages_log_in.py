@@ -395,10 +395,9 @@ def test_each_order_is_in_the_trail_without_a_payload(shop: Shop) -> None:
 
 def test_an_order_without_an_entry_is_not_carried_out(shop: Shop) -> None:
     client, execution = browser(shop, lambda _: User("ada", ["admin"], None)), shop.order()
-    client.get("/ops/")
+    csrf = csrf_of(client.get(f"/ops/executions/{execution.id}"))
     with shop.kernel.storage.begin() as rows:
         rows.run("DROP TABLE automate_audit", (), fetch=False)
-    csrf = csrf_of(client.get(f"/ops/executions/{execution.id}"))
     answer = client.post(f"/ops/executions/{execution.id}", data={"csrf": csrf, "order": "cancel"})
     assert "the audit trail can&#39;t be written, so nothing was done" in answer.text
     after = shop.kernel.executions.get(execution.id)
