@@ -208,6 +208,7 @@ class Kernel:
         from automate_kernel.triggers.webhooks import ReplayLedger
         from automate_kernel.triggers.webhooks.receiver import WebhookReceiver
         from automate_kernel.workflows.drive.announcer import Announcer
+        from automate_kernel.workflows.drive.inline import InlineExecutions
         from automate_kernel.workflows.drive.runner import Runner
         from automate_kernel.workflows.steer.notices import ApprovalNotices
         from automate_kernel.workflows.steer.precedence import Precedence
@@ -226,6 +227,7 @@ class Kernel:
             sender=self,
             leaves_events=precedence.leaves,
         )
+        self._inline = InlineExecutions(self._runner)
         notices = ApprovalNotices(
             self.executions, self.approvals, self.operations, self.workflows.program
         )
@@ -252,7 +254,7 @@ class Kernel:
         engine = partial(Engine, self._runner, self.operations.portal)
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(NOTICE, notices.handle))
-        self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
+        self._handlers.add(Handler(ADVANCE, self._inline.handle, pool=engine))
         deliver, together = self._runner.handle_signal, self._runner.handle_signals
         self._handlers.add(Handler(SIGNAL, deliver, pool=engine, together=together))
         self._handlers.add(Handler(CANCEL, self._runner.handle_cancel, pool=engine))
@@ -450,6 +452,7 @@ class Kernel:
     def close(self) -> None:
         """Close plugins, secrets backends, the output store, threads and the storage's own."""
         self._announcer.stop(_ANNOUNCED_SECONDS)
+        self._inline.close()
         self._runner.close()
         self._poller.close()
         if not self._runner.activity.idle:
@@ -1317,7 +1320,7 @@ class Kernel:
                 lambda rows: begin(rows, definition, event, admission=admission),
             )  # fmt: skip
         else:
-            execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
+            execution_id, item, begun = self._inline.begin(definition, event, owner)
         with self.executing_here(execution_id):
             return self._run_here(execution_id, item, begun, patience)
 
@@ -1369,7 +1372,7 @@ class Kernel:
         items: list[Row] = []
         while True:
             # Sub-workflows, mostly: they have no order among themselves.
-            together = self._runner.handle_advances
+            together = self._inline.handle_all
             handlers = [
                 replace(one, together=together) if one.kind == ADVANCE else one
                 for one in self._chosen((), ())

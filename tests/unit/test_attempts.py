@@ -24,7 +24,7 @@ from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 from automate_kernel.workflows.steer.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.code import WorkflowContext
-from automate_kernel.workflows.drive import engine
+from automate_kernel.workflows.drive import driver
 from automate_kernel.workflows.store.checkpoints import Checkpoints, Save
 from automate_kernel.workflows.drive.runner import Runner
 from automate_kernel.workflows.execution import StepRun, StepStatus
@@ -239,7 +239,7 @@ def test_a_call_that_was_given_back_at_once_may_be_repeated(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, kind: str, grace: float, in_code: bool
 ) -> None:
     """Before anybody has seen that it runs: it may have had its effect."""
-    monkeypatch.setattr(engine, "SEEN_SECONDS", PATIENCE * 100)
+    monkeypatch.setattr(driver, "SEEN_SECONDS", PATIENCE * 100)
     calls: list[tuple[int, bool]] = []
     began, over = Gate(), Gate()
 
@@ -280,7 +280,7 @@ def test_one_that_was_given_back_beside_another_may_be_repeated(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one is left behind when the time of its worker is over."""
-    monkeypatch.setattr(engine, "SEEN_SECONDS", PATIENCE * 100)
+    monkeypatch.setattr(driver, "SEEN_SECONDS", PATIENCE * 100)
     calls: list[tuple[str | None, int, bool]] = []
     began, over = [Gate(), Gate()], Gate()
 
@@ -315,7 +315,7 @@ def test_a_call_that_ended_and_was_not_saved_may_be_repeated(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its database was slow as the worker's time was over."""
-    monkeypatch.setattr(engine, "SEEN_SECONDS", PATIENCE * 100)
+    monkeypatch.setattr(driver, "SEEN_SECONDS", PATIENCE * 100)
     calls: list[tuple[int, bool]] = []
     saves, over, save = Gate(), Gate(), Checkpoints.save
 
@@ -355,7 +355,7 @@ def test_a_call_that_was_given_back_after_a_death_spends_no_attempt(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, deaths: int
 ) -> None:
     """Those that killed a worker count, the one that was given back does not."""
-    monkeypatch.setattr(engine, "SEEN_SECONDS", PATIENCE * 100)
+    monkeypatch.setattr(driver, "SEEN_SECONDS", PATIENCE * 100)
     calls: list[int] = []
     began, over = Gate(), Gate()
 

@@ -149,7 +149,7 @@ def test_a_claim_that_was_lost_is_not_saved_beside_a_later_one_of_the_same_worke
     define(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "after"})
     define(kernel, {"id": "a", "action": "other"}, name="other")
     # That they take long is saved too, and the first save is to be that of the other one.
-    monkeypatch.setattr("automate_kernel.workflows.drive.engine.SEEN_SECONDS", 600.0)
+    monkeypatch.setattr("automate_kernel.workflows.drive.driver.SEEN_SECONDS", 600.0)
     one = kernel.start("w")
     with working(kernel) as worker:
         until(lambda: calls)
@@ -315,7 +315,7 @@ def test_an_execution_that_is_alone_is_saved_by_the_thread_of_its_turns(
             both.wait(PATIENCE)
 
     # That a call takes long is saved by the committer in any case.
-    monkeypatch.setattr("automate_kernel.workflows.drive.engine.SEEN_SECONDS", 600.0)
+    monkeypatch.setattr("automate_kernel.workflows.drive.driver.SEEN_SECONDS", 600.0)
     monkeypatch.setattr(kernel.executions.checkpoints, "save", noted)
     met = {"alone": "{{ event.payload == 'alone' }}"}
     define(kernel, *({"id": name, "action": "meet", "input": met} for name in "abc"))

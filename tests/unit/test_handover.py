@@ -364,7 +364,7 @@ def test_a_note_says_who_has_had_it(storage: MemoryStorage, clock: FakeClock) ->
         [(one, "w1", ["w2", "w3"]), (other, "w2", ["w3"])], start=1
     ):
         (item,) = kernel.outbox.claim_batch(worker)
-        kernel._runner.handle_advances([item])
+        kernel._inline.handle_all([item])
         note = item_of(one, execution_id).handover
         assert note is not None and note.times == times
         assert note == Handover.of({NOTE: note.to_json()})
@@ -398,6 +398,6 @@ def test_the_workers_are_read_once_for_all_that_are_handed_on_together(
     define(old, step("a", "mail.send2"))
     ids = [old.start("w") for _ in range(5)]
     items = old.outbox.claim_batch("me", 5)
-    old._runner.handle_advances(items)
+    old._inline.handle_all(items)
     assert all(item_of(old, one).handover for one in ids)
     assert len(reads) == 1

@@ -971,7 +971,7 @@ def test_an_output_that_can_not_be_read_holds_up_no_execution_beside_it(
         store.kept.pop(key)
     clock.advance(61)
     items = kernel.outbox.claim_batch("me", 3)
-    results = kernel._runner.handle_advances(items)
+    results = kernel._inline.handle_all(items)
     failed = [item.id for item in items if isinstance(results[item.id], AutomateError)]
     assert failed == [stored(kernel, lost).item_id]
     assert [stored(kernel, each).status for each in others] == [ExecutionStatus.COMPLETED] * 2

@@ -89,7 +89,7 @@ def test_a_row_that_comes_in_the_moment_of_the_report(
         go_on.pass_()
 
     # It never saves so itself.
-    monkeypatch.setattr("automate_kernel.workflows.drive.engine.SEEN_SECONDS", 600.0)
+    monkeypatch.setattr("automate_kernel.workflows.drive.driver.SEEN_SECONDS", 600.0)
     monkeypatch.setattr(progress, "_row", row_of)
     with Kernel(storage, discover=False, secrets={}) as kernel:
         reporting(kernel, "def", work)

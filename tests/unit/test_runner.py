@@ -26,7 +26,8 @@ from automate_kernel.worker.periodic import SAVE_SECONDS
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.values import encode_json
 from automate_testing.clock import FakeClock
-from automate_kernel.workflows.drive.engine import Driven, Engine
+from automate_kernel.workflows.drive.driver import ActiveExecution
+from automate_kernel.workflows.drive.engine import Engine
 from automate_kernel.workflows.drive.flow import Flow
 from automate_kernel.workflows.drive.runner import Runner
 from automate_kernel.workflows.decide.turn import CallOutcome, StepCall
@@ -627,7 +628,7 @@ def test_two_calls_that_can_not_be_saved_give_the_execution_back_once(
         both.wait(PATIENCE)
         raise StorageError("the database is down", retryable=False)
 
-    def forget_together(engine: Engine, driven: Driven) -> bool:
+    def forget_together(engine: Engine, driven: ActiveExecution) -> bool:
         if threading.current_thread().name.startswith("automate-step"):
             both.wait(PATIENCE)
         return forget(engine, driven)

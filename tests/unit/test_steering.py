@@ -18,7 +18,8 @@ from automate_kernel.storage import MemoryStorage
 from automate_testing.clock import FakeClock
 from automate_kernel.worker.handler import cancelling
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.drive.engine import Driven, Engine
+from automate_kernel.workflows.drive.driver import ActiveExecution
+from automate_kernel.workflows.drive.engine import Engine
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 PENDING, RUNNING, PAUSED, CANCELLING = (
@@ -512,7 +513,7 @@ def test_a_paused_workflow_stops_running_executions(
     shop, begun, go_on = live_shop, threading.Event(), threading.Event()
     recall, recalled = Engine._recall, Gate()
 
-    def note(engine: Engine, driven: Driven) -> None:
+    def note(engine: Engine, driven: ActiveExecution) -> None:
         recall(engine, driven)
         recalled.set()
 

@@ -80,7 +80,10 @@ class ForkGate:
         if self.torn:
             self.check()
         token = object()
-        self._enter(token)
+        # First this, then the look: whoever forks does it the other way round.
+        _inside[token] = self, threading.get_ident()
+        if _closed:
+            self._wait_outside(token)
         try:
             yield
         finally:
@@ -99,10 +102,8 @@ class ForkGate:
                 " begin, or start a new process (multiprocessing's 'spawn', or subprocess)",
             )
 
-    def _enter(self, token: object) -> None:
+    def _wait_outside(self, token: object) -> None:
         me = threading.get_ident()
-        # First this, then the look: whoever forks does it the other way round.
-        _inside[token] = self, me
         while _closed:
             others = _inside.copy()
             del others[token]

@@ -7,6 +7,7 @@ power of ten.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -128,7 +129,9 @@ def counts_by_name(numbers: NamedNumbers) -> dict[str, NamedCounts]:
 class NamedTimes:
     """Outcomes and durations by name, of `MOST_NAMES` at most."""
 
-    numbers: dict[tuple[str, str | int], float] = field(default_factory=dict)
+    numbers: defaultdict[tuple[str, str | int], float] = field(
+        default_factory=lambda: defaultdict(int)
+    )
     _names: set[str] = field(default_factory=set)
 
     def add(self, name: str, outcome: str, seconds: float | None) -> None:
@@ -138,14 +141,10 @@ class NamedTimes:
                 name = OTHERS
             else:
                 self._names.add(name)
-        self._count(name, outcome, 1)
+        self.numbers[name, outcome] += 1
         if seconds is not None:
-            self._count(name, bucket_of(seconds), 1)
-            self._count(name, "seconds", seconds)
-
-    def _count(self, name: str, part: str | int, number: float) -> None:
-        key = (name, part)
-        self.numbers[key] = self.numbers.get(key, 0) + number
+            self.numbers[name, bucket_of(seconds)] += 1
+            self.numbers[name, "seconds"] += seconds
 
     def merge(self, other: NamedTimes) -> None:
         """Add what *other* holds."""
@@ -153,7 +152,7 @@ class NamedTimes:
             known = name in self._names or len(self._names) < MOST_NAMES
             if known and name != OTHERS:
                 self._names.add(name)
-            self._count(name if known else OTHERS, part, number)
+            self.numbers[name if known else OTHERS, part] += number
 
     def to_json(self) -> dict[str, dict[str, float]] | None:
         """Return the value that is stored: None if nothing was counted."""
@@ -167,7 +166,7 @@ class NamedTimes:
         for name, its in (data or {}).items():
             for part, number in its.items():
                 numbered = part.lstrip("-").isdecimal()
-                self._count(name, int(part) if numbered else part, number)
+                self.numbers[name, int(part) if numbered else part] += number
 
 
 @dataclass(slots=True)

@@ -191,15 +191,13 @@ class Hooks:
         A failing receiver is logged and the next is called, for such a hook reports what has
         happened.
         """
-        return self._call(name, arguments)[1]
+        return [] if self._unused else self._call(name, arguments)[1]
 
     def receives(self, name: str) -> bool:
         """Return True if the hook *name* has a receiver."""
-        return bool(self._receivers_of(name))
+        return not self._unused and bool(self._receivers_of(name))
 
     def _receivers_of(self, name: str) -> Sequence[HookImpl]:
-        if self._unused:
-            return ()
         known = self._receivers.get(name)
         if known is not None:
             return known
@@ -230,7 +228,7 @@ class Hooks:
     def _call(self, name: str, arguments: dict[str, Any]) -> tuple[list[Any], list[BaseException]]:
         results: list[Any] = []
         errors: list[BaseException] = []
-        for receiver in self._receivers_of(name):
+        for receiver in () if self._unused else self._receivers_of(name):
             try:
                 found = receiver.function(*(arguments[each] for each in receiver.argnames))
                 if found is not None:

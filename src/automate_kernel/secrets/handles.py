@@ -130,9 +130,7 @@ def check_key(key: object) -> str:
 
 def secret_keys(tree: Any) -> set[str]:
     """Return the keys of all secrets that *tree* refers to."""
-    found: set[str] = set()
-    _replaced(tree, lambda handle: found.update(Sealed(handle).keys))
-    return found
+    return _with_keys(tree)[1]
 
 
 def reveal(tree: Any, resolver: SecretReader) -> Any:
@@ -142,12 +140,27 @@ def reveal(tree: Any, resolver: SecretReader) -> Any:
     Call it at the last moment before a call: nothing may store, log or signal the result. Each
     secret is looked up once.
     """
-    return _revealed(tree, {key: resolver.get(key) for key in sorted(secret_keys(tree))})
+    copy, keys = _with_keys(tree)
+    return _revealed(copy, {key: resolver.get(key) for key in sorted(keys)}) if keys else copy
 
 
 async def areveal(tree: Any, resolver: SecretReader) -> Any:
     """Do the same as `reveal`, without blocking the event loop."""
-    return _revealed(tree, {key: await resolver.aget(key) for key in sorted(secret_keys(tree))})
+    copy, keys = _with_keys(tree)
+    return (
+        _revealed(copy, {key: await resolver.aget(key) for key in sorted(keys)}) if keys else copy
+    )
+
+
+def _with_keys(tree: Any) -> tuple[Any, set[str]]:
+    """Return a copy of *tree*, and the keys of all secrets that it refers to."""
+    found: set[str] = set()
+
+    def noted(handle: Any) -> Any:
+        found.update(Sealed(handle).keys)
+        return handle
+
+    return _replaced(tree, noted), found
 
 
 def _revealed(tree: Any, values: Mapping[str, str]) -> Any:

@@ -94,16 +94,12 @@ def matches_nothing(table: Table, where: Sequence[Where]) -> bool:
                 if not isinstance(each, wanted) and (each is not None or one.operator == "in"):
                     raise _wrong_type(column, each)
         # Of several the caller has read the ids, as a rule; to look at each would cost.
-        exact = one.operator in ("eq", "in") and len(values) == 1
-        if exact and not _can_be(column, next(iter(values))):
+        if len(values) != 1 or one.operator not in ("eq", "in"):
+            continue
+        (value,) = values
+        if column.type == "id" and value is not None:
+            if _ID.fullmatch(str(value)) is None:
+                return True
+        elif isinstance(value, str) and text_problem(value):
             return True
     return False
-
-
-def _can_be(column: Column, value: Any) -> bool:
-    """Return True if *column* can have *value*, which is of its type."""
-    if value is None or type(value) is Now:
-        return True
-    if column.type == "id":
-        return _ID.fullmatch(str(value)) is not None
-    return not isinstance(value, str) or not text_problem(value)

@@ -80,21 +80,17 @@ class SqlStatement:
             return _PARAMETER
         if not self._servers:
             if value.offset not in self._instants:
-                self._note_instant(value.offset)
+                if self._now is None:
+                    self._now = (self._clock or utc_now)()
+                instant = self._now + timedelta(seconds=value.offset)
+                encoder = self._encoders.get("time")
+                self._instants[value.offset] = encoder(instant) if encoder else instant
             self.parameters.append(self._instants[value.offset])
             return _PARAMETER
         if not value.offset:
             return _NOW
         self.parameters.append(value.offset)
         return _NOW_PLUS
-
-    def _note_instant(self, offset: float) -> None:
-        """Note the parameter for *offset* seconds from the time of this statement."""
-        if self._now is None:
-            self._now = (self._clock or utc_now)()
-        instant = self._now + timedelta(seconds=offset)
-        encoder = self._encoders.get("time")
-        self._instants[offset] = instant if encoder is None else encoder(instant)
 
     def row(self, table: Table, names: tuple[str, ...], values: Iterable[Any]) -> str:
         """Return the expressions of a row's *values*, with commas between them."""

@@ -111,7 +111,8 @@ class _Flow:
 
     def pass_time(self, elapsed: float) -> None:
         """Bring the retries nearer, and the end of the workflow's time."""
-        self._waits.pass_time(elapsed)
+        if self._waits.due:
+            self._waits.pass_time(elapsed)
         self._now += timedelta(seconds=elapsed)
         if self._left is not None:
             self._left -= elapsed

@@ -302,7 +302,8 @@ class _Driver:
 
     def pass_time(self, elapsed: float) -> None:
         """Bring the retries nearer, and the end of the workflow's time."""
-        self._waits.pass_time(elapsed)
+        if self._waits.due:
+            self._waits.pass_time(elapsed)
         self._time += timedelta(seconds=elapsed)
         if self._left is not None:
             self._left -= elapsed

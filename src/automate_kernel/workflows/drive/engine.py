@@ -7,11 +7,9 @@ The engine of a worker: it holds hundreds of executions, and saves their checkpo
                               ▲           │ calls
                               └─ outcomes ┴─▶ in place (quick) · step threads · event loop
 
-The intake begins what is claimed, a bounded number at once, and the fetcher claims on meanwhile. A
-turn takes the outcomes of calls in, and gives what is to be saved and called next. The committer
-saves whatever has gathered while it saved the group before: the slower the disk, the larger the
-groups. An execution that is alone is saved where its turn is taken. Once its checkpoint is
-committed an execution goes on, without a new claim.
+The intake begins what is claimed, a bounded number at once, and the fetcher claims on meanwhile.
+The committer saves whatever has gathered while it saved the group before: the slower the disk, the
+larger the groups. Once its checkpoint is committed an execution goes on, without a new claim.
 """
 
 from __future__ import annotations
@@ -21,20 +19,19 @@ import heapq
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty
+from typing import Any
 
 from automate_kernel.base.errors import (
     AutomateError,
     ErrorCodes,
-    LeaseLostError,
     StorageError,
     UnknownHereError,
 )
-from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.portal import Portal
 from automate_kernel.outbox.item import (
     ItemStatus,
@@ -57,11 +54,11 @@ from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.decide.waiting import LOOK_SECONDS
 from automate_kernel.workflows.decide.waits import ADVANCE, EVENT, SIGNAL, Arrived
 from automate_kernel.workflows.drive.announcer import Announcer
-from automate_kernel.workflows.drive.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
+from automate_kernel.workflows.drive.driver import ActiveExecution, ExecutionDriver, broken
+from automate_kernel.workflows.drive.flow import MOST_TEXT, Flow, needs_saving
 from automate_kernel.workflows.drive.intake import Intake
 from automate_kernel.workflows.drive.runner import (
     OVERRUN_SECONDS,
-    SEEN_SECONDS,
     Runner,
 )
 from automate_kernel.workflows.execution import StepKey
@@ -92,51 +89,10 @@ _LOOKS_AT_NOTHING = 50
 _SOON_SECONDS = 0.05
 # So long may it take to save one by one, at the end of a worker, that calls were made.
 _SHOW_SECONDS = 2.0
+_Waiting = tuple[ActiveExecution, StepCall | None, float]
 
 
-class Driven:
-    """An execution in the engine: its task, its flow, and what waits for its next turn."""
-
-    __slots__ = (
-        "arrived", "calls", "come", "due", "flow", "given_up", "held_back", "result", "saving",
-        "stays_until", "stops", "task", "woken",
-    )  # fmt: skip
-
-    def __init__(self, task: Task, flow: Flow) -> None:
-        self.task: Task = task
-        self.flow: Flow = flow
-        self.arrived: list[CallOutcome] = []
-        self.come: dict[StepKey, Arrived] = {}
-        """The signals that have come for what it waits for."""
-        self.saving: Turn | None = None
-        """The turn that is being saved."""
-        self.held_back: int = 0
-        """The number of times that what it saves was held up since it was saved last."""
-        self.given_up: bool = False
-        """True once nothing more of it is to begin: it is another worker's, or was ended."""
-        self.stops: bool = False
-        """True once its calls are to stop, since it is cancelled and cleans up then."""
-        self.result: Result = None
-        self.due: float | None = None
-        """The time of its timer, if it has one."""
-        self.stays_until: float | None = None
-        """The time until which it stays although all of it waits; None while it need not."""
-        self.woken: bool = False
-        """True if it was to have a turn while it was being saved."""
-        self.calls: dict[int, asyncio.Task[CallOutcome]] = {}
-        """Its calls on the event loop, by their identities."""
-
-    @property
-    def over(self) -> bool:
-        """True if it only waits for the calls in flight."""
-        return self.given_up or self.task.lost or self.task.asked
-
-
-_Entry = tuple[Driven, Sequence[CallOutcome] | None]
-_Waiting = tuple[Driven, StepCall | None, float]
-
-
-class Engine:
+class Engine(ExecutionDriver):
     """
     Drives executions under a worker, as one of its pools.
 
@@ -150,21 +106,22 @@ class Engine:
     ) -> None:
         self._kinds = [handler.kind for handler in handlers]
         self._handlers = {handler.kind: handler for handler in handlers}
-        self._runner, self._portal, self._setup = runner, portal, setup
+        self._portal, self._setup = portal, setup
+        self._stopped = threading.Event()
+        super().__init__(
+            runner,
+            lease_seconds=setup.lease_seconds,
+            stopping=setup.stopping,
+            gives_up=self._stopped.is_set,
+            briefly=True,
+        )
         setup.before_release(self._show_all)
         self._held = 0
-        self._driven: set[Driven] = set()
         self._lock = threading.Lock()
-        self._ready: SimpleQueue[_Entry | None] = SimpleQueue()
-        self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
         # What is saved later: its time, and a number that tells it from others of that time.
-        self._later: list[tuple[float, int, Driven]] = []
+        self._later: list[tuple[float, int, ActiveExecution]] = []
         self._steps = Threads(setup.slots, "automate-step", self._perform, self._performed)
         self._announcer = Announcer()
-        self._timers: list[tuple[float, int, Driven]] = []
-        self._timer_count = 0
-        # Calls in the order in which they began, until they are old enough to be seen.
-        self._young: deque[tuple[float, Driven, StepCall]] = deque()
         # For how long a call holds a thread, on average.
         self._mean_seconds = 1.0
         # True if there was no room the last time.
@@ -176,7 +133,6 @@ class Engine:
         # Set while there may be something for `_watch` to see.
         self._watched = threading.Event()
         self._started = False
-        self._stopped = threading.Event()
         self._looks = False
         # Set when there may be a signal for an execution that stays, or the time of a wait is over.
         self._told = threading.Event()
@@ -366,30 +322,21 @@ class Engine:
             self._end([(task, self._setup.failed(task, flow))])
             return
         task.started_at, flow.leased_at = time.monotonic(), task.leased_at
-        driven = Driven(task, flow)
-        try:
-            self._enter(driven)
-        except BaseException as error:  # a plugin's SystemExit too: others begin after it
-            self._driven.add(driven)
-            self._fail(driven, error)
-
-    def _enter(self, driven: Driven) -> None:
-        """Enter what is to be around *driven*, and let it have its first turn."""
-        task, flow = driven.task, driven.flow
-        flow.context.run(handled_item.set, task.item)
-        flow.enter(stoppable_by(self._setup.stopping, lambda: task.asked or driven.stops))
+        active = ActiveExecution(task, flow)
+        flow.announcer = self._announcer
+        task.cancel, task.recall = self._canceller(active), partial(self._recall, active)
+        around: list[Callable[[], AbstractContextManager[Any]]] = [
+            partial(stoppable_by, self._stopping, lambda: task.asked or active.stops)
+        ]
         handler = self._handlers.get(task.item.kind)
         if handler is not None and handler.around is not None:
-            flow.enter(handler.around(task.item))
-        flow.enter(self._runner.around(flow.execution))
-        flow.announcer = self._announcer
-        task.cancel, task.recall = self._canceller(driven), partial(self._recall, driven)
-        self._driven.add(driven)
+            around.append(partial(handler.around, task.item))
+        try:
+            self._enter(active, *around)
+        except BaseException as error:  # a plugin's SystemExit too: others begin after it
+            self._active.add(active)
+            self._fail(active, error)
         self._watched.set()
-        if flow.unread or flow.unread_ends:
-            self._put_on_thread(driven, None)
-        else:
-            self._ready.put((driven, ()))
 
     def _handed_on(self, task: Task, lack: UnknownHereError) -> Result:
         try:
@@ -402,9 +349,9 @@ class Engine:
         self._stopped.set()
         self._told.set()
         self._watched.set()
-        for driven in list(self._driven):
-            self._give_up(driven)
-            self._forget(driven)
+        for active in list(self._active):
+            self._give_up(active)
+            self._forget(active)
         self._intake.stop()
         self._ready.put(None)
         self._dirty.put(None)
@@ -423,38 +370,29 @@ class Engine:
     def _start_thread(self, name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=f"automate-{name}", daemon=True).start()
 
-    def _canceller(self, driven: Driven) -> Callable[[], None]:
+    def _canceller(self, active: ActiveExecution) -> Callable[[], None]:
         def cancel() -> None:
-            self._portal.call_soon(self._cancel_calls, driven)
-            self._ready.put((driven, ()))
+            self._portal.call_soon(self._cancel_calls, active)
+            self._ready.put((active, ()))
 
         return cancel
 
-    def _recall(self, driven: Driven) -> None:
-        """Begin nothing more of *driven*, and put it back once its calls have ended."""
-        driven.flow.recalled = True
-        if self._runner.store.is_cancelling(driven.flow.execution.id):
-            driven.stops = True
-            self._portal.call_soon(self._cancel_calls, driven)
-        self._ready.put((driven, ()))
+    def _recall(self, active: ActiveExecution) -> None:
+        """Begin nothing more of *active*, and put it back once its calls have ended."""
+        active.flow.recalled = True
+        if self._runner.store.is_cancelling(active.flow.execution.id):
+            active.stops = True
+            self._portal.call_soon(self._cancel_calls, active)
+        self._ready.put((active, ()))
 
-    def _give_up(self, driven: Driven) -> None:
-        """Let nothing more of *driven* begin, and cancel what runs where that can be done."""
-        driven.given_up = True
-        self._portal.call_soon(self._cancel_calls, driven)
+    def _give_up(self, active: ActiveExecution) -> None:
+        """Let nothing more of *active* begin, and cancel what runs where that can be done."""
+        super()._give_up(active)
+        self._portal.call_soon(self._cancel_calls, active)
 
-    def _cancel_calls(self, driven: Driven) -> None:
-        for running in list(driven.calls.values()):
+    def _cancel_calls(self, active: ActiveExecution) -> None:
+        for running in list(active.calls.values()):
             running.cancel()
-
-    def _forget(self, driven: Driven) -> bool:
-        """Leave what was entered around *driven*; return False if another thread was first."""
-        try:
-            self._driven.remove(driven)
-        except KeyError:
-            return False
-        driven.flow.leave()
-        return True
 
     def _end(self, ended: list[Ended]) -> None:
         with self._lock:
@@ -469,7 +407,7 @@ class Engine:
     def _serve_turns(self, number: int) -> None:
         while self._turner == number and not self._stopped.is_set():
             try:
-                entry = self._ready.get(timeout=self._until_timer())
+                entry = self._ready.get(timeout=self._until_timer() if self._held else None)
             except Empty:
                 entry = None
             else:
@@ -478,71 +416,27 @@ class Engine:
             self._ring_timers()
             if entry is None:
                 continue
-            driven, outcomes = entry
             try:
-                if outcomes is None:
-                    self._go_on_saved(driven)
-                else:
-                    driven.arrived += outcomes
-                    if driven.saving is None:
-                        self._go_on(driven)
-                    else:
-                        driven.woken = True
+                self._take(entry)
             except _ReplacedError:
                 return
             except BaseException as error:  # a SystemExit too: the thread would end
-                self._fail(driven, error)
+                self._fail(entry[0], error)
             self._offer_room()
 
-    def _go_on_saved(self, driven: Driven) -> None:
-        turn, driven.saving = driven.saving, None
-        if turn is None or self._is_over(driven):
-            self._go_on(driven)
-            return
-        if driven.flow.recalled:
-            turn = driven.flow.paused(turn)
-            if turn.last:
-                driven.saving = turn
-                self._dirty.put(driven)
-                return
-        self._call(driven, turn)
-        if driven.arrived or driven.woken:
-            self._go_on(driven)
+    def _wait_on(self, active: ActiveExecution, turn: Turn, *, told: bool) -> None:
+        if self._stays(active, turn, told=told):
+            left = (active.stays_until or 0.0) - time.monotonic()
+            turn.next_retry, turn.wait = min(turn.wait or 0.0, max(0.0, left)), None
+        if active.flow.waiting:
+            self._start_looking()
 
-    def _go_on(self, driven: Driven) -> None:
-        """Take turns until something is to be saved or waited for."""
-        flow = driven.flow
-        while True:
-            outcomes = first_outcomes(driven.arrived)
-            driven.arrived, driven.woken = driven.arrived[len(outcomes) :], False
-            come, driven.come = driven.come, {}
-            if self._is_over(driven):
-                for outcome in outcomes:
-                    flow.running.pop(outcome.call.run.key, None)
-                if not flow.running:
-                    self._leave(driven, None if driven.task.asked else driven.result)
-                return
-            turn = self._turn(driven, outcomes, come)
-            if self._setup.stopping() or flow.recalled:
-                flow.pause(turn)
-            elif self._stays(driven, turn, told=bool(come)):
-                left = (driven.stays_until or 0.0) - time.monotonic()
-                turn.next_retry, turn.wait = min(turn.wait or 0.0, max(0.0, left)), None
-            if flow.waiting:
-                self._start_looking()
-            if needs_saving(turn):
-                self._save(driven, turn)
-                return
-            self._call(driven, turn)
-            if not driven.arrived:
-                return
-
-    def _stays(self, driven: Driven, turn: Turn, *, told: bool) -> bool:
-        """Return True if *driven*, all of which waits, is not put back: more is soon to come."""
-        until, driven.stays_until = driven.stays_until, None
+    def _stays(self, active: ActiveExecution, turn: Turn, *, told: bool) -> bool:
+        """Return True if *active*, all of which waits, is not put back: more is soon to come."""
+        until, active.stays_until = active.stays_until, None
         if turn.wait is None or turn.lack is not None:
             return False
-        if not (driven.flow.waiting and driven.flow.is_long):
+        if not (active.flow.waiting and active.flow.is_long):
             return False
         now = time.monotonic()
         if until is None and len(self._staying()) >= _MOST_STAYING:
@@ -551,36 +445,28 @@ class Engine:
             until = now + _STAY_SECONDS
         if now >= until:
             return False
-        driven.stays_until = until
+        active.stays_until = until
         return True
 
-    def _staying(self) -> list[Driven]:
-        return [driven for driven in list(self._driven) if driven.stays_until is not None]
-
-    def _save(self, driven: Driven, turn: Turn) -> None:
-        """Have *turn* saved: by the committer, or here if no other execution is held up by it."""
-        driven.saving = turn
-        if self._runner.has_large_output(turn):
-            self._put_on_thread(driven, None)
-        elif len(self._driven) == 1:
-            # Waking the committer, and being woken by it, would take as long as the statement.
-            self._commit([driven])
-        else:
-            self._dirty.put(driven)
+    def _staying(self) -> list[ActiveExecution]:
+        return [active for active in list(self._active) if active.stays_until is not None]
 
     def _turn(
-        self, driven: Driven, outcomes: Sequence[CallOutcome], come: Mapping[StepKey, Arrived]
+        self,
+        active: ActiveExecution,
+        outcomes: Sequence[CallOutcome],
+        come: Mapping[StepKey, Arrived],
     ) -> Turn:
         """Take a turn; if that takes long, another thread takes the turns on meanwhile."""
-        flow, run = driven.flow, driven.flow.context.copy().run
+        flow = active.flow
         if not flow.in_code:
-            return run(self._runner.turn, flow, outcomes, come)
+            return super()._turn(active, outcomes, come)
         number, failure = self._turner, None
         # What comes for it in the meantime waits, as it does while a turn is being saved.
-        driven.saving = turn = Turn()
+        active.saving = turn = Turn()
         self._note_call(began := time.monotonic())
         try:
-            turn = run(self._runner.turn, flow, outcomes, come)
+            turn = super()._turn(active, outcomes, come)
         except Exception as error:
             failure = error
         self._note_long_turn(flow, time.monotonic() - began)
@@ -589,9 +475,9 @@ class Engine:
             if not replaced:
                 self._calling_since = None
         if replaced:
-            self._hand_turn_over(driven, turn, failure)
+            self._hand_turn_over(active, turn, failure)
             raise _ReplacedError
-        driven.saving = None
+        active.saving = None
         if failure is not None:
             raise failure
         return turn
@@ -603,92 +489,38 @@ class Engine:
                 " into a step", flow.workflow.name, took,
             )  # fmt: skip
 
-    def _hand_turn_over(self, driven: Driven, turn: Turn, failure: Exception | None) -> None:
+    def _hand_turn_over(
+        self, active: ActiveExecution, turn: Turn, failure: Exception | None
+    ) -> None:
         """Let the thread that takes the turns now go on with *turn*."""
         if failure is not None:
-            self._fail(driven, failure)
+            self._fail(active, failure)
             return
         if self._setup.stopping():
-            driven.flow.pause(turn)
-        driven.saving = turn
+            active.flow.pause(turn)
+        active.saving = turn
         if needs_saving(turn):
-            self._dirty.put(driven)
+            self._dirty.put(active)
         else:
-            self._ready.put((driven, None))
+            self._ready.put((active, None))
 
-    def _is_over(self, driven: Driven) -> bool:
-        """Return True if nothing more of *driven* may begin; renew a lease that ran out."""
-        task, now = driven.task, time.monotonic()
-        if driven.over or not task.ran_out(self._setup.lease_seconds):
-            return driven.over
-        if self._holds(driven):
-            task.leased_at = now
-        else:
-            task.stop()
-        return driven.over
-
-    def _holds(self, driven: Driven) -> bool:
-        """Renew the lease of *driven*; without the certainty that it is ours, it is lost."""
-        try:
-            if self._runner.store.checkpoints.holds(driven.task.item):
-                return True
-        except Exception as error:
-            warn_of(logger, error, "execution %s: %s", driven.flow.execution.id)
-        driven.task.lost = True
-        return False
-
-    def _leave(self, driven: Driven, result: Result) -> None:
-        if self._forget(driven):
-            self._end([(driven.task, result)])
-
-    def _fail(self, driven: Driven, error: BaseException) -> None:
-        """Give an execution up whose turn raised: a defect, not a step's failure."""
-        logger.error("execution %s: %s", driven.flow.execution.id, error, exc_info=error)
-        self._give_up(driven)
-        self._leave(driven, self._setup.failed(driven.task, error))
+    def _failed(self, active: ActiveExecution, error: BaseException) -> Result:
+        logger.error("execution %s: %s", active.flow.execution.id, error, exc_info=error)
+        return self._setup.failed(active.task, error)
 
     # -- timers ------------------------------------------------------------------------------
-
-    def _until_timer(self) -> float | None:
-        if not self._held:
-            return None
-        # While anything is held, what has begun on other threads is looked at in time.
-        left = self._timers[0][0] - time.monotonic() if self._timers else SEEN_SECONDS
-        return max(0.0, min(left, SEEN_SECONDS))
 
     def _ring_timers(self) -> None:
         while self._later and self._later[0][0] <= time.monotonic():
             with self._lock:
-                _, _, driven = heapq.heappop(self._later)
-            self._dirty.put(driven)
-        while self._young and self._young[0][0] <= time.monotonic():
-            _, driven, call = self._young.popleft()
-            if driven.flow.running.get(call.run.key) is call and not driven.task.ended:
-                self._show(driven, call)
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            due, _, driven = heapq.heappop(self._timers)
-            if driven.due == due and not driven.task.ended:
-                driven.due = None
-                if driven.flow.has_ended_waits:
-                    self._told.set()
-                self._ready.put((driven, ()))
+                _, _, active = heapq.heappop(self._later)
+            self._dirty.put(active)
+        super()._ring_timers()
 
-    def _set_timer(self, driven: Driven, seconds: float) -> None:
-        """Let *driven* have a turn after so many *seconds*, unless one is due before."""
-        due = time.monotonic() + seconds
-        if driven.due is not None and driven.due < due + _SAME_SECONDS:
-            return
-        driven.due = due
-        self._timer_count += 1
-        heapq.heappush(self._timers, (due, self._timer_count, driven))
-
-    def _show(self, driven: Driven, call: StepCall) -> None:
-        """Save that a call runs; later, if its execution is being saved."""
-        if driven.saving is None:
-            driven.saving = Turn(saves=[call.run])
-            self._dirty.put(driven)
-        else:
-            self._young.append((time.monotonic() + SEEN_SECONDS, driven, call))
+    def _ring(self, active: ActiveExecution) -> None:
+        if active.flow.has_ended_waits:
+            self._told.set()
+        super()._ring(active)
 
     def _show_all(self) -> set[str]:
         """
@@ -698,12 +530,12 @@ class Engine:
         """
         waiting = {id(call) for _, call, _ in self._steps.take_back(lambda entries: entries)}
         made: dict[str, list[tuple[Flow, StepCall]]] = {}
-        for driven in list(self._driven):
-            if not driven.over:
-                flow = driven.flow
+        for active in list(self._active):
+            if not active.over:
+                flow = active.flow
                 calls = [*flow.running.copy().values(), *flow.unsaved.copy().values()]
                 if calls := [call for call in calls if id(call) not in waiting]:
-                    made[driven.task.item.id] = [(flow, call) for call in calls]
+                    made[active.task.item.id] = [(flow, call) for call in calls]
         if not made or self._shown([one for calls in made.values() for one in calls]):
             return set()
         # An execution that somebody has locked must not keep the others.
@@ -725,37 +557,30 @@ class Engine:
 
     # -- calls -------------------------------------------------------------------------------
 
-    def _call(self, driven: Driven, turn: Turn) -> None:
-        """Make the calls of a turn; outcomes of those in place have arrived after it."""
-        flow = driven.flow
-        if turn.next_retry is not None:
-            self._set_timer(driven, turn.next_retry)
-        if not turn.calls:
-            return
+    def _make(self, active: ActiveExecution, calls: Sequence[StepCall]) -> None:
+        flow = active.flow
         quick: list[StepCall] = []
         loop: list[StepCall] = []
-        for call in turn.calls:
-            self._runner.begin(flow, call)
+        # Another thread writes down that a suspect begins.
+        known = active.task.begun or not begin_is_noted(active.task.item)
+        for call in calls:
             name = call.action
-            # Another thread writes down that a suspect begins.
-            known = driven.task.begun or not begin_is_noted(driven.task.item)
             asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
             in_place = known and self._is_quick(name) and not asynchronous
             if in_place and call.step.heartbeat is None and flow.timeout_of(call) is None:
                 quick.append(call)
-                continue
-            if asynchronous:
-                self._young.append((time.monotonic() + SEEN_SECONDS, driven, call))
+            elif asynchronous:
+                self._show_later(active, call)
                 loop.append(call)
             else:
-                self._put_on_thread(driven, call)
+                self._put_on_thread(active, call)
         if loop:
             self._note_seconds(0.0, len(loop))
-            self._portal.call_soon(self._begin_async, driven, loop)
+            self._portal.call_soon(self._begin_async, active, loop)
         for number, call in enumerate(quick):
-            if not self._call_in_place(driven, call):
+            if not self._call_in_place(active, call):
                 for left in quick[number + 1 :]:
-                    self._put_on_thread(driven, left)
+                    self._put_on_thread(active, left)
                 raise _ReplacedError
 
     def _is_async(self, name: str) -> bool:
@@ -767,12 +592,12 @@ class Engine:
     def _is_quick(self, name: str) -> bool:
         return self._runner.mean_seconds(name) < _QUICK_SECONDS
 
-    def _call_in_place(self, driven: Driven, call: StepCall) -> bool:
+    def _call_in_place(self, active: ActiveExecution, call: StepCall) -> bool:
         """Make a quick call; return False if another thread has taken the turns on meanwhile."""
         number = self._turner
         self._note_call(began := time.monotonic())
-        over = driven.task.ran_out(self._setup.lease_seconds) and self._is_over(driven)
-        outcome = CallOutcome(call, begun=False) if over else self._outcome(driven, call)
+        over = active.task.ran_out(self._setup.lease_seconds) and self._is_over(active)
+        outcome = CallOutcome(call, begun=False) if over else self._outcome(active, call)
         took = time.monotonic() - began
         with self._lock:
             replaced = self._turner != number
@@ -780,103 +605,86 @@ class Engine:
                 self._calling_since = None
         self._note_seconds(took)
         if replaced:
-            self._ready.put((driven, [outcome]))
+            self._ready.put((active, [outcome]))
             return False
-        driven.arrived.append(outcome)
+        active.arrived.append(outcome)
         return True
 
-    def _put_on_thread(self, driven: Driven, call: StepCall | None) -> None:
+    def _put_on_thread(self, active: ActiveExecution, call: StepCall | None) -> None:
         """Make *call* on the next free thread; None is for its large outputs."""
-        self._steps.put(((driven, call, time.monotonic()),))
+        self._steps.put(((active, call, time.monotonic()),))
 
     def _performed(self, waited: _Waiting, _: None) -> None:
         self._offer_room()
 
     def _perform(self, waited: _Waiting) -> None:
         """Make a call on a step's thread, unless it must not begin any more."""
-        driven, call, _ = waited
+        active, call, _ = waited
         if call is None:
-            self._move_outputs(driven)
+            self._move_outputs(active)
             return
-        held = driven.flow.recalled or not self._setup.begins(driven.task)
-        if self._is_over(driven) or self._setup.stopping() or held:
-            self._ready.put((driven, [CallOutcome(call, begun=False)]))
+        held = active.flow.recalled or not self._setup.begins(active.task)
+        if self._is_over(active) or self._setup.stopping() or held:
+            self._ready.put((active, [CallOutcome(call, begun=False)]))
             return
         began = time.monotonic()
-        driven.flow.started(call)
-        self._young.append((began + SEEN_SECONDS, driven, call))
-        outcome = self._outcome(driven, call)
+        active.flow.started(call)
+        self._show_later(active, call)
+        outcome = self._outcome(active, call)
         self._note_seconds(time.monotonic() - began)
-        self._ready.put((driven, [outcome]))
+        self._ready.put((active, [outcome]))
 
-    def _move_outputs(self, driven: Driven) -> None:
-        """Read the large outputs that templates need, or put away that of the whole execution."""
-        turn = driven.saving
-        try:
-            if turn is None:
-                self._runner.read_outputs(driven.flow)
-                self._ready.put((driven, ()))
-            else:
-                self._runner.put_output(driven.flow, turn)
-                self._dirty.put(driven)
-        except Exception as error:
-            self._fail(driven, error)
+    def _move(self, active: ActiveExecution) -> None:
+        self._put_on_thread(active, None)
 
-    def _outcome(self, driven: Driven, call: StepCall) -> CallOutcome:
+    def _outcome(self, active: ActiveExecution, call: StepCall) -> CallOutcome:
         try:
-            return driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
-        except LeaseLostError:
-            self._drop(driven)
-            return CallOutcome(call, begun=False)
-        except StorageError as error:
-            # Nothing of a transactional step was written: another attempt is no failure of its own.
-            self._fail(driven, error)
-            return CallOutcome(call, begun=False)
+            return super()._outcome(active, call)
         except BaseException as error:  # a KeyboardInterrupt too: it is none here
-            return _broken(call, error)
+            return broken(call, error)
 
     def _note_seconds(self, took: float, calls: int = 1) -> None:
         mean = took + (self._mean_seconds - took) * 0.95**calls
         self._mean_seconds = max(mean, 1e-6)
 
-    def _begin_async(self, driven: Driven, calls: Sequence[StepCall]) -> None:
+    def _begin_async(self, active: ActiveExecution, calls: Sequence[StepCall]) -> None:
         create_task = asyncio.get_running_loop().create_task
         for call in calls:
             # In a copy of the context: a task copies the one that it is made in.
-            running = driven.flow.context.copy().run(create_task, self._aperform(driven, call))
-            driven.calls[id(call)] = running
+            running = active.flow.context.copy().run(create_task, self._aperform(active, call))
+            active.calls[id(call)] = running
             # Of a task that is cancelled before it begins nothing else is called.
-            running.add_done_callback(partial(self._end_async, driven, call))
-        if driven.over or driven.stops:
-            self._cancel_calls(driven)  # who cancelled may have been here before
+            running.add_done_callback(partial(self._end_async, active, call))
+        if active.over or active.stops:
+            self._cancel_calls(active)  # who cancelled may have been here before
 
-    async def _aperform(self, driven: Driven, call: StepCall) -> CallOutcome:
+    async def _aperform(self, active: ActiveExecution, call: StepCall) -> CallOutcome:
         try:
-            if not driven.task.begun and begin_is_noted(driven.task.item):
-                held = await asyncio.to_thread(self._setup.begins, driven.task)
+            if not active.task.begun and begin_is_noted(active.task.item):
+                held = await asyncio.to_thread(self._setup.begins, active.task)
                 if not held:
                     return CallOutcome(call, begun=False)
             # Others of the same turn may have begun long ago, as this process knows only now.
-            ran_out = driven.task.ran_out(self._setup.lease_seconds)
-            if ran_out and await asyncio.to_thread(self._is_over, driven):
+            ran_out = active.task.ran_out(self._setup.lease_seconds)
+            if ran_out and await asyncio.to_thread(self._is_over, active):
                 return CallOutcome(call, begun=False)
-            return await self._runner.aperform(driven.flow, call)
+            return await self._runner.aperform(active.flow, call)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # it would end the loop, and all that runs there
-            return _broken(call, error)
+            return broken(call, error)
 
     def _end_async(
-        self, driven: Driven, call: StepCall, running: asyncio.Task[CallOutcome]
+        self, active: ActiveExecution, call: StepCall, running: asyncio.Task[CallOutcome]
     ) -> None:
-        driven.calls.pop(id(call), None)
+        active.calls.pop(id(call), None)
         if running.cancelled():
             error = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
             # As if it had not begun: its execution is cancelled, not failed.
-            outcome = CallOutcome(call, error=error, begun=not driven.stops)
+            outcome = CallOutcome(call, error=error, begun=not active.stops)
         else:
             outcome = running.result()
-        self._ready.put((driven, [outcome]))
+        self._ready.put((active, [outcome]))
 
     # -- signals -----------------------------------------------------------------------------
 
@@ -895,29 +703,21 @@ class Engine:
                 self._stopped.wait(_SOON_SECONDS)
             self._told.clear()
             if self._setup.stopping():
-                for driven in self._staying():
-                    self._ready.put((driven, ()))
+                for active in self._staying():
+                    self._ready.put((active, ()))
             pause = min(LOOK_SECONDS, 2 * pause)
             with self._lock:
-                waiting = {
-                    driven.flow.execution.id: driven
-                    for driven in list(self._driven)
-                    if driven.flow.waiting and not driven.over
-                }
+                waiting = self._waiting()
                 self._looks = bool(waiting)
             if not waiting:
                 return
             try:
-                come = self._runner.arrived([driven.flow for driven in waiting.values()])
+                come = self._look_for(waiting)
             except Exception as error:
                 warn_of(logger, error, "signals can't be looked for: %s")
                 continue
-            for execution_id, its in come.items():
-                driven = waiting[execution_id]
-                driven.come = {**driven.come, **its}
-                if driven.stays_until is not None:
-                    pause = _SOON_SECONDS
-                self._ready.put((driven, ()))
+            if any(active.stays_until is not None for active in come):
+                pause = _SOON_SECONDS
 
     # -- overruns ----------------------------------------------------------------------------
 
@@ -944,7 +744,7 @@ class Engine:
         if self._calling_since is not None or self._stopped.is_set():
             return 0
         # Those may wait for a thread for too long.
-        return 0 if self._watched.wait(LATE_SECONDS / 2 if self._driven else None) else idle
+        return 0 if self._watched.wait(LATE_SECONDS / 2 if self._active else None) else idle
 
     def _note_call(self, began: float) -> None:
         self._calling_since = began
@@ -970,19 +770,19 @@ class Engine:
         late = self._steps.take_back(_late_calls)
         if late:
             self._mean_seconds = max(1.0, float(self._setup.slots))
-        for driven, call, _ in late:
+        for active, call, _ in late:
             if call is not None:
-                driven.flow.recalled = True
-                self._ready.put((driven, [CallOutcome(call, begun=False)]))
+                active.flow.recalled = True
+                self._ready.put((active, [CallOutcome(call, begun=False)]))
 
     # -- checkpoints -------------------------------------------------------------------------
 
     def _serve_commits(self) -> None:
         liveness = self._setup.liveness
         note_tries(partial(liveness.move, "committer"))
-        while (driven := self._dirty.get()) is not None:
+        while (active := self._dirty.get()) is not None:
             liveness.move("committer")
-            group, size = [driven], _size(driven)
+            group, size = [active], _size(active)
             try:
                 while len(group) < _GROUP and size < MOST_TEXT:
                     more = self._dirty.get_nowait()
@@ -996,89 +796,38 @@ class Engine:
             self._commit_apart(group)
             liveness.rest("committer")
 
-    def _commit_apart(self, group: Sequence[Driven]) -> None:
+    def _commit_apart(self, group: Sequence[ActiveExecution]) -> None:
         """Commit *group*, each of it alone that was held up: the others don't wait with it."""
-        together = [driven for driven in group if not driven.held_back]
+        together = [active for active in group if not active.held_back]
         if together:
             self._commit(together)
-        for driven in group:
-            if driven.held_back:
-                self._commit([driven])
+        for active in group:
+            if active.held_back:
+                self._commit([active])
 
-    def _commit(self, group: Sequence[Driven]) -> None:
-        by_item = {driven.task.item.id: driven for driven in group}
-        if len(by_item) < len(group):
-            # An item may be here twice: it was taken from this worker, and claimed again. What is
-            # saved is told by the items, so that the claim that was lost must not stand beside it.
-            self._commit([each for each in group if by_item[each.task.item.id] is not each])
-            group = list(by_item.values())
-        pairs = [(driven.flow, driven.saving) for driven in group if driven.saving is not None]
-        try:
-            saved = self._runner.save(pairs, until=self._stopped.is_set, briefly=True)
-        except Exception as error:
-            for driven in group:
-                self._fail(driven, error)
+    def _refused(self, active: ActiveExecution, error: AutomateError) -> None:
+        if not isinstance(error, LockedError):
+            super()._refused(active, error)
             return
-        ended: list[Ended] = []
-        for driven in group:
-            turn = saved.get(driven.task.item.id)
-            if turn is None:
-                self._let_go(driven)
-            elif isinstance(turn, LockedError):
-                self._hold_back(driven, turn)
-            elif isinstance(turn, AutomateError):
-                self._fail(driven, turn)
-            elif turn.last:
-                self._forget(driven)
-                ended.append((driven.task, OutcomeRecorded()))
-            else:
-                self._saved(driven, turn)
-        if ended:
-            self._end(ended)
-
-    def _saved(self, driven: Driven, turn: Turn) -> None:
-        """Let *driven* go on after *turn*."""
-        task = driven.task
-        driven.saving, driven.held_back = turn, 0
-        task.leased_at = max(task.leased_at, driven.flow.leased_at)
-        if task.item.attempt_count < 2:
-            self._setup.progressed(task)
-        self._ready.put((driven, None))
-
-    def _hold_back(self, driven: Driven, error: LockedError) -> None:
-        """Save *driven* later: a transaction of the application's is in the way."""
-        driven.held_back += 1
-        log = logger.warning if driven.held_back == 1 else logger.debug
+        # A transaction of the application's is in the way.
+        active.held_back += 1
+        log = logger.warning if active.held_back == 1 else logger.debug
         log(
             "execution %s is saved later: a transaction that goes on holds it up (%s)",
-            driven.flow.execution.id, error.message,
+            active.flow.execution.id, error.message,
         )  # fmt: skip
-        pause = min(_MOST_HELD_BACK, 2.0**driven.held_back)
+        pause = min(_MOST_HELD_BACK, 2.0**active.held_back)
         with self._lock:
-            heapq.heappush(self._later, (time.monotonic() + pause, id(driven), driven))
+            heapq.heappush(self._later, (time.monotonic() + pause, id(active), active))
 
-    def _let_go(self, driven: Driven) -> None:
-        """Begin nothing more of an execution that could not be saved."""
-        self._drop(driven)
-        self._ready.put((driven, None))
-
-    def _drop(self, driven: Driven) -> None:
-        item = driven.task.item
-        if self._holds(driven):
-            # The execution was ended from outside, and the item has nothing to drive.
-            driven.result = Outcome(item.id, token=item.lease_token)
-        self._give_up(driven)
+    def _saved(self, active: ActiveExecution, turn: Turn) -> None:
+        if active.task.item.attempt_count < 2:
+            self._setup.progressed(active.task)
+        super()._saved(active, turn)
 
 
-def _size(driven: Driven) -> int:
-    return driven.saving.size if driven.saving is not None else 0
-
-
-def _broken(call: StepCall, error: BaseException) -> CallOutcome:
-    """Return the outcome of a call that raised what no call may raise."""
-    text = f"step {call.step.id!r} raised {type(error).__name__}"
-    logger.error("%s", text, exc_info=error)
-    return CallOutcome(call, error=AutomateError(ErrorCodes.INTERNAL, text))
+def _size(active: ActiveExecution) -> int:
+    return active.saving.size if active.saving is not None else 0
 
 
 class _OneByOneError(Exception):
@@ -1092,14 +841,14 @@ class _ReplacedError(Exception):
 def _late_calls(waiting: Sequence[_Waiting]) -> Sequence[_Waiting]:
     """Return the calls that have waited for long, of executions of which no call runs."""
     since = late_since()
-    late: dict[Driven, list[_Waiting]] = {}
+    late: dict[ActiveExecution, list[_Waiting]] = {}
     for each in waiting:
-        driven, call, put_at = each
+        active, call, put_at = each
         if call is not None and put_at <= since:
-            late.setdefault(driven, []).append(each)
+            late.setdefault(active, []).append(each)
     return [
         each
-        for driven, its in late.items()
-        if all(any(call is one for _, one, _ in its) for call in [*driven.flow.running.values()])
+        for active, its in late.items()
+        if all(any(call is one for _, one, _ in its) for call in [*active.flow.running.values()])
         for each in its
     ]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,8 +23,7 @@ from automate_kernel.base.errors import (
     TemplateError,
     UnknownHereError,
 )
-from automate_kernel.base.forks import renew_in_children
-from automate_kernel.operations.context import Call, handled_item
+from automate_kernel.operations.context import Call
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import OutcomeRecorded, bounded_seconds
@@ -51,10 +48,9 @@ from automate_kernel.workflows.decide.children import (
 )
 from automate_kernel.workflows.decide.program import WorkflowProgram
 from automate_kernel.workflows.decide.turn import NOT_HERE, CallOutcome, StepCall, Turn
-from automate_kernel.workflows.decide.waiting import LOOK_SECONDS
 from automate_kernel.workflows.decide.waits import DELAY, STARTED, Arrived
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.drive.flow import Flow, first_outcomes, needs_saving
+from automate_kernel.workflows.drive.flow import Flow
 from automate_kernel.workflows.drive.progress import ProgressWriter, StepReport
 from automate_kernel.workflows.drive.transactional import TransactionalCall
 from automate_kernel.workflows.execution import (
@@ -74,8 +70,6 @@ from automate_kernel.workflows.store.stored import Loaded, unreadable
 
 logger: logging.Logger = get_logger(__name__)
 
-# Threads for the parallel steps of executions that run without a worker.
-_PARALLEL = 64
 SEEN_SECONDS = 0.1
 """A call that takes longer has a row while it runs, so that people see it."""
 
@@ -85,13 +79,6 @@ OVERRUN_SECONDS = 0.02
 """A quick call that takes longer is none."""
 
 _UNKNOWN_SECONDS = 1.0
-# What others have done may be unsaved for so long.
-_QUICK_SECONDS = 0.01
-
-# What became of a turn that was to be saved: what was accepted, or an error; nothing if it is over.
-_Accepted = Turn | Exception | None
-_Driving = Generator[Turn | None, Turn | None, OutcomeRecorded | None]
-_Saving = Generator[Turn | None, Turn | None, Turn | None]
 
 
 class Calls(Protocol):
@@ -150,12 +137,7 @@ class Runner:
         self.leaves_events = leaves_events
         fenced = store.outbox.tables is not None
         self._progress = ProgressWriter(store.storage, fenced=fenced)
-        renew_in_children(self)
-        self._executor: ThreadPoolExecutor | None = None
-        self._lock = threading.Lock()
         self._means: dict[str, float] = {}
-        # Executions that `begin_execution` has begun, until they are driven: they need not be read.
-        self._begun: dict[str, Loaded] = {}
         # The actions that are known to be there, and if they are transactional.
         self._known: dict[str, bool] = {}
         self._held_up = store.starts.held_up
@@ -253,7 +235,7 @@ class Runner:
             )
         self._held_up.note_stored([*starts, *held], admitted)
         self._report_events(send, [event for event, _, _ in asked], skipped)
-        return [(item, self._flow(item, loaded)) for item, loaded in begun]
+        return [(item, self.flow(item, loaded)) for item, loaded in begun]
 
     def _report_events(
         self,
@@ -387,17 +369,18 @@ class Runner:
                 self.store.checkpoints.park(item, one.execution, self._unmade(item, one))
                 opened[item.id] = OutcomeRecorded(None)
             else:
-                opened[item.id] = self._flow(item, one)
+                opened[item.id] = self.flow(item, one)
         return opened
 
     def _unmade(self, item: OutboxItem, loaded: Loaded) -> Sequence[StepRun]:
         """Return the runs of an execution that is put back which a worker has left behind."""
         if all(run.status is not StepStatus.RUNNING for run in loaded.execution.steps):
             return ()
-        flow = self._flow(item, loaded)
+        flow = self.flow(item, loaded)
         return flow.unmade() if isinstance(flow, Flow) else ()
 
-    def _flow(self, item: OutboxItem, loaded: Loaded) -> Flow | AutomateError:
+    def flow(self, item: OutboxItem, loaded: Loaded) -> Flow | AutomateError:
+        """Return the execution of a claimed item, or the reason why it can't be driven."""
         try:
             program = self._programs(loaded.execution.definition_id)
         except TemplateError as error:
@@ -431,54 +414,6 @@ class Runner:
                 kept.add(execution.id)
                 return True
         return False
-
-    def begin_execution(
-        self, workflow: Workflow, event: Event, owner: str
-    ) -> tuple[str, OutboxItem | None, Execution | None]:
-        """
-        Begin an execution, claimed by *owner*; return its id, and the item for `handle_advance`.
-
-        With the item comes the execution, as that will leave it. There are none if the execution
-        has to wait to be claimed.
-        """
-        if self.store.pauses.holds(workflow.name, event.tenant_id):
-            with self.store.storage.begin() as rows:
-                return self.store.starts.start(rows, workflow, event), None, None
-        execution_id, item, loaded = self.store.starts.start_new(workflow, event, owner)
-        if item is None or loaded is None:
-            return execution_id, None, None
-        self._begun[item.id] = loaded
-        return execution_id, item, loaded.execution
-
-    def handle_advance(self, item: OutboxItem) -> OutcomeRecorded | None:
-        """Bring an execution as far as it goes now, in this thread."""
-        begun = self._begun.pop(item.id, None)
-        flow = self._flow(item, begun) if begun else self.open([item]).get(item.id)
-        if flow is None:
-            return None
-        if isinstance(flow, UnknownHereError):
-            return self.hand_on(item, flow)
-        if isinstance(flow, AutomateError):
-            raise flow
-        if isinstance(flow, OutcomeRecorded):
-            return flow
-        result = self._drive_all([flow])[item.id]
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
-    def handle_advances(
-        self, items: Sequence[OutboxItem]
-    ) -> dict[str, OutcomeRecorded | BaseException | None]:
-        """
-        Bring several executions as far as they go now, in this thread, and save them as a group.
-
-        Returns by item what `handle_advance` would return or raise; of some nothing.
-        """
-        opened = self.open([item for item in items if item.id not in self._begun])
-        flows = [each for each in opened.values() if isinstance(each, Flow)]
-        parked = {key: each for key, each in opened.items() if isinstance(each, OutcomeRecorded)}
-        return {**parked, **self._drive_all(flows)}
 
     def read_outputs(self, flow: Flow) -> None:
         """Read the large outputs that templates need, once an execution has been loaded."""
@@ -533,118 +468,6 @@ class Runner:
             if outputs.is_large(text):
                 turn.output_ref = put(text)
 
-    def _drive_all(
-        self, flows: Sequence[Flow]
-    ) -> dict[str, OutcomeRecorded | BaseException | None]:
-        """Drive *flows* in this thread; what gathers from quick steps is saved as a group."""
-        results: dict[str, OutcomeRecorded | BaseException | None] = {}
-        driving = {flow.item.id: self._drive(flow) for flow in flows}
-        ready: list[tuple[Flow, _Accepted]] = [(flow, None) for flow in flows]
-        slow: list[Flow] = []
-        group: list[tuple[Flow, Turn]] = []
-        try:
-            for flow in flows:
-                flow.context.run(handled_item.set, flow.item)
-                flow.enter(self.around(flow.execution))
-            while ready or group or slow:
-                if group and not ready:
-                    ready, group = self._saved_group(group), []
-                # Nothing that is not saved waits for a slow step.
-                flow, given = ready.pop(0) if ready else (slow.pop(0), None)
-                try:
-                    turn = _resumed(flow, driving[flow.item.id], given)
-                except StopIteration as end:
-                    results[flow.item.id] = end.value
-                except Exception as error:
-                    results[flow.item.id] = error
-                else:
-                    if turn is None:
-                        slow.append(flow)
-                    else:
-                        group.append((flow, turn))
-                    continue
-                flow.leave()
-        finally:
-            for flow in flows:
-                driving[flow.item.id].close()
-                if flow.item.id not in results:
-                    flow.leave()
-        return results
-
-    def _saved_group(self, group: Sequence[tuple[Flow, Turn]]) -> list[tuple[Flow, _Accepted]]:
-        try:
-            saved = self.save(group, until=should_stop)
-        except Exception as error:
-            return [(flow, error) for flow, _ in group]
-        return [(flow, saved.get(flow.item.id)) for flow, _ in group]
-
-    def _drive(self, flow: Flow) -> _Driving:
-        """
-        Drive *flow*: yield each turn that is to be saved, and go on with what was accepted of it.
-
-        None stands for a moment at which nothing of others is to be unsaved.
-        """
-        self.read_outputs(flow)
-        in_flight: set[Future[CallOutcome]] = set()
-        lease_seconds = self.store.outbox.lease_seconds
-        turn = self.turn(flow)
-        try:
-            while True:
-                if should_stop() or flow.recalled:
-                    flow.pause(turn)
-                if needs_saving(turn):
-                    saved = yield from self._saved(flow, turn)
-                    if saved is not None and flow.recalled:
-                        saved = yield from self._saved_rest(flow, saved)
-                    if saved is None or saved.last:
-                        return OutcomeRecorded() if saved else None
-                    turn = saved
-                if turn.calls and time.monotonic() - flow.leased_at >= lease_seconds:
-                    # A call or a retry's delay took longer than the lease, which nobody renews.
-                    self.let_go(flow)
-                    flow.leased_at = time.monotonic()
-                if not (yield from self._shown(flow, turn.calls)):
-                    return None
-                outcomes = self._make(flow, turn, in_flight)
-                arrived = self.arrived([flow]) if flow.waiting else {}
-                turn = self.turn(flow, outcomes, arrived.get(flow.execution.id, {}))
-        except LeaseLostError:
-            self.let_go(flow)
-            return None
-        finally:
-            for future in in_flight:
-                future.cancel()  # the next holder of the execution makes those that have not begun
-
-    def _shown(
-        self, flow: Flow, calls: Sequence[StepCall]
-    ) -> Generator[Turn | None, Turn | None, bool]:
-        """Note that *calls* are made now; return False if the execution has been ended."""
-        for call in calls:
-            self.begin(flow, call)
-        means = [self.mean_seconds(call.action) for call in calls]
-        slow = [call.run for call, mean in zip(calls, means, strict=True) if mean > SEEN_SECONDS]
-        if slow and (yield from self._saved(flow, Turn(saves=slow))) is None:
-            return False
-        if max(means, default=_UNKNOWN_SECONDS) > _QUICK_SECONDS:
-            yield None
-        return True
-
-    def _saved_rest(self, flow: Flow, saved: Turn) -> _Saving:
-        """Let nothing more begin of an execution that was recalled while a turn was *saved*."""
-        if saved.last:
-            return saved
-        rest = flow.paused(saved)
-        return (yield from self._saved(flow, rest)) if rest.last else rest
-
-    def _saved(self, flow: Flow, turn: Turn) -> _Saving:
-        """Have a turn saved; return what was accepted, or None if the execution has been ended."""
-        if self.has_large_output(turn):
-            self.put_output(flow, turn)
-        saved = yield turn
-        if saved is None:
-            self.let_go(flow)
-        return saved
-
     def turn(
         self,
         flow: Flow,
@@ -685,27 +508,6 @@ class Runner:
         """Raise `LeaseLostError` if the item is another's; else the execution has been ended."""
         if not self.store.checkpoints.holds(flow.item):
             raise LeaseLostError(f"the lease of item {flow.item.id} is lost")
-
-    def _make(
-        self, flow: Flow, turn: Turn, in_flight: set[Future[CallOutcome]]
-    ) -> Sequence[CallOutcome]:
-        """Make the turn's calls; return the outcomes so far: some, unless a retry is due."""
-        patience = turn.next_retry
-        if flow.waiting:
-            patience = LOOK_SECONDS if patience is None else min(patience, LOOK_SECONDS)
-        if len(turn.calls) == 1 and not in_flight and patience is None:
-            return [self.perform(flow, turn.calls[0])]
-        submit = self.executor().submit
-        in_flight |= {
-            # In a copy of the context each, for logs and traces.
-            submit(flow.context.copy().run, self.perform, flow, call)
-            for call in turn.calls
-        }
-        done, _ = wait(in_flight, patience, FIRST_COMPLETED)
-        ended = [(future, future.result()) for future in done]
-        outcomes = first_outcomes([outcome for _, outcome in ended])
-        in_flight.difference_update(future for future, _ in ended[: len(outcomes)])
-        return outcomes
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -923,25 +725,9 @@ class Runner:
                 saved |= {flow.item.id: failure for flow, _ in half}
         return saved
 
-    def executor(self) -> ThreadPoolExecutor:
-        """Return the threads for parallel steps, made at the first need."""
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(_PARALLEL, "automate-step")
-            return self._executor
-
-    def renew(self) -> None:
-        """Forget the threads, which are another process's."""
-        self._lock = threading.Lock()
-        self._executor = None
-
     def close(self) -> None:
-        """End the threads."""
+        """End the thread that writes progress."""
         self._progress.close()
-        with self._lock:
-            if self._executor is not None:
-                self._executor.shutdown(wait=False, cancel_futures=True)
-                self._executor = None
 
     def _report(self, flow: Flow, turn: Turn, *, began: bool) -> None:
         """Count a turn that has been saved, and send its signals."""
@@ -971,13 +757,6 @@ class Runner:
     def send_cancelled(self, execution: Execution) -> None:
         """Send `workflow_cancelled`."""
         signals.emit(signals.workflow_cancelled, self._sender, execution=execution)
-
-
-def _resumed(flow: Flow, driving: _Driving, given: _Accepted) -> Turn | None:
-    run = flow.context.copy().run
-    if isinstance(given, Exception):
-        return run(driving.throw, given)
-    return run(driving.send, given)
 
 
 def _sent_at(item: OutboxItem) -> datetime:

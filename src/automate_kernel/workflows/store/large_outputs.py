@@ -59,6 +59,8 @@ class LargeOutputs:
 
     def __init__(self, store: OutputStore | None = None) -> None:
         self.store: OutputStore | None = store
+        self.most: int = MAX_PAYLOAD_BYTES if store is None else MAX_OUTPUT_BYTES
+        """The most bytes of JSON that an output can have."""
         self._held = 0
         self._sweep: Iterator[bool | None] | None = None
         self._lock = new_lock()
@@ -71,11 +73,6 @@ class LargeOutputs:
             self.store.close()
         except Exception:
             logger.exception("closing the output store failed")
-
-    @property
-    def most(self) -> int:
-        """The most bytes of JSON that an output can have."""
-        return MAX_PAYLOAD_BYTES if self.store is None else MAX_OUTPUT_BYTES
 
     def encode(self, output: Any, name: str) -> JsonText:
         """Return *output* as JSON; raises `OutputError` for one that can't be kept."""
