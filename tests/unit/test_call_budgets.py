@@ -86,8 +86,8 @@ def handled(kernel: Kernel) -> None:
 @pytest.mark.parametrize(
     ("work", "most_calls", "most_files"),
     [
-        pytest.param(lambda kernel: kernel.run("three"), 1050, 63, id="three steps"),
-        pytest.param(handled, 1270, 70, id="one event, one step"),
+        pytest.param(lambda kernel: kernel.run("three"), 1000, 64, id="three steps"),
+        pytest.param(handled, 1250, 72, id="one event, one step"),
         pytest.param(lambda kernel: kernel.run_until_idle(), 130, 25, id="nothing is due"),
     ],
 )
