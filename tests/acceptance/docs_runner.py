@@ -425,7 +425,18 @@ def _one_runnable(command: str) -> str | None:
         return None  # test_benchmarks_smoke.py runs it
     if words[0] in ("uvx", "git", "systemctl", "ruff", "mypy", "lint-imports"):
         return None
-    if words[0] in ("automate", "python", "pytest", "alembic", "curl", "kill", "cat", "ls", "echo"):
+    if words[0] in (
+        "automate",
+        "python",
+        "pytest",
+        "alembic",
+        "curl",
+        "kill",
+        "cat",
+        "ls",
+        "echo",
+        "until",
+    ):
         return command
     raise DocumentationError(f"nobody knows how to check the command {words[0]!r}")
 
@@ -481,6 +492,9 @@ def _interrupted(command: str, expected: list[str]) -> str:
     return printed
 
 
+_LEFT: list[_Running] = []
+
+
 class _Running:
     """A command that runs on, and has printed what it is expected to print."""
 
@@ -508,6 +522,7 @@ class _Running:
 
     def leave(self) -> str:
         """Let it run until the page has ended, and return what it has printed."""
+        _LEFT.append(self)
         atexit.register(self.kill)
         return "".join(self.lines)
 
@@ -561,6 +576,8 @@ if __name__ == "__main__":
         good, total = page.read()
         print(f"{page.path.name}: {good} of {total} blocks did as a reader is told")
         sys.stdout.flush()
+        for left in _LEFT:
+            left.kill()
         # Not by the usual way out: it would wait for threads that a failed page has left.
         os._exit(good < total)
     page.run()

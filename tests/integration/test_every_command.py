@@ -111,7 +111,7 @@ COMMON = {"--config", "--database", "--debug", "--json"}
 CASES: dict[str, list[Case]] = {
     **SHARED,
     "": [Case("--version")],
-    "init": [Case("shop", "made shop/automate.toml")],
+    "init": [Case("shop", "shop/automate.toml")],
     "run": [
         Case("greet --event payload.json --name go --store --timeout 300", "COMPLETED"),
         Case("workflows/greet.yaml --event other.json --force --label order=7", '"order": "7"'),
@@ -151,7 +151,7 @@ CASES: dict[str, list[Case]] = {
         Case("exporter --scope events:write", "atk_"),
     ],
     "tokens ls": [Case("--tenant acme --limit 1")],
-    "tokens revoke": [Case("atk_none", codes=(1,))],
+    "tokens revoke": [Case("{token}", "{token}")],
     "doctor": [
         Case("--idle-after 5m --test-connections", "program", codes=(0, 1)),
         Case("--secrets"),

@@ -56,6 +56,7 @@ def make_state(
     words = {"kind": kind, "workflow": workflow}
     for name, payload in (("completed", well), ("failed", failing), ("failed2", failing)):
         words[name] = kernel.outbox.enqueue(kind, payload, max_attempts=1)
+    words["token"] = kernel.tokens.new("exporter", scopes=["*"])[0].shown
     words["execution"] = kernel.start(workflow, event)
     words["failed_execution"] = kernel.start(workflow, None)
     kernel.run_until_idle()

@@ -32,8 +32,10 @@ def init(context: Context, folder: str = argument("The folder; by default this o
     It overwrites nothing. Go on with automate dev.
     """
     place = Path(folder)
-    for name in make_project(place):
-        context.out.line(f"made {place / name}")
+    made = [str(place / name) for name in make_project(place)]
+    for each in made:
+        context.out.line(f"made {each}")
+    context.out.data({"made": made})
     into = "" if place.resolve() == Path.cwd() else f"cd {folder} && "
     context.out.line(f"Look at it: {into}automate dev. Test it: {into}automate workflow test")
 

@@ -113,7 +113,12 @@ def _renewing(runner: ItemRunner, held: list[OutboxItem]) -> Iterator[None]:
                 logger.debug("the leases of what runs here could not be renewed: %s", error)
 
     thread = threading.Thread(target=beat, name="automate-heartbeat", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:  # the machine has no more: what ends within its lease is safe
+        logger.warning("the leases of what runs here are not renewed meanwhile: %s", error)
+        yield
+        return
     try:
         yield
     finally:
