@@ -29,8 +29,11 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
     "automate_failure": "A failed attempt of an item or of a step. The first of each and the "
     "latest are kept. [Debug failures](../howto/find-what-failed.md) shows them.",
     "automate_label": "A key of your application by which an item or an execution is found.",
+    "automate_cause": "What failures come from, by kind of items or workflow, and when it was seen "
+    "first. It is kept for a year after the last failure.",
+    "automate_approver": "Who may decide on an open approval: a row for each person and role.",
     "automate_execution_activity": "What became of executions and steps, by minute, worker and "
-    "workflow. It is kept for a week.",
+    "workflow; and summed up by 5 minutes, an hour and 6 hours. It is kept for a week.",
     "automate_outbox_lane": "A row exists while an item with its `ordering_key` runs.",
     "automate_outbox_slot": "A row exists while an item with its `concurrency_key` runs: the "
     "key has as many slots as may run at once.",
@@ -383,6 +386,17 @@ COLUMN_NOTES = {
     ("automate_label", "subject_id"): "the item or the execution",
     ("automate_label", "about"): "`item` or `execution`",
     ("automate_label", "created_at"): "when",
+    ("automate_cause", "id"): "SHA-256 over the next three",
+    ("automate_cause", "about"): "`item` or `execution`",
+    ("automate_cause", "kind"): "the kind of items, or the workflow",
+    ("automate_cause", "error_group"): "the type and place of the errors",
+    ("automate_cause", "first_at"): "when the first of them failed",
+    ("automate_cause", "last_at"): "when there were such failures last, to a day",
+    ("automate_approver", "id"): "of the wait and the name",
+    ("automate_approver", "wait_id"): "the wait in `automate_wait`",
+    ("automate_approver", "who"): "a person, a role as `role:NAME`, or empty for everybody",
+    ("automate_approver", "tenant_id"): "the execution's tenant",
+    ("automate_approver", "created_at"): "when the step asked",
     ("automate_execution_activity", "id"): "UUIDv7",
     ("automate_execution_activity", "at"): "the minute, on the database's clock",
     ("automate_execution_activity", "worker_id"): "the worker; null for an execution that ended "
@@ -399,4 +413,6 @@ COLUMN_NOTES = {
     ("automate_execution_activity", "step_times"): "how long steps took, likewise",
     ("automate_execution_activity", "actions"): "outcomes and times of steps by their actions",
     ("automate_execution_activity", "waits"): "numbers and times of ended waits by their reasons",
+    ("automate_execution_activity", "minutes"): "the length of its time: 1, or 5, 60 and 360 for "
+    "the sums of all workers",
 }

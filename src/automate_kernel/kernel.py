@@ -32,6 +32,7 @@ from automate_kernel.base.errors import (
     type_name,
 )
 from automate_kernel.outbox import Backoff, Limit
+from automate_kernel.outbox.causes import note_causes
 from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus, check_text, new_id
 from automate_kernel.outbox.labels import checked_labels, labelled_ids
 from automate_kernel.secrets import Redactor, SecretResolver
@@ -1171,6 +1172,8 @@ class Kernel:
         yield PeriodicTask("signals", 600.0, self.executions.signals.purge)
         yield PeriodicTask("reports", 3600.0, self.outbox.purge_reports)
         yield PeriodicTask("execution reports", 3600.0, self.executions.purge_activity)
+        yield PeriodicTask("causes", 300.0, partial(write, self.storage, None, note_causes))
+        yield PeriodicTask("execution statistics", 60.0, self.executions.roll_up_activity)
         yield PeriodicTask("gates", 3600.0, self.executions.purge_gates)
         yield PeriodicTask("audit trail and sessions", 3600.0, self._purge_access)
         if self.executions.outputs.store is not None:

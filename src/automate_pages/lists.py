@@ -11,7 +11,7 @@ from typing import Any
 from automate_kernel.workflows.execution import ExecutionStatus
 from automate_pages.exchange import PageLink, PageRequest, sent_text
 
-PATIENCE = 1.5
+PATIENCE = 0.05
 """The number of seconds that a list looks on while it has found nothing."""
 MOST_CAUSES = 12
 """The number of causes of failures that a list shows."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from automate_kernel import Kernel
 from automate_kernel.outbox.item import new_id
 from automate_kernel.storage.query import Now
-from automate_kernel.storage.tables import EXECUTION, WAIT
+from automate_kernel.storage.tables import APPROVER, EXECUTION, WAIT
 from automate_kernel.workflows.decide.waits import approval_key
+from automate_kernel.workflows.store.signal_store import approver_rows
 
 
 def ask(
@@ -30,4 +32,6 @@ def ask(
     with kernel.storage.begin() as rows:
         rows.insert(EXECUTION, [row])
         rows.insert(WAIT, [wait])
+        asked = {**wait, "details": json.dumps({"by": [], **details})}
+        rows.insert(APPROVER, list(approver_rows(asked)))
     return execution_id

@@ -31,7 +31,8 @@ from automate_kernel.outbox.item import new_id
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.query import Where
-from automate_kernel.storage.tables import WAIT
+from automate_kernel.storage.rows import queries
+from automate_kernel.storage.tables import APPROVER, WAIT
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.definition.approval import Approval, FormField, read_form
 from automate_kernel.workflows.definition.loader import loads
@@ -279,6 +280,28 @@ def test_the_list_goes_page_by_page(kernel: Kernel) -> None:
         page = kernel.approvals.pending(by="ann", limit=4, after=page.after)
     assert found == mine
     assert kernel.approvals.pending(workflow="other").approvals == []
+
+
+def test_an_inbox_reads_its_own_rows(kernel: Kernel) -> None:
+    """Hundreds of others' cost it nothing, decided ones leave, and what is over is cleared away."""
+    for _ in range(300):
+        ask(kernel, by=["bob", "role:clerks"])
+    first, second = (ask(kernel, by=["ann", "role:managers"], tenant="t") for _ in range(2))
+    before = queries.count
+    assert kernel.approvals.pending(by="stranger", roles=["none"]).approvals == []
+    assert queries.count <= before + 3
+    asked = kernel.approvals.pending(by="ann", roles=["managers"], tenant_id="t").approvals
+    assert [each.execution_id for each in asked] == [first, second]
+    assert kernel.approvals.pending(by="ann", tenant_id="other").approvals == []
+    kernel.approvals.approve(first, "ok", by="ann")
+    kernel.executions.cancel(second)
+    assert kernel.approvals.pending(by="ann").approvals == []
+    with kernel.storage.begin() as rows:
+        counted = rows.count(APPROVER, (), [Where("tenant_id", "eq", "t")])
+        assert counted[0]["n"] == 2
+    kernel.executions.signals.purge()
+    with kernel.storage.begin() as rows:
+        assert rows.count(APPROVER)[0]["n"] == 600
 
 
 # -- links ---------------------------------------------------------------------------------------

@@ -328,7 +328,7 @@ class Migration(migrations.Migration):
                     ),
                     automate_django.models.PartialIndex(
                         condition=models.Q(("status", "FAILED")),
-                        fields=["id"],
+                        fields=["id", "kind", "last_error_group", "tenant_id"],
                         name="automate_outbox_failed",
                     ),
                     automate_django.models.PartialIndex(
@@ -365,8 +365,44 @@ class Migration(migrations.Migration):
             options={
                 "db_table": "automate_label",
                 "indexes": [
-                    models.Index(fields=["value", "created_at"], name="automate_label_value"),
+                    models.Index(
+                        fields=["value", "created_at", "name", "tenant_id"],
+                        name="automate_label_value",
+                    ),
                     models.Index(fields=["subject_id"], name="automate_label_subject"),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="KnownCause",
+            fields=[
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("about", models.CharField(max_length=16)),
+                ("kind", models.CharField(max_length=200)),
+                ("error_group", models.CharField(max_length=200)),
+                ("first_at", models.DateTimeField()),
+                ("last_at", models.DateTimeField()),
+            ],
+            options={
+                "db_table": "automate_cause",
+            },
+        ),
+        migrations.CreateModel(
+            name="WaitApprover",
+            fields=[
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("wait_id", models.UUIDField()),
+                ("who", models.CharField(max_length=200)),
+                ("tenant_id", models.CharField(max_length=200, null=True)),
+                ("created_at", models.DateTimeField()),
+            ],
+            options={
+                "db_table": "automate_approver",
+                "indexes": [
+                    models.Index(
+                        fields=["who", "created_at", "wait_id", "tenant_id"],
+                        name="automate_approver_who",
+                    )
                 ],
             },
         ),
@@ -482,11 +518,14 @@ class Migration(migrations.Migration):
                 ("step_times", models.JSONField()),
                 ("actions", models.JSONField(null=True)),
                 ("waits", models.JSONField(null=True)),
+                ("minutes", models.IntegerField(default=1)),
             ],
             options={
                 "verbose_name_plural": "workflow activity",
                 "db_table": "automate_execution_activity",
-                "indexes": [models.Index(fields=["at"], name="automate_execution_activity_at")],
+                "indexes": [
+                    models.Index(fields=["minutes", "at"], name="automate_execution_activity_at")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -545,10 +584,13 @@ class Migration(migrations.Migration):
                     models.Index(
                         fields=["workflow", "created_at"], name="automate_execution_workflow"
                     ),
-                    models.Index(fields=["status", "created_at"], name="automate_execution_status"),
+                    models.Index(
+                        fields=["status", "created_at", "workflow", "error_group", "tenant_id"],
+                        name="automate_execution_status",
+                    ),
                     automate_django.models.PartialIndex(
                         condition=models.Q(("tenant_id__isnull", False)),
-                        fields=["tenant_id", "created_at"],
+                        fields=["tenant_id", "created_at", "workflow", "status"],
                         name="automate_execution_tenant",
                     ),
                     automate_django.models.PartialIndex(

@@ -265,6 +265,19 @@ class OutboxFailure(KernelTable):
         return f"attempt {self.attempt} of {self.subject_id}"
 
 
+class KnownCause(KernelTable):
+    """A cause of failures, and when it was seen first and last."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    about = models.CharField(max_length=16)
+    kind = models.CharField(max_length=200)
+    error_group = models.CharField(max_length=200)
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+
+    Meta = meta_of(tables.CAUSE)
+
+
 class OutboxLabel(KernelTable):
     """A label of the application's that finds an item or an execution."""
 
@@ -427,6 +440,7 @@ class WorkflowActivity(KernelTable):
     step_times = models.JSONField()
     actions = models.JSONField(null=True)
     waits = models.JSONField(null=True)
+    minutes = models.IntegerField(default=1)
 
     Meta = meta_of(tables.EXECUTION_ACTIVITY, verbose_name_plural="workflow activity")
 
@@ -453,6 +467,18 @@ class WorkflowWait(KernelTable):
 
     def __str__(self) -> str:
         return f"{self.about} {self.step_id}"
+
+
+class WaitApprover(KernelTable):
+    """A person or role that may decide on the approval that a step waits for."""
+
+    id = models.UUIDField(primary_key=True)
+    wait_id = models.UUIDField()
+    who = models.CharField(max_length=200)
+    tenant_id = models.CharField(max_length=200, null=True)
+    created_at = models.DateTimeField()
+
+    Meta = meta_of(tables.APPROVER)
 
 
 class WorkflowSignal(KernelTable):

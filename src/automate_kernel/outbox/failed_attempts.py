@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
+from automate_kernel.outbox.causes import COLUMNS, first_seen, same_group
 from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE
 from automate_kernel.storage.query import Now, Portion, Where
 from automate_kernel.storage.rows import Row, Rows
@@ -55,8 +56,10 @@ class ErrorGroup:
     Failed items of one *kind*, or executions of one workflow, whose errors have a place in common.
 
     *group* names it (``KeyError in shop.actions.charge``; empty for what failed before groups were
-    kept), *count* is their number, and *first_at* the time when the oldest failed. Of the newest,
-    *latest_id* is the id, *latest_at* the time of its failure, and *error* its text.
+    kept), *count* is their number, and *first_at* the time when the first of them failed: of all
+    tenants' together also if that is deleted since. Of the newest,
+    *latest_id* is the id, *latest_at* the time of its failure, *error_code* its code and *error*
+    its text.
     """
 
     kind: str
@@ -119,45 +122,44 @@ def failed_attempts(rows: Rows, subject_id: str) -> list[FailedAttempt]:
 
 
 def error_groups(
-    rows: Rows,
-    table: str,
-    where: Sequence[Where],
-    *,
-    kind: str,
-    prefix: str = "",
-    newest: str = "-id",
-    limit: int = 100,
+    rows: Rows, table: str, where: Sequence[Where], *, everybody: bool, limit: int = 100
 ) -> list[ErrorGroup]:
     """
-    Group the rows of *table* that match *where* by kind and by where their error came from.
+    Group the FAILED rows of *table* that match *where*, by kind and by where their error came from.
 
-    *kind* is the column with what they are grouped under, and *prefix* stands before the names of
-    the columns ``error``, ``error_code`` and ``error_group``. *newest* is the order in which the
-    first row of a group is its latest. The largest groups come first. It is three statements.
+    The largest groups come first. *everybody* says that they are all tenants': then causes are
+    known for longer than what failed. It is three statements.
     """
-    group, code, error = (f"{prefix}{name}" for name in ("error_group", "error_code", "error"))
-    counted = rows.count(table, (kind, group, code), where)
-    counted.sort(key=lambda row: (-row["n"], row[kind], row[group] or ""))
+    of = COLUMNS[table]
+    prefix = of.group.removesuffix("error_group")
+    code, error = f"{prefix}error_code", f"{prefix}error"
+    counted = rows.count(table, (of.kind, of.group), where, ends=of.order)
+    counted.sort(key=lambda row: (-row["n"], row[of.kind], row[of.group] or ""))
     shown = counted[:limit]
-    same = (kind, group, code)
-    parts = [Portion([*where, *(Where(name, "eq", of[name]) for name in same)], 1) for of in shown]
-    order = newest.removeprefix("-")
-    read = tuple(dict.fromkeys(("id", "completed_at", error, order)))
-    latest = rows.select_parts(table, parts, order_by=(newest,), columns=read)
-    oldest = rows.select_parts(table, parts, order_by=(order,), columns=("completed_at", order))
+    parts = [
+        Portion([*where, *same_group(of, row, end)], 1)
+        for row in shown
+        for end in ("most", "least")
+    ]
+    read = tuple(dict.fromkeys(("id", "completed_at", code, error, of.order)))
+    found = rows.select_parts(table, parts, order_by=(of.order,), columns=read)
+    causes = [(row[of.kind], row[of.group] or "") for row in shown]
+    seen = first_seen(rows, of.about, causes) if everybody else {}
     groups = []
-    for of, last, first in zip(shown, latest, oldest, strict=True):
-        row: Row = last[0] if last else dict.fromkeys(read)
+    for cause, count, latest, oldest in zip(causes, shown, found[::2], found[1::2], strict=True):
+        row: Row = latest[0] if latest else dict.fromkeys(read)
+        first = [oldest[0]["completed_at"]] if oldest else []
+        first += [seen[cause]] if cause in seen else []
         groups.append(
             ErrorGroup(
-                kind=of[kind],
-                group=of[group] or "",
-                error_code=of[code] or "",
-                count=of["n"],
+                kind=cause[0],
+                group=cause[1],
+                error_code=row[code] or "",
+                count=count["n"],
                 latest_id=row["id"] or "",
                 latest_at=row["completed_at"],
                 error=row[error] or "",
-                first_at=first[0]["completed_at"] if first else None,
+                first_at=min((at for at in first if at is not None), default=None),
             )
         )
     return groups

@@ -10,12 +10,12 @@ from uuid import UUID
 
 from automate_kernel.base.arguments import check_choice, check_names, several
 from automate_kernel.base.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox.fair_share import READY, ready_groups, ready_kinds
+from automate_kernel.outbox.fair_share import READY, ready_kinds
 from automate_kernel.outbox.handover import CODES, LONGEST_SECONDS
 from automate_kernel.outbox.item import WAITING, ItemStatus, OutboxItem, owner_begun, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
-from automate_kernel.storage.query import Now, Operator, Where
+from automate_kernel.storage.query import Now, Operator, Portion, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import LANE, OUTBOX, PAUSE, SLOT, TABLES, WORKFLOW_PAUSE
 
@@ -303,7 +303,7 @@ def read_stats(rows: Rows) -> OutboxStats:
             found = waiting.setdefault(row["kind"], {})
             found[of] = found.get(of, 0) + row["n"]
     paused = tuple(sorted(paused_kinds(rows)))
-    late = late_kinds(rows)
+    late = late_kinds(rows, waiting)
     return OutboxStats(
         dict(sorted(counts.items())), max(late.values(), default=None), paused, late, waiting
     )
@@ -330,28 +330,27 @@ def read_due(rows: Rows, *, recovery: bool) -> Due:
     return Due(None if first is None else (first - now).total_seconds(), recoverable)
 
 
-def late_kinds(rows: Rows) -> dict[str, float]:
-    """Return for how many seconds the oldest due item of each kind has waited."""
-    due: list[tuple[str, Row]] = []
-    for kind, tenant in ready_groups(rows):
-        # The first in claim order, which is the oldest but for priorities.
-        its = [
-            Where("waiting_for", "eq", "worker"),
-            Where("kind", "eq", kind),
-            Where("tenant_id", "eq", tenant),
-        ]
-        order = ("sort_at", "id")
-        read = ("next_attempt_at", *order)
-        due += [
-            (kind, row) for row in rows.select(OUTBOX, its, order_by=order, limit=1, columns=read)
-        ]
-    later = [Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now())]
-    # Only that of all kinds: a worker that is there makes these ready at once, so if one is late
-    # it is because there is none, for whatever kind.
-    found = rows.select(
-        OUTBOX, later, order_by=("next_attempt_at",), limit=1, columns=("kind", "next_attempt_at")
-    )
-    due += [(row["kind"], row) for row in found]
+def late_kinds(rows: Rows, waiting: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+    """Return for how many seconds the oldest due item has waited, of the kinds in *waiting*."""
+    ready = Where("waiting_for", "eq", "worker")
+    nobody, somebody = (Where("tenant_id", each, None) for each in ("eq", "ne"))
+    kinds = sorted(kind for kind, its in waiting.items() if its.get("worker"))
+    firsts = [[ready, Where("kind", "eq", kind), nobody] for kind in kinds]
+    # Of the tenants' it is one look along their index, however many tenants there are.
+    for of in rows.count(OUTBOX, ("kind",), [ready, somebody], ends="sort_at") if kinds else ():
+        first = Where("sort_at", "eq", of["least"])
+        firsts.append([ready, Where("kind", "eq", of["kind"]), somebody, first])
+    # The first in claim order, which is the oldest but for priorities.
+    parts, order = [Portion(its, 1) for its in firsts], ("sort_at", "id")
+    read = ("kind", "next_attempt_at", *order)
+    found = rows.select_parts(OUTBOX, parts, order_by=order, columns=read)
+    due = [(row["kind"], row) for some in found for row in some]
+    if any(its.get("time") for its in waiting.values()):
+        # Only that of all kinds: a worker that is there makes these ready at once, so if one is
+        # late it is because there is none, for whatever kind.
+        later = [Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now())]
+        overdue = rows.select(OUTBOX, later, order_by=("next_attempt_at",), limit=1, columns=read)
+        due += [(row["kind"], row) for row in overdue]
     late: dict[str, float] = {}
     if due:
         now = rows.now()

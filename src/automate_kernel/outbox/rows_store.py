@@ -787,13 +787,9 @@ class RowsOutboxStore(OutboxStore):
         """Return the failed items in groups; see `OutboxStore.error_groups`."""
         matching = {"status": ItemStatus.FAILED, "kind": kind, "tenant_id": tenant_id}
         with self.storage.begin(atomic=False) as rows:
+            where = queries.conditions(rows, matching)
             return failed_attempts.error_groups(
-                rows,
-                OUTBOX,
-                queries.conditions(rows, matching),
-                kind="kind",
-                prefix="last_",
-                limit=limit,
+                rows, OUTBOX, where, everybody=tenant_id is None, limit=limit
             )
 
     def stats(self) -> OutboxStats:

@@ -7,23 +7,33 @@ power of ten.
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache, partial
 from math import ceil, log10
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from automate_kernel.base.forks import new_lock
 from automate_kernel.outbox.item import new_id
 from automate_kernel.storage.query import Where
-from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.rows import Row, Rows, Storage, write
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 FIRST, LAST = -50, 60
 """The buckets of 10 µs and less, and of 12 days and more."""
+
+# A history has so many blocks of a length at least, or those of the next shorter length.
+_LEAST_BLOCKS = 6
+# A block is rolled up so long after its end, for so long at once.
+_LATE_MINUTES = 2
+_ROLLING_SECONDS = 0.5
+_NAMESPACE = uuid.UUID("c7a0d6f8-1a57-4a3e-9d0a-8f1de1c2e9b7")
 
 _SHORTEST, _LONGEST = 10 ** (FIRST / 10), 10 ** (LAST / 10)
 
@@ -88,8 +98,17 @@ class Times:
 
     def merge_json(self, data: Mapping[str, Any]) -> None:
         """Add a stored value."""
-        buckets = {int(text): count for text, count in data["buckets"].items()}
-        self.merge(Times(data["seconds"], buckets))
+        self.seconds += data["seconds"]
+        buckets = self.buckets
+        for text, count in data["buckets"].items():
+            bucket = _part(text)
+            buckets[bucket] = buckets.get(bucket, 0) + count
+
+
+@lru_cache(1024)
+def _part(text: str) -> Any:
+    """Return the number of a bucket, or another word as it is."""
+    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 MOST_NAMES = 100
@@ -163,10 +182,10 @@ class NamedTimes:
 
     def merge_json(self, data: Mapping[str, Mapping[str, float]] | None) -> None:
         """Add a stored value."""
+        numbers = self.numbers
         for name, its in (data or {}).items():
             for part, number in its.items():
-                numbered = part.lstrip("-").isdecimal()
-                self.numbers[name, int(part) if numbered else part] += number
+                numbers[name, _part(part)] += number
 
 
 @dataclass(slots=True)
@@ -291,6 +310,9 @@ class MinuteTable:
 
     *counts* are columns with numbers, and attributes of what `Minutes` gathers. So are *times*,
     durations that stand in columns called ``…_times``. *named* are columns with `NamedTimes`.
+
+    *blocks* are lengths in minutes, each a multiple of the one before. Of each block of so many
+    minutes `roll_up` writes a row for each name, so that `history` reads few rows.
     """
 
     table: str
@@ -298,6 +320,7 @@ class MinuteTable:
     counts: tuple[str, ...]
     times: tuple[str, ...]
     named: tuple[str, ...] = ()
+    blocks: tuple[int, ...] = ()
 
     def write(self, rows: Rows, worker_id: str, gathered: Minutes[Any]) -> None:
         """Write what is unsaved; call `Minutes.saved` once that is committed."""
@@ -308,34 +331,114 @@ class MinuteTable:
             # Nobody else writes this row, so there is no race between the two.
             if not rows.update(self.table, [Where("id", "eq", row.id)], changes):
                 about = {"id": row.id, "at": row.at, "worker_id": worker_id, self.name: row.name}
+                about |= {"minutes": 1} if self.blocks else {}
                 rows.insert(self.table, [{**about, **changes}])
 
     def read(self, rows: Rows, seconds: float, total: type[T]) -> list[T]:
         """Return the totals of all workers in the last *seconds*, the oldest first."""
         # The minute that has begun by then counts whole.
         since = _minute(rows.now() - timedelta(seconds=seconds))
+        found = self._read(rows, 1, since)
+        return self._totals(found, 1, total)
+
+    def history(self, rows: Rows, seconds: float, total: type[T]) -> list[T]:
+        """
+        Return the totals of the last *seconds*, as `read` does, of whole blocks: about 30 at most.
+
+        What has not been rolled up yet is read from shorter blocks, and minute by minute.
+        """
+        now = rows.now()
+        fitting = [each for each in self.blocks if seconds >= each * 60 * _LEAST_BLOCKS]
+        block = max(fitting, default=1)
+        since = _block(now - timedelta(seconds=seconds), block)
+        found: list[Row] = []
+        for length in [*sorted(fitting, reverse=True), 1]:
+            some = self._read(rows, length, since)
+            found += some
+            ends = (row["at"] + timedelta(minutes=length) for row in some)
+            since = max(since, *ends) if some else since
+        return self._totals(found, block, total)
+
+    def roll_up(self, storage: Storage) -> bool:
+        """Write the rows of blocks that are over, some at once; return True if there are more."""
+        until = time.monotonic() + _ROLLING_SECONDS
+        for shorter, block in zip((1, *self.blocks), self.blocks, strict=False):
+            # A longer block is made of the shorter ones, of all of them.
+            while write(storage, None, partial(self._roll_up, shorter=shorter, block=block)):
+                if time.monotonic() >= until:
+                    return True
+        return False
+
+    def _roll_up(self, rows: Rows, shorter: int, block: int) -> bool:
+        """Write the rows of the next block, if it is over and has any; return True if it had."""
+        newest = rows.select(
+            self.table, [Where("minutes", "eq", block)], order_by=("-at",), limit=1, columns=("at",)
+        )
+        begin = [Where("at", "ge", row["at"] + timedelta(minutes=block)) for row in newest]
+        first = rows.select(
+            self.table, [Where("minutes", "eq", shorter), *begin], order_by=("at",), limit=1,
+            columns=("at",),
+        )  # fmt: skip
+        if not first:
+            return False
+        at = _block(first[0]["at"], block)
+        end = at + timedelta(minutes=block)
+        # Workers write their last counts of a minute some seconds later.
+        if end + timedelta(minutes=_LATE_MINUTES) > rows.now():
+            return False
+        groups: dict[str, list[Row]] = {}
+        for row in self._read(rows, shorter, at, Where("at", "lt", end)):
+            groups.setdefault(row[self.name], []).append(row)
+        made = []
+        for name, group in sorted(groups.items()):
+            # Another worker may write the same row: it is there once.
+            key = str(uuid.uuid5(_NAMESPACE, f"{self.table}\n{block}\n{at.isoformat()}\n{name}"))
+            about = {"id": key, "at": at, "worker_id": None, self.name: name, "minutes": block}
+            times, named = self._merged(group)
+            sums = {each: sum(row[each] for row in group) for each in self.counts}
+            sums |= {f"{each}_times": one.to_json() for each, one in times.items()}
+            sums |= {each: one.to_json() for each, one in named.items()}
+            made.append({**about, **sums})
+        rows.insert(self.table, made)
+        return True
+
+    def _read(self, rows: Rows, length: int, since: datetime, *more: Where) -> list[Row]:
+        """Return the rows of blocks of that *length* from *since* on."""
         read = ("at", self.name, *self.counts, *(f"{name}_times" for name in self.times))
-        read += self.named
+        where = [Where("minutes", "eq", length)] if self.blocks else []
+        where += [Where("at", "ge", since), *more]
+        return rows.select(self.table, where, columns=(*read, *self.named))
+
+    def _totals(self, found: list[Row], block: int, total: type[T]) -> list[T]:
         groups: dict[tuple[datetime, str], list[Row]] = {}
-        for row in rows.select(self.table, [Where("at", "ge", since)], columns=read):
-            groups.setdefault((_minute(row["at"]), row[self.name]), []).append(row)
+        for row in found:
+            groups.setdefault((_block(row["at"], block), row[self.name]), []).append(row)
         return [total(*key, **self._sums(groups[key])) for key in sorted(groups)]
+
+    def _merged(self, group: list[Row]) -> tuple[dict[str, Times], dict[str, NamedTimes]]:
+        # Summed up in place: a day of a busy outbox is some ten thousand rows.
+        times = {name: Times() for name in self.times}
+        named = {name: NamedTimes() for name in self.named}
+        for row in group:
+            for name, one in times.items():
+                one.merge_json(row[f"{name}_times"])
+            for name, each in named.items():
+                each.merge_json(row[name])
+        return times, named
 
     def _sums(self, group: list[Row]) -> dict[str, Any]:
         sums: dict[str, Any] = {name: sum(row[name] for row in group) for name in self.counts}
-        for name in self.times:
-            # Summed up in place: a day of a busy outbox is some ten thousand rows.
-            times = Times()
-            for row in group:
-                times.merge_json(row[f"{name}_times"])
-            sums |= {f"{name}_seconds": times.seconds, f"{name}_buckets": times.buckets}
-        for name in self.named:
-            numbers = NamedTimes()
-            for row in group:
-                numbers.merge_json(row[name])
-            sums[name] = numbers.numbers
-        return sums
+        times, named = self._merged(group)
+        for name, one in times.items():
+            sums |= {f"{name}_seconds": one.seconds, f"{name}_buckets": one.buckets}
+        return sums | {name: each.numbers for name, each in named.items()}
 
 
 def _minute(moment: datetime) -> datetime:
     return moment.replace(second=0, microsecond=0)
+
+
+def _block(moment: datetime, minutes: int) -> datetime:
+    """Return the beginning of the block of so many *minutes* that has *moment*."""
+    since = int(moment.timestamp()) // 60
+    return datetime.fromtimestamp((since - since % minutes) * 60, tz=timezone.utc)

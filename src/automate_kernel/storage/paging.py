@@ -18,14 +18,14 @@ from uuid import UUID
 
 from automate_kernel.base.arguments import check_limit
 from automate_kernel.base.errors import AutomateError, ErrorCodes
-from automate_kernel.storage.query import Operator, Where
+from automate_kernel.storage.query import Operator, Portion, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import TABLES
 from automate_kernel.storage.values import read_json, text_problem
 
 LOOK = 20_000
 """The number of rows in one stretch."""
-# So many rows are looked at together, at least.
+# So many rows are looked at together at first.
 _CHOSEN_FROM = 200
 _ASCENDING: tuple[Operator, Operator, Operator] = ("gt", "lt", "le")
 _DESCENDING: tuple[Operator, Operator, Operator] = ("lt", "gt", "ge")
@@ -129,23 +129,63 @@ def read_chosen_page(
     """
     Return up to *limit* rows of *one* that *choose* keeps of each few hundred, as `read_page` does.
 
-    It is for conditions on what stands in other tables.
+    It is for conditions on what stands in other tables, so that a quarter of *look* rows are looked
+    through. The number of statements is bounded: more rows are read each time.
     """
-    limit = check_limit(limit)
+    limit, look = check_limit(limit), look // 4
     place = _read_place(table, name, [one], after)[1] if after else None
-    until, looked = time.monotonic() + seconds, 0
+    until, looked, size = time.monotonic() + seconds, 0, max(_CHOSEN_FROM, limit + 1)
     found: list[Row] = []
     while True:
-        some = _select(rows, table, one, place, None, max(_CHOSEN_FROM, limit + 1), columns)
+        some = _select(rows, table, one, place, None, size, columns)
         found += choose(some)
         if len(found) > limit:
             return RowPage(found[:limit], _write_place(name, one, one.place(found[limit - 1])))
-        if len(some) < max(_CHOSEN_FROM, limit + 1):
+        if len(some) < size:
             return RowPage(found)
         looked += len(some)
-        place = one.place(some[-1])
+        place, size = one.place(some[-1]), min(size * 8, max(size, look - looked))
         if looked >= look and (found or time.monotonic() >= until):
             return RowPage(found, _write_place(name, one, place), looked)
+
+
+def read_merged_page(
+    rows: Rows,
+    table: str,
+    among: Sequence[Sequence[Where]],
+    *,
+    order: tuple[str, ...],
+    name: str,
+    columns: Sequence[str],
+    after: str = "",
+    limit: int = 50,
+) -> RowPage:
+    """
+    Return up to *limit* rows that match one of *among*, in *order*, as `read_page` does.
+
+    An index has the rows of each of *among* in this order. Rows with the same place count as one.
+    """
+    limit, one = check_limit(limit), IndexRange(order=order)
+    place = _read_place(table, name, [one], after)[1] if after else None
+    parts = [
+        Portion([*where, *beyond], limit + 1)
+        for beyond in between(order, place, None)
+        for where in among
+    ]
+    some = rows.select_parts(table, parts, order_by=order, columns=columns)
+    each = {tuple(one.place(row)): row for part in some for row in part}
+    found = [each[place] for place in sorted(each, reverse=order[0].startswith("-"))]
+    if len(found) <= limit:
+        return RowPage(found)
+    return RowPage(found[:limit], _write_place(name, one, one.place(found[limit - 1])))
+
+
+def range_key(after: str) -> str:
+    """Return the `IndexRange.key` of the place *after*; empty if it is no place."""
+    try:
+        return str(_parsed(after)[1])
+    except (ValueError, TypeError):
+        return ""
 
 
 def between(
@@ -229,8 +269,7 @@ def _read_place(
     table: str, name: str, ranges: Sequence[IndexRange], after: str
 ) -> tuple[str, list[Any] | None]:
     try:
-        padded = after + "=" * (-len(after) % 4)
-        given, key, place = read_json(base64.urlsafe_b64decode(padded.encode("ascii")).decode())
+        given, key, place = _parsed(after)
         if given != name or not isinstance(key, str):
             raise ValueError(given)
         for one in ranges:
@@ -242,6 +281,12 @@ def _read_place(
             hint="begin with its first page",
         ) from None  # fmt: skip
     return key, None  # nothing is left of that range: the next one follows
+
+
+def _parsed(after: str) -> tuple[Any, Any, Any]:
+    padded = after + "=" * (-len(after) % 4)
+    name, key, place = read_json(base64.urlsafe_b64decode(padded.encode("ascii")).decode())
+    return name, key, place
 
 
 def _value(table: str, name: str, given: Any) -> Any:

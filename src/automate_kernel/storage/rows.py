@@ -341,12 +341,12 @@ class Rows:
         by: Sequence[str] = (),
         where: Sequence[Where] = (),
         *,
-        least: str = "",
+        ends: str = "",
     ) -> list[Row]:
         """
         Count matching rows per value of the columns *by*: rows of those columns and ``n``.
 
-        With *least*, a column of times, they have the least of its values too.
+        With *ends*, a column, they have the ``least`` and the ``most`` of its values too.
         """
         if matches_nothing(TABLES[table], where):
             return []
@@ -354,13 +354,34 @@ class Rows:
         columns = [spec.by_name[name] for name in by]
         read = f"{selected(self.dialect, columns)}, count(*)" if by else "count(*)"
         more = [Column("n", "int")]
-        if least:
-            more.append(spec.by_name[least])
-            read += f", min({statement.name(least)})"
+        if ends:
+            column = spec.by_name[ends]
+            more += [replace(column, name=name) for name in ("least", "most")]
+            value = statement.name(ends)
+            if column.type == "id" and self.dialect.arrays:
+                value += '::text COLLATE "C"'  # older servers of PostgreSQL have no least UUID
+            read += f", min({value}), max({value})"
         sql = f"SELECT {read} FROM {statement.name(table)}" + statement.where(spec, where)
         sql += f" GROUP BY {statement.names(by)}" if by else ""
         counted = self.query(sql, statement.parameters)
         return decode([*columns, *more], counted)
+
+    def counts(self, *among: tuple[str, Sequence[Where]], most: int) -> list[int]:
+        """Count for each table the rows that match, *most* at most, in one statement."""
+        statement = self._statement()
+        parts = [
+            f"(SELECT count(*) FROM (SELECT 1 FROM {statement.name(table)}"
+            f"{statement.where(TABLES[table], where)}{statement.tail(TABLES[table], (), most)})"
+            f" part_{number})"
+            for number, (table, where) in enumerate(among)
+            if not matches_nothing(TABLES[table], where)
+        ]
+        row = list(
+            self.query(f"SELECT {', '.join(parts)}", statement.parameters)[0] if parts else ()
+        )
+        return [
+            0 if matches_nothing(TABLES[table], where) else row.pop(0) for table, where in among
+        ]
 
     def found(
         self,

@@ -93,9 +93,11 @@ SCHEDULE = "automate_schedule"
 WORKER = "automate_worker"
 ACTIVITY = "automate_activity"
 FAILURE = "automate_failure"
+CAUSE = "automate_cause"
 LABEL = "automate_label"
 EXECUTION_ACTIVITY = "automate_execution_activity"
 WAIT = "automate_wait"
+APPROVER = "automate_approver"
 SIGNAL = "automate_signal"
 AWAITED = "automate_awaited"
 POLL = "automate_poll"
@@ -179,7 +181,7 @@ _ALL = (
         _index("automate_outbox_idempotency", "idempotency_key", idempotency_key=None, unique=True),
         # Finished rows stand in no index but the key: keeping them costs nothing. The failed ones,
         # which people look for, are few.
-        _index("automate_outbox_failed", "id", status="FAILED"),
+        _index("automate_outbox_failed", "id kind last_error_group tenant_id", status="FAILED"),
         _index(
             "automate_outbox_concurrency",
             "concurrency_key kind id",
@@ -266,8 +268,10 @@ _ALL = (
         Column("seed", "id", null=True),
         _index("automate_execution_recent", "created_at"),
         _index("automate_execution_workflow", "workflow created_at"),
-        _index("automate_execution_status", "status created_at"),
-        _index("automate_execution_tenant", "tenant_id created_at", tenant_id=None),
+        # With what else is asked for behind the time: who looks for it passes entries of the index,
+        # and reads no row that doesn't match.
+        _index("automate_execution_status", "status created_at workflow error_group tenant_id"),
+        _index("automate_execution_tenant", "tenant_id created_at workflow status", tenant_id=None),
         _index("automate_execution_parent", "parent_id created_at", parent_id=None),
         _index("automate_execution_chain", "chain_id created_at", chain_id=None),
         _index("automate_execution_key", "concurrency_key status created_at", concurrency_key=None),
@@ -361,6 +365,16 @@ _ALL = (
         _index("automate_failure_subject", "subject_id failed_at"),
     ),
     _table(
+        CAUSE,
+        # SHA-256 over the other three: a kind of items or a workflow, and where its errors come
+        # from. Of all tenants together.
+        Column("id", "text", _KEY),
+        Column("about", "text", 16),
+        Column("kind", "text", _NAME),
+        Column("error_group", "text", _GROUP),
+        *_columns("time", "first_at last_at"),
+    ),
+    _table(
         LABEL,
         # Of subject and name: a label has one value.
         Column("id", "id"),
@@ -372,7 +386,7 @@ _ALL = (
         Column("about", "text", 16),
         Column("tenant_id", "text", _NAME, null=True),
         Column("created_at", "time"),
-        _index("automate_label_value", "value created_at"),
+        _index("automate_label_value", "value created_at name tenant_id"),
         _index("automate_label_subject", "subject_id"),
     ),
     _table(
@@ -389,7 +403,9 @@ _ALL = (
         Column("step_times", "json"),
         # What was called, and waited for: counts and times by action and by reason.
         *_columns("json", "actions waits", null=True),
-        _index("automate_execution_activity_at", "at"),
+        # Sums of all workers are kept too, by blocks of so many minutes, without a worker.
+        Column("minutes", "int", default="1"),
+        _index("automate_execution_activity_at", "minutes at"),
     ),
     _table(
         WAIT,
@@ -409,6 +425,17 @@ _ALL = (
         _index("automate_wait_once", "execution_id step_id position", unique=True),
         _index("automate_wait_key", "key"),
         _index("automate_wait_about", "about created_at"),
+    ),
+    _table(
+        APPROVER,
+        # A person or role that may decide on the approval that a step waits for, empty for
+        # everybody: so that an inbox reads its own. Of the wait's id and the name. It goes with the
+        # decision; after a wait that ended otherwise, some minutes later.
+        *_columns("id", "id wait_id"),
+        Column("who", "text", _NAME),
+        Column("tenant_id", "text", _NAME, null=True),
+        Column("created_at", "time"),
+        _index("automate_approver_who", "who created_at wait_id tenant_id"),
     ),
     _table(
         SIGNAL,

@@ -9,6 +9,7 @@ from typing import Any
 
 from automate_kernel.outbox.failed_attempts import ErrorGroup
 from automate_kernel.outbox.statistics import total_by_kind
+from automate_kernel.workflows.store.statistics import ExecutionStats
 from automate_pages.activity import SPANS, TimeSpan, execution_charts, item_charts, spread
 from automate_pages.charts import Chart
 from automate_pages.exchange import PageAnswer, PageLink, PageRequest
@@ -117,14 +118,15 @@ def _cards(request: PageRequest, now: datetime) -> Iterator[Card]:
     tone = "warn" if waiting.approvals else ""
     yield Card("Approvals for you", asked, request.url("approvals"), tone)
     if request.user.tenant is None:  # the other figures are those of all tenants together
-        yield from _of_executions(request)
+        stats = request.kernel.executions.stats()
+        yield from _of_executions(request, stats)
         yield from _of_items(request)
         yield from _of_workers(request, now)
-        yield from _of_workflows(request, now)
+        yield from _of_workflows(request, stats, now)
 
 
-def _of_executions(request: PageRequest) -> Iterator[Card]:
-    counts = request.kernel.executions.stats().counts.values()
+def _of_executions(request: PageRequest, stats: ExecutionStats) -> Iterator[Card]:
+    counts = stats.counts.values()
     failed = sum(each.get("FAILED", 0) for each in counts)
     goes_on = sum(n for each in counts for status, n in each.items() if status != "FAILED")
     where = request.url("executions", status="FAILED")
@@ -145,7 +147,8 @@ def _of_items(request: PageRequest) -> Iterator[Card]:
     if stats.paused:
         kinds = shorten(", ".join(stats.paused), 80)
         yield Card("Paused kinds", number(len(stats.paused)), request.url("kinds"), "warn", kinds)
-    if handed := store.count_handed_on():
+    later = any("time" in its for its in stats.waiting.values())
+    if handed := store.count_handed_on() if later or not stats.waiting else 0:
         notes = [item.handover for item in store.handed_on(limit=1) if item.handover]
         reason = shown_text(request.kernel, notes[0].reason, 120).text if notes else ""
         yield Card("Wait for another worker", number(handed), request.url("outbox"), "warn", reason)
@@ -167,7 +170,7 @@ def _of_workers(request: PageRequest, now: datetime) -> Iterator[Card]:
         yield Card("Stuck leases", number(len(stuck)), request.url("workers"), "bad", note)
 
 
-def _of_workflows(request: PageRequest, now: datetime) -> Iterator[Card]:
+def _of_workflows(request: PageRequest, stats: ExecutionStats, now: datetime) -> Iterator[Card]:
     kernel = request.kernel
     missed = [each for each in kernel.schedules.find()
               if each.paused_at is None and each.overdue(now) > _MISSED]  # fmt: skip
@@ -175,8 +178,7 @@ def _of_workflows(request: PageRequest, now: datetime) -> Iterator[Card]:
         names = shorten(", ".join(sorted({each.workflow.name for each in missed})), 80)
         where = request.url("workflows", missed[0].workflow.name)
         yield Card("Missed schedules", number(len(missed)), where, "bad", names)
-    paused = sorted({each.workflow for each in kernel.workflows.paused()})
-    if paused:
+    if paused := sorted(stats.paused):
         where, names = request.url("workflows"), shorten(", ".join(paused), 80)
         yield Card("Paused workflows", number(len(paused)), where, "warn", names)
     if unreadable := kernel.workflows.problems():

@@ -16,13 +16,14 @@ from automate_kernel.base.errors import (
     WorkflowError,
 )
 from automate_kernel.outbox import BulkAction, ItemStatus, OutboxItem, OutboxStore, RowsOutboxStore
+from automate_kernel.outbox.causes import note_causes
 from automate_kernel.outbox.item import new_id
 from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.storage import Storage
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows, queries
-from automate_kernel.storage.tables import DEFINITION, EXECUTION
+from automate_kernel.storage.tables import CAUSE, DEFINITION, EXECUTION
 from automate_kernel.templates import TemplateContext, TemplateEngine
 from automate_kernel.workflows.steer.listener import ExecutionListener
 from automate_testing.clock import FakeClock
@@ -826,6 +827,59 @@ class ExecutionStoreContract:
         assert store.purge_activity(older_than_seconds=60) == 1
         assert store.activity(seconds=7200) == []
 
+    def test_its_history(self, store: ExecutionStore, workflow: Workflow, clock: FakeClock) -> None:
+        """It says the same of hours and days as minute by minute, and few rows are read for it."""
+        for number in range(40):
+            name = ("order-notify", "other")[number % 2]
+            other = Workflow.from_dict({**WORKFLOW, "name": name})
+            assert store.cancel(self.begin(store, other, id=f"{UNKNOWN_ID[:-2]}{number:02}"))
+            clock.advance(3_000 + number)
+            assert store.roll_up_activity() is False
+            if number % 10 == 9:
+                for seconds in (3_600, 40_000, 86_400, 7 * 86_400):
+                    found = store.history(seconds=seconds)
+                    assert [one.at for one in found] == sorted(one.at for one in found)
+                    every = store.activity(seconds=(clock() - found[0].at).total_seconds())
+                    assert total_by_kind(found) == {
+                        name: replace(one, at=total_by_kind(found)[name].at)
+                        for name, one in total_by_kind(every).items()
+                    }
+        assert {one.at.minute for one in found} == {0}
+        assert {one.at.hour % 6 for one in found} == {0}
+        assert len(found) <= 16
+        # Twice does no harm, and what is old goes.
+        assert store.roll_up_activity() is False
+        assert total_by_kind(store.history(seconds=7 * 86_400)) == total_by_kind(found)
+        clock.advance(30 * 86_400)
+        assert store.purge_activity() > 40
+        assert store.history(seconds=60 * 86_400) == []
+
+    def test_a_cause_is_known_for_longer_than_its_failures(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """To those who see all tenants; a tenant sees what its own failures say."""
+        begun = clock()
+        for number in range(3):
+            self.fail_one(store, workflow, number, tenant_id="t")
+            with store.storage.begin() as rows:
+                assert note_causes(rows) == (number == 0)
+            assert store.error_groups()[0].first_at == begun
+            clock.advance(2 * 86_400)
+            assert store.purge(older_than_seconds=86_400) == 1
+        assert store.error_groups() == []
+        latest = clock()
+        self.fail_one(store, workflow, 4, tenant_id="t")
+        assert [each.first_at for each in store.error_groups()] == [begun]
+        assert [each.first_at for each in store.error_groups(tenant_id="t")] == [latest]
+        self.fail_one(store, Workflow.from_dict(OTHER), 5)
+        first = {each.kind: each.first_at for each in store.error_groups()}
+        assert first == {workflow.name: begun, "other": latest}
+        clock.advance(400 * 86_400)
+        assert store.purge(older_than_seconds=86_400) == 2
+        with store.storage.begin() as rows:
+            assert note_causes(rows) == 0
+            assert rows.count(CAUSE)[0]["n"] == 0
+
     # What a page of many executions shows.
 
     def test_the_latest_of_each_workflow(
@@ -1291,7 +1345,8 @@ class ExecutionStoreContract:
     ) -> None:
         """Where few of many have the second label, a page says how far it looked."""
         self.some(store, workflow, 1, labels={"region": "eu", "tier": "gold"})
-        self.some(store, workflow, 450, first=1, labels={"region": "eu"})
+        self.some(store, workflow, 300, first=1, labels={"tier": "gold"})
+        self.some(store, workflow, 450, first=301, labels={"region": "eu"})
         found, after, pages = 0, "", 0
         while True:
             page = store.page(labels=["region=eu", "tier=gold"], after=after, look=200)
@@ -1299,7 +1354,11 @@ class ExecutionStoreContract:
             if not after:
                 break
             assert page.looked >= 200 or page.executions
-        assert (found, pages) == (1, 3)
+        assert (found, pages) == (1, 2)
+        seen = queries.count
+        assert not store.page(labels=["region=eu", "tier=none"]).after
+        assert not store.page(labels=["tier=none", "region=eu"], status="FAILED").after
+        assert queries.count <= seen + 6
 
     def test_failures_and_labels_go_with_their_execution(
         self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
@@ -1378,15 +1437,40 @@ class ExecutionStoreContract:
         self, store: ExecutionStore, workflow: Workflow
     ) -> None:
         """A page looks through so many, and the next one looks on."""
-        (failed,) = self.some(store, workflow, 1)
-        self.end(store, self.claim(store), ExecutionStatus.FAILED)
+        (done,) = self.some(store, workflow, 1)
+        self.end(store, self.claim(store), ExecutionStatus.COMPLETED)
         self.some(store, workflow, 6, first=1)
-        options: dict[str, Any] = {"error_group": "SlackApiError in chat.post", "look": 4}
+        options: dict[str, Any] = {"workflow": workflow.name, "status": "COMPLETED", "look": 4}
         page = store.page(**options)
         assert (page.executions, page.looked, bool(page.after)) == ([], 4, True)
         page = store.page(after=page.after, **options)
-        assert [each.id for each in page.executions] == [failed]
-        assert self.listed(store, seconds=60, **options) == [failed]
+        assert [each.id for each in page.executions] == [done]
+        assert self.listed(store, seconds=60, **options) == [done]
+
+    def test_failures_of_a_cause_follow_each_other_in_any_status(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """The newest first, page after page, each once; with a workflow, only its own."""
+        ids = []
+        for number in range(5):
+            clock.advance(number % 2)
+            ids.append(self.fail_one(store, workflow, number))
+        other = self.fail_one(store, Workflow.from_dict(OTHER), 9)
+        with store.storage.begin() as rows:
+            rows.update(EXECUTION, [Where("id", "eq", ids[1])], {"status": "CANCELLED"})
+        asked: dict[str, Any] = {"error_group": "SlackApiError in chat.post", "limit": 2}
+        seen, after = list[str](), ""
+        while True:
+            page = store.page(after=after, **asked)
+            seen, after = seen + [each.id for each in page.executions], page.after
+            if not after:
+                break
+        assert sorted(seen) == sorted([*ids, other])
+        times = [self.see(store, each).created_at for each in seen]
+        assert times == sorted(times, key=lambda at: at or clock(), reverse=True)
+        assert self.listed(store, workflow="other", **asked) == [other]
+        asked |= {"status": "CANCELLED"}
+        assert self.listed(store, **asked) == [ids[1]]
 
     def test_a_place_in_another_list_is_refused(
         self, store: ExecutionStore, workflow: Workflow

@@ -46,6 +46,8 @@ SENT = "signal"
 """The source of an event that is a signal to one execution."""
 
 _NAMESPACE = uuid.UUID("0d2ff7ef-3b8a-5a3c-9b53-0a7a3a1a2d3e")
+EVERYBODY = ""
+"""The name under which an approval is found that anybody may decide on."""
 MOST_BYTES = 2 * MAX_PAYLOAD_BYTES
 """The most bytes of a signal: an event was accepted already, and the key comes in addition."""
 
@@ -106,6 +108,11 @@ def values_at(payload: Any, path: str) -> list[Any]:
 def wait_id(execution_id: str, step_id: str, position: int) -> str:
     """Return the id of the row of a wait: a step waits for one thing at a time."""
     return str(uuid.uuid5(_NAMESPACE, f"{execution_id}\n{step_id}\n{position}"))
+
+
+def approver_id(waits_id: str, who: str) -> str:
+    """Return the id of the row of a person or role that may decide on a wait."""
+    return str(uuid.uuid5(_NAMESPACE, f"{waits_id}\n{who}"))
 
 
 def signal_id(item_id: str, key: str) -> str:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 from uuid import UUID
@@ -23,12 +24,12 @@ from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.item import check_text, new_id, redacted_json
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.signing import Signer
-from automate_kernel.storage.paging import IndexRange, read_page
+from automate_kernel.storage.paging import IndexRange, read_merged_page, read_page
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows, Storage, write_bounded
-from automate_kernel.storage.tables import EXECUTION, STEP, WAIT
+from automate_kernel.storage.tables import APPROVER, EXECUTION, STEP, WAIT
 from automate_kernel.storage.values import encode_json, text_problem
-from automate_kernel.workflows.decide.waits import signal_item
+from automate_kernel.workflows.decide.waits import EVERYBODY, approver_id, signal_item
 from automate_kernel.workflows.definition.approval import (
     FormField,
     Notice,
@@ -160,21 +161,18 @@ class Approvals:
         With *by* or *roles* only those that this person may decide. With *tenant_id* only that
         tenant's. Pass `ApprovalPage.after` as *after* for the next page.
         """
-        where = [Where("about", "eq", "approval")]
-        name, looked = f"approvals {tenant_id or ''}", 0
-        rest = [] if tenant_id is None else [Where("tenant_id", "eq", tenant_id)]
-        found: list[PendingApproval] = []
-        limit = check_limit(limit)
+        limit, looked = check_limit(limit), 0
+        # Nobody becomes a role by being called like one.
+        people = [by] if by is not None and not by.startswith(ROLE) else []
+        asked = [EVERYBODY, *people, *(f"{ROLE}{role}" for role in several(roles))]
+        read = partial(_read_asked, asked=asked) if by is not None or roles else _read_all
         with self.storage.begin(atomic=False) as rows:
-            now = rows.now()
+            now, size = rows.now(), limit
             while True:
-                page = read_page(
-                    rows, WAIT, [IndexRange(where, ("created_at", "id"), rest)], name=name,
-                    after=after, limit=min(_BATCH, limit), columns=_COLUMNS,
-                )  # fmt: skip
-                after, looked = page.after, looked + len(page.rows)
+                some, after = read(rows, tenant_id=tenant_id, after=after, limit=size)
+                looked += size
                 found = [
-                    each for each in _approvals(rows, page.rows)
+                    each for each in _approvals(rows, some)
                     if each.decided_by is None
                     and (each.expires_at is None or each.expires_at > now)
                     and workflow in (None, each.workflow)
@@ -182,6 +180,7 @@ class Approvals:
                 ]  # fmt: skip
                 if found or not after or looked >= _LOOK:
                     return ApprovalPage(found, after)
+                size = max(limit, _LOOK // 2)
 
     def get(
         self,
@@ -305,6 +304,8 @@ class Approvals:
         mine = [Where("id", "eq", waiting.id)]
         (row,) = rows.select(WAIT, mine, columns=("details",))
         rows.update(WAIT, mine, {"details": {**row["details"], "decision": decision}})
+        people = sorted(approver_id(waiting.id, who) for who in waiting.by or [EVERYBODY])
+        rows.delete(APPROVER, [Where("id", "in", people)])
         event = Event(
             id=new_id(),
             name="automate.approval",
@@ -464,6 +465,35 @@ def _where(
         Where("about", "eq", "approval"),
     ]
     return where if tenant_id is None else [*where, Where("tenant_id", "eq", tenant_id)]
+
+
+def _read_all(
+    rows: Rows, *, tenant_id: str | None, after: str, limit: int
+) -> tuple[list[Row], str]:
+    """Return a page of waits for approvals, the oldest first, and the place of the next."""
+    rest = [] if tenant_id is None else [Where("tenant_id", "eq", tenant_id)]
+    along = IndexRange([Where("about", "eq", "approval")], ("created_at", "id"), rest)
+    page = read_page(
+        rows, WAIT, [along], name=f"approvals {tenant_id or ''}", after=after, limit=limit,
+        columns=_COLUMNS,
+    )  # fmt: skip
+    return page.rows, page.after
+
+
+def _read_asked(
+    rows: Rows, *, asked: Sequence[str], tenant_id: str | None, after: str, limit: int
+) -> tuple[list[Row], str]:
+    """Return such a page of those that the people and roles *asked* may decide on."""
+    its = [] if tenant_id is None else [Where("tenant_id", "eq", tenant_id)]
+    page = read_merged_page(
+        rows, APPROVER, [[Where("who", "eq", who), *its] for who in asked],
+        order=("created_at", "wait_id"), name=f"inbox {tenant_id or ''} {sorted(asked)}",
+        after=after, limit=limit, columns=("wait_id", "created_at"),
+    )  # fmt: skip
+    ids = [row["wait_id"] for row in page.rows]
+    found = rows.select(WAIT, [Where("id", "in", sorted(ids))], columns=_COLUMNS) if ids else []
+    waits = {row["id"]: row for row in found}
+    return [waits[each] for each in ids if each in waits], page.after
 
 
 def _waiting(

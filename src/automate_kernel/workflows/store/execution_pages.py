@@ -10,8 +10,15 @@ from typing import Any, TypedDict
 from automate_kernel.base.arguments import check_choice, check_names, several
 from automate_kernel.outbox.labels import read_label
 from automate_kernel.outbox.queries import item_ids_of
-from automate_kernel.storage.paging import IndexRange, read_chosen_page, read_page
-from automate_kernel.storage.query import Portion, Where
+from automate_kernel.storage.paging import (
+    IndexRange,
+    RowPage,
+    range_key,
+    read_chosen_page,
+    read_merged_page,
+    read_page,
+)
+from automate_kernel.storage.query import Operator, Portion, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, LABEL, TABLES
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
@@ -23,6 +30,13 @@ _BRIEF = tuple(
 # An execution's row without its event and output, which may be large.
 _WITHOUT: dict[str, Any] = {"event": {"id": "", "name": ""}, "output": None}
 _NEWEST = ("-created_at", "-id")
+_TIMES: Mapping[str, Operator] = {"created_after": "ge", "created_before": "lt"}
+_COMPLETED = ExecutionStatus.COMPLETED.value
+_UNLIKE_COMPLETED = [each.value for each in ExecutionStatus if each.value != _COMPLETED]
+# The key of the list of executions themselves, beside those of labels.
+_EXECUTIONS = "executions"
+# More than so many of one kind aren't counted: they are many.
+_FEW = 10_000
 
 
 class ExecutionFilter(TypedDict, total=False):
@@ -30,8 +44,8 @@ class ExecutionFilter(TypedDict, total=False):
     Conditions on executions; all conditions must hold, and None is no condition.
 
     *label* is ``order=4711``, or ``4711`` under any name. Of several *labels* an execution must
-    have all; the first one's index is read, so the rarest should come first. *parent_id* is the
-    execution whose step waits for these. *ids* are those of executions.
+    have all, whichever is the rarest. *parent_id* is the execution whose step waits for these.
+    *ids* are those of executions.
     """
 
     status: ExecutionStatus | str | None
@@ -67,31 +81,50 @@ def read_execution_page(
     given = {name: value for name, value in matching.items() if value is not None}
     if "status" in given:
         given["status"] = check_choice(given["status"], ExecutionStatus, "status").value
-    where = {name: Where(name, "eq", given[name]) for name in _COLUMNS if name in given}
+    where = [Where(name, "eq", given[name]) for name in _COLUMNS if name in given]
     # A place in another list leads nowhere.
-    name = f"executions {sorted((one.column, one.value) for one in where.values())}"
-    leading = _leading(where)
-    along = [] if leading is None else [where.pop(leading)]
-    if "created_after" in given:
-        along.append(Where("created_at", "ge", given["created_after"]))
-    if "created_before" in given:
-        along.append(Where("created_at", "lt", given["created_before"]))
-    rest = list(where.values())
+    name = f"executions {sorted((one.column, one.value) for one in where)}"
+    where += [
+        Where("created_at", operator, given[name])
+        for name, operator in _TIMES.items()
+        if name in given
+    ]
     if "ids" in given:
-        along, rest = [*along, *rest, Where("id", "in", item_ids_of(given["ids"]))], []
+        where.append(Where("id", "in", item_ids_of(given["ids"])))
     columns = (*_BRIEF, "event") if events else _BRIEF
     labels = [*several(given.get("labels", ())), *([given["label"]] if "label" in given else ())]
     if labels:
-        of = _Labelled(rows, labels, [*along, *rest], columns, given.get("tenant_id"))
-        return of.page(name=f"{name} {sorted(labels[1:])}", **options)
-    ranges = [IndexRange(along, _NEWEST, rest)]
-    found = read_page(rows, EXECUTION, ranges, name=name, columns=columns, **options)
+        of = _Labelled(rows, labels, where, columns, given.get("tenant_id"))
+        return of.page(name=f"{name} {sorted(labels)}", **options)
+    found = _read_range(rows, where, given, name=name, columns=columns, **options)
     executions = [_without_event(row) for row in found.rows]
     return ExecutionPage(executions, found.after, found.looked)
 
 
+def _read_range(
+    rows: Rows, where: Sequence[Where], given: Mapping[str, Any], **options: Any
+) -> RowPage:
+    """
+    Read along an index that has all that is asked for, or nearly all.
+
+    Those of a status and of a tenant have the other columns behind the time.
+    """
+    alone = given.keys() & {"tenant_id", "parent_id", "ids"}
+    if "error_group" in given and "status" not in given and not alone:
+        # A COMPLETED execution has no error, and nearly all are.
+        among = [[Where("status", "eq", each), *where] for each in _UNLIKE_COMPLETED]
+        options = {name: options[name] for name in ("name", "columns", "after", "limit")}
+        return read_merged_page(rows, EXECUTION, among, order=_NEWEST, **options)
+    rest: list[Where] = []
+    if "workflow" in given and given.get("status") == _COMPLETED and not alone:
+        # The workflow's index, which lacks the status: most of them are COMPLETED.
+        rest = [one for one in where if one.column == "status"]
+    along = IndexRange([one for one in where if one not in rest], _NEWEST, rest)
+    return read_page(rows, EXECUTION, [along], **options)
+
+
 class _Labelled:
-    """The executions that have all of *labels* and match *where*, found along the first label."""
+    """The executions that have all of *labels* and match *where*, found along the rarest."""
 
     def __init__(
         self,
@@ -101,49 +134,90 @@ class _Labelled:
         columns: Sequence[str],
         tenant_id: str | None,
     ) -> None:
-        self._rows, self._where, self._columns = rows, where, columns
-        self._first, *self._others = (read_label(label) for label in labels)
+        self._rows, self._where, self._columns = rows, list(where), columns
+        self._labels = list(dict.fromkeys(read_label(label) for label in labels))
         self._tenant_id = tenant_id
-        self._found: dict[str, Row] = {}
 
-    def page(self, *, name: str, **options: Any) -> ExecutionPage:
-        label, value = self._first
-        its = [Where("value", "eq", value)]
-        rest = {"name": label, "about": "execution", "tenant_id": self._tenant_id}
-        also = [Where(column, "eq", each) for column, each in rest.items() if each is not None]
-        along = IndexRange([*its, *also], _NEWEST)
-        chosen = read_chosen_page(
-            self._rows, LABEL, along, self._choose, name=f"{name} {label}={value}",
-            columns=("id", "subject_id", "created_at"), **options,
+    def page(self, *, name: str, after: str, **options: Any) -> ExecutionPage:
+        # A list goes on along the index that it began with.
+        keys = [*map(str, range(len(self._labels))), _EXECUTIONS]
+        key = range_key(after)
+        key = key if key in keys else self._rarest()
+        if key == _EXECUTIONS:
+            table, of, where, choose = EXECUTION, "id", self._where, self._having
+        else:
+            self._first = self._labels[int(key)]
+            table, of, choose = LABEL, "subject_id", self._matching
+            where = self._its(self._first)
+        found = read_chosen_page(
+            self._rows, table, IndexRange(where, _NEWEST, key=key), choose, name=name, after=after,
+            columns=tuple(dict.fromkeys(("id", of, "created_at"))), **options,
         )  # fmt: skip
-        executions = [_without_event(self._found[row["subject_id"]]) for row in chosen.rows]
-        return ExecutionPage(executions, chosen.after, chosen.looked)
+        ids = [row[of] for row in found.rows]
+        its = [Where("id", "in", sorted(ids))]
+        known = {
+            row["id"]: _without_event(row)
+            for row in (self._rows.select(EXECUTION, its, columns=self._columns) if ids else ())
+        }
+        executions = [known[each] for each in ids if each in known]
+        return ExecutionPage(executions, found.after, found.looked)
 
-    def _choose(self, some: list[Row]) -> list[Row]:
-        """Return the rows of labels whose executions match."""
-        ids = sorted({row["subject_id"] for row in some})
-        if not ids:
+    def _its(self, label: tuple[str | None, str]) -> list[Where]:
+        """Return the conditions on the rows of *label*."""
+        name, value = label
+        rest = {"name": name, "about": "execution", "tenant_id": self._tenant_id}
+        also = [Where(column, "eq", each) for column, each in rest.items() if each is not None]
+        return [Where("value", "eq", value), *also]
+
+    def _rarest(self) -> str:
+        """Return the key of what the fewest executions have, as far as that is easily counted."""
+        # Without the last condition, which their index lacks.
+        among = [
+            (LABEL, [one for one in self._its(label) if one.column != "about"])
+            for label in self._labels
+        ]
+        if self._where:
+            among.append((EXECUTION, self._where))
+        if len(among) == 1:
+            return "0"
+        counts = self._rows.counts(*among, most=_FEW)
+        least = counts.index(min(counts))
+        return _EXECUTIONS if least == len(self._labels) else str(least)
+
+    def _having(self, some: list[Row]) -> list[Row]:
+        """Return the rows of executions that have all labels."""
+        for label in self._labels:
+            some = self._with(some, "id", label)
+        return some
+
+    def _matching(self, some: list[Row]) -> list[Row]:
+        """Return the rows of labels whose executions have the others, and match."""
+        for label in self._labels:
+            if label != self._first:
+                some = self._with(some, "subject_id", label)
+        if self._where and some:
+            ids = Where("id", "in", sorted(row["subject_id"] for row in some))
+            found = self._rows.select(EXECUTION, [ids, *self._where], columns=("id",))
+            matching = {row["id"] for row in found}
+            some = [row for row in some if row["subject_id"] in matching]
+        if self._first[0] is not None or not some:
+            return some
+        # One execution may have the value under several names: the last of them counts.
+        ids = Where("subject_id", "in", sorted({row["subject_id"] for row in some}))
+        last: dict[str, str] = {}
+        read = ("id", "subject_id")
+        for row in self._rows.select(LABEL, [ids, *self._its(self._first)], columns=read):
+            last[row["subject_id"]] = max(row["id"], last.get(row["subject_id"], ""))
+        return [row for row in some if row["id"] == last.get(row["subject_id"])]
+
+    def _with(self, some: list[Row], key: str, label: tuple[str | None, str]) -> list[Row]:
+        """Return the rows among *some* of executions that have *label*."""
+        if not some:
             return []
-        found = self._rows.select(
-            EXECUTION, [Where("id", "in", ids), *self._where], columns=self._columns
-        )
-        matching = {row["id"]: row for row in found}
-        its = [Where("subject_id", "in", sorted(matching))]
-        every = self._rows.select(LABEL, its, columns=("id", "subject_id", "name", "value"))
-        labels: dict[str, list[Row]] = {}
-        for row in every:
-            labels.setdefault(row["subject_id"], []).append(row)
-        chosen = []
-        for row in some:
-            has = labels.get(row["subject_id"], [])
-            # One execution may have the value under several names: the last of them counts.
-            last = max((each["id"] for each in has if _is(each, self._first)), default=None)
-            if row["id"] == last and all(
-                any(_is(each, wanted) for each in has) for wanted in self._others
-            ):
-                self._found[row["subject_id"]] = matching[row["subject_id"]]
-                chosen.append(row)
-        return chosen
+        ids = Where("subject_id", "in", sorted({row[key] for row in some}))
+        found = self._rows.select(LABEL, [ids, *self._its(label)], columns=("subject_id",))
+        having = {row["subject_id"] for row in found}
+        return [row for row in some if row[key] in having]
 
 
 @dataclass(slots=True)
@@ -191,17 +265,3 @@ def _newest(rows: Rows, parts: Sequence[Portion]) -> list[list[Execution]]:
 
 def _without_event(row: Row) -> Execution:
     return Execution.from_row({**_WITHOUT, **row})
-
-
-def _is(row: Row, wanted: tuple[str | None, str]) -> bool:
-    name, value = wanted
-    return row["value"] == value and name in (None, row["name"])
-
-
-def _leading(where: dict[str, Where]) -> str | None:
-    """Return the column whose index is read: the one that is likely to leave the fewest rows."""
-    names = ["parent_id", "tenant_id", "status", "workflow"]
-    # Nearly all executions are COMPLETED: that leaves many.
-    if "status" in where and where["status"].value == ExecutionStatus.COMPLETED.value:
-        names = ["parent_id", "tenant_id", "workflow", "status"]
-    return next((name for name in names if name in where), None)

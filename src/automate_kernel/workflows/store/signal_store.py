@@ -13,10 +13,12 @@ over once the watermark has passed its end: what was sent in time has come by th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -26,8 +28,8 @@ from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, WAITING, new_id, 
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage
-from automate_kernel.storage.tables import AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
+from automate_kernel.storage.rows import Row, Rows, Storage, write
+from automate_kernel.storage.tables import APPROVER, AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
 from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.decide.children import end_event
 from automate_kernel.workflows.decide.continuations import (
@@ -39,12 +41,14 @@ from automate_kernel.workflows.decide.continuations import (
 )
 from automate_kernel.workflows.decide.questions import decision_event
 from automate_kernel.workflows.decide.waits import (
+    EVERYBODY,
     MOST_BYTES,
     SENT,
     Arrived,
     OpenWait,
     Wait,
     WaitingFor,
+    approver_id,
     child_key,
     kept_signal_items,
     signal_id,
@@ -280,6 +284,8 @@ class SignalStore:
         redact = self._outbox.redact
         new = [_wait_row(wait, tenant, redact) for wait, tenant in waits if wait.key is not None]
         rows.insert(WAIT, new)
+        asked = [row for row in new if row["about"] == "approval"]
+        rows.insert(APPROVER, [one for row in asked for one in approver_rows(row)])
 
     def end(self, rows: Rows, ended: Sequence[tuple[str, StepKey]]) -> None:
         """Delete the waits of steps that have ended: of each its execution and key."""
@@ -485,6 +491,9 @@ class SignalStore:
         for ids in self._old(older_than_seconds):
             with self._storage.begin() as rows:
                 purged += rows.delete(SIGNAL, [Where("id", "in", sorted(ids))])
+        after: str | None = ""
+        while after is not None:
+            after = write(self._storage, None, partial(_forget_approvers, after=after))
         return purged
 
     def forget(self, rows: Rows, execution_ids: Iterable[str]) -> None:
@@ -625,6 +634,31 @@ def _signal_row(
         "event": encode_json(told, "signal", MOST_BYTES, inside=1, redact=redact),
         "received_at": Now(),
     }
+
+
+def _forget_approvers(rows: Rows, after: str) -> str | None:
+    """Delete some of who may decide on waits that have ended; return the place to go on from."""
+    beyond = [Where("id", "gt", after)] if after else []
+    found = rows.select(
+        APPROVER, beyond, order_by=("id",), limit=_MOST_VALUES, columns=("id", "wait_id")
+    )
+    going_on = _select(rows, WAIT, {row["wait_id"] for row in found}, ("id",))
+    waits = {row["id"] for row in going_on}
+    gone = [row["id"] for row in found if row["wait_id"] not in waits]
+    rows.delete(APPROVER, [Where("id", "in", gone)])
+    return found[-1]["id"] if len(found) == _MOST_VALUES else None
+
+
+def approver_rows(row: Row) -> Iterator[Row]:
+    """Yield the rows of who may decide on an approval, given the row of its wait."""
+    for who in json.loads(row["details"])["by"] or [EVERYBODY]:
+        yield {
+            "id": approver_id(row["id"], who),
+            "wait_id": row["id"],
+            "who": who[:200],  # redacted, it may be longer
+            "tenant_id": row["tenant_id"],
+            "created_at": row["created_at"],
+        }
 
 
 def _wait_row(wait: Wait, tenant_id: str | None, redact: Redaction | None) -> Row:

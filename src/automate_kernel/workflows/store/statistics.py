@@ -22,8 +22,8 @@ from automate_kernel.outbox.statistics import (
     counts_by_name,
     percentile,
 )
-from automate_kernel.storage.query import Now
-from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import EXECUTION_ACTIVITY
 from automate_kernel.workflows.decide.turn import Turn
 from automate_kernel.workflows.execution import (
@@ -42,7 +42,7 @@ REASONS = ("time", "event", "signal", "approval", "workflow")
 """The things that steps wait for."""
 
 _TABLE = MinuteTable(
-    EXECUTION_ACTIVITY, "workflow", _COUNTED, ("run", "step"), ("actions", "waits")
+    EXECUTION_ACTIVITY, "workflow", _COUNTED, ("run", "step"), ("actions", "waits"), (5, 60, 360)
 )
 
 
@@ -231,7 +231,7 @@ def _ends(workflow: str, cancelled: bool, count: int) -> Row:
     nothing = Times().to_json()
     about = {
         "id": new_id(), "at": Now(), "worker_id": None, "workflow": workflow,
-        "run_times": nothing, "step_times": nothing, "actions": None, "waits": None,
+        "run_times": nothing, "step_times": nothing, "actions": None, "waits": None, "minutes": 1,
     }  # fmt: skip
     return {**about, **counts}
 
@@ -239,3 +239,19 @@ def _ends(workflow: str, cancelled: bool, count: int) -> Row:
 def read_activity(rows: Rows, seconds: float) -> list[ExecutionCounts]:
     """Sum up the last *seconds* of all processes, by minute and workflow."""
     return _TABLE.read(rows, seconds, ExecutionCounts)
+
+
+def read_history(rows: Rows, seconds: float) -> list[ExecutionCounts]:
+    """Sum up the last *seconds* of all processes, by blocks of minutes and by workflow."""
+    return _TABLE.history(rows, seconds, ExecutionCounts)
+
+
+def roll_up_activity(storage: Storage) -> bool:
+    """Sum up the blocks that are over, which `read_history` reads; True if there are more."""
+    return _TABLE.roll_up(storage)
+
+
+def purge_activity(rows: Rows, older_than_seconds: float) -> int:
+    """Delete the counts of earlier minutes and blocks; return the number of rows."""
+    every = Where("minutes", "in", [1, *_TABLE.blocks])
+    return rows.delete(EXECUTION_ACTIVITY, [every, Where("at", "lt", Now(-older_than_seconds))])
