@@ -100,7 +100,9 @@ class _DevServer:
         grace_seconds: float,
     ) -> None:
         self._kernel, self._worker, self._listening = kernel, worker, listening
-        self._site = Site(kernel, "automate dev", reloads=True)
+        # Whoever is here can write code that calls them all.
+        operations = session.settings["serve.operations"] or ["*"]
+        self._site = Site(kernel, "automate dev", reloads=True, operations=operations)
         pages = pages_of(self._site, auth=loopback(User(_name(), ["admin"], tenant=None)))
         self._live = pages.state.live
         if worker is None:

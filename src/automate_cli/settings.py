@@ -81,7 +81,8 @@ _FAILED_KEPT = "Seconds that FAILED and CANCELLED items are kept."
 _AUDIT_KEPT = "Seconds that entries of the audit trail are kept."
 _EVENTS = "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY."
 _OPERATIONS = (
-    "Actions and capabilities that POST /operations may call: names, slack.* too; by default none."
+    "Actions and capabilities that POST /operations, and authors on the pages, may call: names,"
+    " slack.* too; by default none."
 )
 _CALLS = "Clients that send it may call these; without it nobody may. Better as $secret:KEY."
 _OIDC = """\

@@ -25,7 +25,10 @@ def pages_for(session: Session) -> Starlette:
     public_url = session.settings["public_url"]
     parts = urlsplit(public_url or "")
     origins = [f"{parts.scheme}://{parts.netloc}"] if public_url else []
-    return pages(session.kernel, auth=_auth(session), origins=origins)
+    return pages(
+        session.kernel, auth=_auth(session), origins=origins,
+        operations=session.settings["serve.operations"],
+    )  # fmt: skip
 
 
 def _auth(session: Session) -> Auth | LogIn:

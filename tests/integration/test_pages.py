@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 from paged_shop import SECRET, Shop, admin, client, send
-from waiting import until
 
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.storage import MemoryStorage
@@ -23,7 +19,6 @@ from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 from automate_pages import ROLES, User, loopback, pages
 
 HOSTILE = "<script>alert(1)</script> \N{RIGHT-TO-LEFT OVERRIDE} {{ 7 * 7 }} 'x' \"y\""
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture
@@ -533,40 +528,3 @@ def test_workflows_of_one_name_are_each_tenants_own() -> None:
         if user.tenant is None:
             assert 'href="/ops/workflows/order?tenant=beta"' in browser.get("/ops/workflows").text
     kernel.close()
-
-
-# -- in a browser ----------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no chromium")
-def test_a_browser_sees_an_execution_go_on_without_a_reload(shop: Shop) -> None:
-    from playwright.sync_api import sync_playwright
-
-    waiting = shop.order(name="tea")
-    app = Starlette(routes=[Mount("/ops", pages(shop.kernel, auth=loopback(admin())))])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        with sync_playwright() as playwright:
-            chrome = playwright.chromium.launch(
-                executable_path=str(CHROMIUM), args=["--no-sandbox"]
-            )
-            page = chrome.new_page()
-            problems: list[str] = []
-            page.on("console", lambda told: problems.append(told.text))
-            page.on("pageerror", lambda error: problems.append(str(error)))
-            page.goto(f"http://127.0.0.1:{port}/ops/executions/{waiting.id}")
-            page.get_by_text("RUNNING").first.wait_for()
-            page.set_viewport_size({"width": 390, "height": 800})  # a phone
-            assert page.evaluate("document.documentElement.scrollWidth") == 390
-            shop.kernel.approvals.approve(waiting.id, "ok", by="ada", form={"boxes": 1})
-            shop.kernel.run_until_idle()
-            page.get_by_role("heading", name="COMPLETED").wait_for(timeout=60_000)
-            assert problems == []
-            chrome.close()
-    finally:
-        server.should_exit = True
-        thread.join()

@@ -1,48 +1,24 @@
-"""The screens in a browser: for everybody's eyes and hands, on a desk and a phone, light and dark."""
+"""
+The operators' pages in a browser, for everybody's eyes and hands, the same tests on each host.
+
+What the hosts are is in `page_hosts`; each serves one shop for all tests of this module.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from paged_shop import Shop, admin
-from starlette.applications import Starlette
-from starlette.routing import Mount
-from waiting import until
-
-from automate_pages import loopback, pages
+from page_hosts import HOSTS, PageHost
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARABIC, GERMAN = "شاي أخضر من المتجر", "Donaudampfschifffahrtsgesellschaftskapitän"
+AXE = Path("node_modules/axe-core/axe.min.js")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no chromium")
-
-
-@pytest.fixture(scope="module")
-def shop() -> Iterator[Shop]:
-    made = Shop()
-    for name in (ARABIC, GERMAN, "tea"):
-        made.order(name=name, lines=[{"sku": number, "name": name} for number in range(30)])
-        made.order(500, name=name)
-    made.kernel.outbox.enqueue("mail", {"to": ARABIC})
-    yield made
-    made.kernel.close()
-
-
-@pytest.fixture(scope="module")
-def address(shop: Shop) -> Iterator[str]:
-    shell = pages(shop.kernel, auth=loopback(admin()), operations=["charge"])
-    app = Starlette(routes=[Mount("/ops", shell)])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/ops"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -55,63 +31,193 @@ def chrome() -> Iterator[Any]:
         browser.close()
 
 
-def paths(shop: Shop) -> list[str]:
+@pytest.fixture(scope="module", params=HOSTS)
+def host(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PageHost]:
+    folder = tmp_path_factory.mktemp(request.param)
+    with HOSTS[request.param](folder, lambda: request.getfixturevalue("postgresql_url")) as host:
+        for name in (ARABIC, GERMAN):
+            lines = [{"sku": number, "name": name} for number in range(30)]
+            host.order(name=name, lines=lines)
+            host.order(500, number=4712, name=name)
+        host.shop.kernel.outbox.enqueue("letter", {"to": ARABIC}, max_attempts=1)
+        host.shop.kernel.run_until_idle()
+        yield host
+
+
+@pytest.fixture
+def tab(chrome: Any, host: PageHost) -> Iterator[Callable[..., Any]]:
+    """A function that opens a page in a browser of its own; nobody may complain on its console."""
+    complaints: list[str] = []
+    opened: list[Any] = []
+
+    def open_tab(path: str, context: Any = None, **options: Any) -> Any:
+        if context is None:
+            context = chrome.new_context(**{**host.context, **options})
+            context.set_default_timeout(60_000)
+            opened.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda told: complaints.append(told.text))
+        page.goto(f"{host.url}{path}")
+        return page
+
+    yield open_tab
+    for each in opened:
+        each.close()
+    hints = ("404", "[DOM]")
+    assert [each for each in complaints if not any(hint in each for hint in hints)] == []
+
+
+@contextmanager
+def loading(page: Any) -> Iterator[None]:
+    """Wait until what the block does has led to another page."""
+    with page.expect_navigation():
+        yield
+
+
+def rows_of(page: Any) -> list[str]:
+    """Return the first words of each row of the list."""
+    return list(page.locator("main form tbody th a").all_inner_texts())
+
+
+def paths(shop: Any) -> list[str]:
     """Return an address of every screen."""
     waiting, failed = (
         shop.kernel.executions.page(status=status).executions[0].id
         for status in ("RUNNING", "FAILED")
     )
-    (item,) = shop.kernel.outbox.page(kind="mail").items
+    (item, *_) = shop.kernel.outbox.page(kind="letter").items
     return [
         "/", "/?span=24h", "/executions", "/executions?status=FAILED", "/executions?q=nothing",
         "/executions/grid?workflow=order", f"/executions/compare?a={waiting}&b={failed}",
         f"/executions/{waiting}", f"/executions/{failed}/steps/charge/whole", "/workflows",
         "/workflows/order", "/approvals?of=all", "/approvals?of=decided",
         f"/approvals/{waiting}/ok/whole", "/outbox", f"/outbox/{item.id}", "/kinds", "/workers",
-        "/plugins", "/accounts", "/webhooks", "/operations", "/operations?name=charge", "/nothing",
+        "/plugins", "/accounts", "/webhooks", "/audit", "/access",
+        "/operations", "/operations?name=charge", "/nothing",
     ]  # fmt: skip
 
 
+# One host is looked at each time; the others have the same HTML, but for Django's frame.
+EVERY = [pytest.param(each, marks=[] if each == "fastapi" else pytest.mark.long) for each in HOSTS]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_every_screen_is_accessible_and_fits(
-    shop: Shop, address: str, chrome: Any, width: int, scheme: str
-) -> None:
-    from axe_playwright_python.sync_playwright import Axe
+@pytest.mark.parametrize("host", EVERY, indirect=True)
+def test_every_screen_is_accessible_and_fits(host: PageHost, tab: Callable[..., Any]) -> None:
+    import axe_playwright_python
 
-    context = chrome.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page, complaints = context.new_page(), []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda told: complaints.append(told.text))
-    for path in paths(shop):
-        page.goto(f"{address}{path}")
-        found = Axe().run(page).response["violations"]
-        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], path
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-    hints = ("404", "[DOM]")
-    assert [each for each in complaints if not any(hint in each for hint in hints)] == []
-    context.close()
+    (script,) = Path(axe_playwright_python.__file__).parent.glob("*.min.js")
+    page = tab("/")
+    for path in paths(host.shop):
+        page.goto(f"{host.url}{path}")
+        page.evaluate(script.read_text())  # as the protocol does, which no policy forbids
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                found = page.evaluate(
+                    "axe.run({resultTypes: ['violations']}).then(({violations}) =>"
+                    " violations.map((each) => [each.id, each.nodes[0].html]))"
+                )
+                assert found == [], (path, width, scheme)
 
 
-def test_a_list_is_worked_with_by_keys_alone(shop: Shop, address: str, chrome: Any) -> None:
-    page = chrome.new_page()
-    page.goto(f"{address}/executions?status=FAILED")
+def test_a_filter_is_shared_by_its_address(host: PageHost, tab: Callable[..., Any]) -> None:
+    wanted = host.order(number=815)
+    for path, field, text, found in (
+        ("/executions", "Labels", "order=815", "order"),
+        ("/executions", "Search", "815", "order"),
+        ("/outbox", "Kind", "letter", "letter"),
+    ):
+        page = tab(path)
+        page.get_by_label(field, exact=True).fill(text)
+        with loading(page):
+            page.get_by_role("button", name="Filter").click()
+        rows = rows_of(page)
+        assert set(rows) == {found}, path
+        another = tab(page.url.removeprefix(host.url))  # in another browser
+        assert rows_of(another) == rows
+        if field == "Labels":
+            assert wanted.id in another.content()
+            assert len(rows) == 1
+    page = tab("/executions?status=FAILED&workflow=order")
+    page.get_by_text("Save this query").click()
+    page.get_by_label("Name").fill("Broken orders")
+    with loading(page):
+        page.get_by_role("button", name="Save", exact=True).click()
+    page = tab("/executions")
+    with loading(page):
+        page.get_by_role("link", name="Broken orders").click()
+    assert page.url == f"{host.url}/executions?status=FAILED&workflow=order"
+    with loading(page):
+        page.get_by_role("button", name="Delete Broken orders").click()
+    assert page.get_by_role("link", name="Broken orders").count() == 0
+
+
+def test_what_changes_is_seen_without_a_reload(host: PageHost, tab: Callable[..., Any]) -> None:
+    """By a stream, or by polls where a stream would hold one of few threads."""
+    waiting = host.order()
+    first = tab("/executions")
+    # With the list more than the server for WSGI has threads, fewer than a browser has connections.
+    tabs = [tab(f"/executions/{waiting.id}", first.context) for _ in range(4)]
+    for page in (first, *tabs):
+        page.evaluate("window.untouched = true")
+    for page in tabs:
+        page.get_by_text("RUNNING").first.wait_for()
+    before = first.locator("main tbody tr").count()
+    host.shop.kernel.approvals.approve(waiting.id, "ok", by="eve", form={"boxes": 1})
+    host.settled(waiting.id, "COMPLETED")
+    host.order(number=816)
+    for page in tabs:
+        page.bring_to_front()
+        page.get_by_role("heading", name="COMPLETED").wait_for()
+    first.bring_to_front()
+    first.locator("main tbody tr").nth(before).wait_for()
+    for page in (first, *tabs):
+        assert page.evaluate("window.untouched"), "it was loaded again"
+
+
+def press_until(page: Any, name: str, key: str = "Tab", most: int = 60) -> None:
+    """Press a key until the focus is on what is called *name*, which must be seen to have it."""
+    for _ in range(most):
+        page.keyboard.press(key)
+        here = page.locator(":focus")
+        text = here.evaluate("e => e.textContent.trim() || e.ariaLabel || ''")
+        if text == name:
+            style = here.evaluate("e => getComputedStyle(e).outlineStyle")
+            assert style != "none", f"nobody sees that the focus is on {name}"
+            return
+    raise AssertionError(f"the focus never comes to {name}")
+
+
+def test_a_failure_is_mended_by_keys_alone(host: PageHost, tab: Callable[..., Any]) -> None:
+    failed = host.order(500, number=4713)
+    page = tab("/executions")
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.name") == "q"
-    page.evaluate("document.activeElement.blur()")
-    for key in "jjk":
+    page.keyboard.type("order=4713")
+    with loading(page):
+        page.keyboard.press("Enter")
+    for key in "jjkj":
         page.keyboard.press(key)
-    page.keyboard.press("Enter")
-    page.get_by_role("heading", name="FAILED").first.wait_for()
-    page.close()
+    with loading(page):
+        page.keyboard.press("Enter")
+    assert page.url == f"{host.url}/executions/{failed.id}"
+    press_until(page, "Resume where it failed")
+    with loading(page):
+        page.keyboard.press("Enter")
+    assert "It goes on from where it failed." in page.content()
+    host.settled(failed.id, "FAILED")
 
 
-def test_a_payload_folds_and_is_copied_whole(shop: Shop, address: str, chrome: Any) -> None:
-    waiting = shop.kernel.executions.page(status="RUNNING").executions[-1]
-    context = chrome.new_context(permissions=["clipboard-read", "clipboard-write"])
-    page = context.new_page()
-    page.goto(f"{address}/executions/{waiting.id}")
+def test_a_payload_folds_and_is_copied_whole(host: PageHost, tab: Callable[..., Any]) -> None:
+    lines = [{"sku": number, "name": ARABIC} for number in range(30)]
+    waiting = host.order(name=GERMAN, lines=lines)
+    page = tab(f"/executions/{waiting.id}", permissions=["clipboard-read", "clipboard-write"])
     tree = page.locator("section", has_text="What came in").locator(".shown").last
     assert "30 elements" in page.evaluate(
         "getComputedStyle(document.querySelector('.tree details > summary'), '::after').content"
@@ -120,17 +226,114 @@ def test_a_payload_folds_and_is_copied_whole(shop: Shop, address: str, chrome: A
     tree.get_by_role("button", name="Copy").click()
     tree.get_by_role("button", name="Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText().then(JSON.parse)")
-    execution = shop.kernel.executions.get(waiting.id)
-    assert execution is not None
-    assert copied == execution.event.payload
-    context.close()
+    assert copied == {"amount": 5, "name": GERMAN, "lines": lines}
 
 
-def test_many_are_resumed_without_script(shop: Shop, address: str, chrome: Any) -> None:
-    context = chrome.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(f"{address}/executions?status=FAILED")
-    page.get_by_role("button", name="Resume all…").click()
-    page.get_by_role("button", name="Resume", exact=True).click()
-    assert "3 executions resumed" in page.content()
-    context.close()
+def test_an_approval_is_given_on_a_phone(host: PageHost, tab: Callable[..., Any]) -> None:
+    waiting = host.order(name=f"{ARABIC} / {GERMAN}")
+    page = tab(
+        "/approvals?of=all", viewport={"width": 390, "height": 800}, color_scheme="dark",
+        has_touch=True, is_mobile=True,
+    )  # fmt: skip
+    assert page.evaluate("getComputedStyle(document.querySelector('.automate')).colorScheme") != (
+        "light"
+    )
+    with loading(page):
+        page.get_by_role("link", name=f"{ARABIC} / {GERMAN}").tap()
+    for button in page.get_by_role("button", name=re.compile("Approve|Reject")).all():
+        size = button.bounding_box()
+        assert min(size["width"], size["height"]) >= 24, "too small for a finger"
+    page.get_by_label(re.compile("boxes", re.IGNORECASE)).fill("3")
+    with loading(page):
+        page.get_by_role("button", name="Approve").tap()
+    assert "Approved." in page.content()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    done = host.settled(waiting.id, "COMPLETED")
+    assert done.steps[-1].output["form"] == {"boxes": 3}
+
+
+def follow(page: Any, *links: str) -> None:
+    """Follow links by their names."""
+    for each in links:
+        with loading(page):
+            page.get_by_role("link", name=each).first.click()
+
+
+def press(page: Any, *buttons: str) -> str:
+    """Press buttons by their names, each of which leads to a page; return what is said then."""
+    for each in buttons:
+        with loading(page):
+            page.get_by_role("button", name=each, exact=True).first.click()
+    return str(page.locator("[role=status]").first.inner_text())
+
+
+def fill(page: Any, label: str, text: str) -> None:
+    """Fill in the field with a label that contains this."""
+    fields = page.locator("input:not([type=hidden]), textarea")
+    page.get_by_label(label).and_(fields).first.fill(text)
+
+
+def test_every_task_can_be_done_without_script(host: PageHost, tab: Callable[..., Any]) -> None:
+    """The main task of each screen, one after the other."""
+    failed, other = host.order(500, number=4714), host.order(500, number=4714)
+    page = tab("/", java_script_enabled=False)
+    follow(page, "ValueError in")
+    assert "status=FAILED" in page.url
+    fill(page, "Labels", "order=4714")
+    press(page, "Filter")
+    assert rows_of(page) == ["order", "order"]
+    for box in page.get_by_role("checkbox").all()[1:]:
+        box.check()
+    press(page, "Compare two")
+    assert page.get_by_role("heading", name="Two executions").count()
+    page.goto(f"{host.url}/executions?status=FAILED&label=order%3D4714")
+    page.get_by_role("checkbox").nth(1).check()
+    assert "1 execution resumed" in press(page, "Resume", "Resume")
+    for each in (failed, other):
+        host.settled(each.id, "FAILED")
+
+    page.goto(f"{host.url}/executions/grid")
+    fill(page, "Workflow", "order")
+    press(page, "Filter")
+    with loading(page):
+        page.locator("a.cell[data-tone=bad]").last.click()
+    assert "/steps/charge/" in page.url
+    page.get_by_text("Copy from here, with another payload").click()
+    fill(page, "Payload, as JSON", '{"amount": 7, "name": "copied"}')
+    assert "This is a copy" in press(page, "Copy")
+    copied = page.url.rsplit("/", 1)[1]
+    host.settled(copied, "RUNNING", "ok")
+
+    page.goto(f"{host.url}/approvals?of=all")
+    follow(page, "Ship copied?")
+    fill(page, "boxes", "2")
+    assert "Approved." in press(page, "Approve")
+    host.settled(copied, "COMPLETED")
+    follow(page, "Decided")
+    assert copied[:8] in page.content()
+
+    follow(page, "Workflows", "order")
+    fill(page, "Payload", '{"amount": 8, "name": "begun"}')
+    assert "It is started." in press(page, "Start")
+    host.settled(page.url.rsplit("/", 1)[1], "RUNNING", "ok")
+    assert "It is paused" in press(page, "Pause")
+    press(page, "Go on")
+    assert "cancel" in press(page, "Cancel").lower()
+
+    follow(page, "Outbox", "LookupError in")
+    assert "1 item put back to wait" in press(page, "Retry all…", "Retry")
+    host.shop.kernel.run_until_idle()
+    follow(page, "Kinds")
+    fill(page, "Kind", "letter")
+    assert "Paused letter" in press(page, "Pause")
+    assert "Resumed letter" in press(page, "Resume")
+    follow(page, "Plugins")
+    assert page.get_by_role("heading", name="Plugins").count()
+    follow(page, "Operations", "charge")
+    fill(page, "amount", "9")
+    press(page, "Call")
+    assert '"charged": 9' in page.locator("main").inner_text()
+    follow(page, "Audit")
+    trail: Sequence[str] = page.locator("main tbody tr").all_inner_texts()
+    for action in ("resume", "fork", "approve", "start", "pause", "cancel", "retry"):
+        assert any(action in each for each in trail), action

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from automate_kernel import Kernel
+from automate_kernel import Kernel, OutboxItem
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.workflows.execution import Execution
 from automate_pages import User, pages
@@ -23,6 +23,7 @@ class Shop:
         self.kernel = Kernel(storage or MemoryStorage(), secrets={"TOKEN": SECRET})
         self.limit = 100
         self.kernel.action("charge")(self.charge)
+        self.kernel.handler("letter")(self.send_letter)
         self.kernel.add_workflow(
             {
                 "name": "order",
@@ -48,6 +49,9 @@ class Shop:
         if amount > self.limit:
             raise ValueError(f"{name} can't pay {amount} with {token}")
         return {"charged": amount, "name": name}
+
+    def send_letter(self, item: OutboxItem) -> None:
+        raise LookupError(f"there is no street in {item.payload['to']}")
 
     def order(self, amount: int = 5, *, tenant: str | None = None, **payload: Any) -> Execution:
         begun = self.kernel.start(

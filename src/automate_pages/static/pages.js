@@ -16,9 +16,14 @@
   let looking = false;
   let over = false;
 
+  // A box has the value "on" whatever is done to it.
+  const changed = (each) => (["checkbox", "radio"].includes(each.type)
+    ? each.checked !== each.defaultChecked
+    : each.value !== each.defaultValue);
+
   const busy = () => document.hidden || !window.getSelection().isCollapsed
-    || page.querySelector(":focus, details[open], [name=id]:checked") !== null
-    || [...page.querySelectorAll("input, textarea")].some((each) => each.value !== each.defaultValue);
+    || page.querySelector(":focus, details[open]") !== null
+    || [...page.querySelectorAll("input, textarea")].some(changed);
 
   const scrollers = () => [...page.querySelectorAll("pre, .scroll, .tree, .panel")];
 
@@ -38,7 +43,7 @@
     const html = await answer.text();
     // Ages grow all the time, which is no change.
     const without = html.replace(/<time[^>]*>[^<]*/g, "");
-    const changed = without !== seen;
+    const differs = without !== seen;
     if (!busy()) {
       const places = scrollers().map((each) => [each.scrollLeft, each.scrollTop]);
       // What the server sends here is the same HTML that a reload would show.
@@ -46,7 +51,7 @@
       scrollers().forEach((each, at) => each.scrollTo(...(places[at] ?? [0, 0])));
       seen = without;
     }
-    wait = changed ? SOONEST : Math.min(wait * 1.5, LATEST);
+    wait = differs ? SOONEST : Math.min(wait * 1.5, LATEST);
     told.textContent = "";
     return answer.headers.get("X-Automate-Part") !== "ended";
   }
