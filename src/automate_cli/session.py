@@ -119,8 +119,12 @@ class Session:
             "outbox", "plugins", "config", "env_allow", "discover", "strict", "disabled",
             "signing_keys", "public_url", "audit_retention_seconds",
         )  # fmt: skip
+        from automate_kernel.workflows import StoredWorkflows
+
+        storage = storage or self.storage
         kernel = self._made(
-            storage or self.storage,
+            storage,
+            workflow_source=StoredWorkflows(storage) if workflows else None,
             secrets=[_backend(given, settings.folder) for given in settings["secrets"]],
             winners=settings["winners"],
             version=settings["worker.version"],

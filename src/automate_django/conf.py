@@ -84,7 +84,7 @@ The settings, all of them optional.
     The project's own classes in place of ours, as dotted paths by name: ``kernel``, a
     `automate_kernel.Kernel`. ``storage``, an `automate_django.storage.DjangoStorage`.
     ``outbox_store``, an `automate_kernel.outbox.OutboxStore`, which wins over ``AUTOMATE_OUTBOX``.
-    ``workflow_source``, an `automate_django.definitions.DatabaseWorkflows`.
+    ``workflow_source``, an `automate_kernel.workflows.steer.documents.StoredWorkflows`.
     ``token_authentication``, an `automate_django.api.tokens.ApiTokenAuthentication`.
     ``tenant_resolver``, a function that takes a request and returns its tenant, for the admin
     and the API alike. All but the last are subclasses, made with the same arguments.
@@ -107,7 +107,7 @@ OVERRIDABLE: Mapping[str, str] = {
     "kernel": "automate_kernel.kernel.Kernel",
     "storage": "automate_django.storage.DjangoStorage",
     "outbox_store": "automate_kernel.outbox.OutboxStore",
-    "workflow_source": "automate_django.definitions.DatabaseWorkflows",
+    "workflow_source": "automate_kernel.workflows.steer.documents.StoredWorkflows",
     "token_authentication": "automate_django.api.tokens.ApiTokenAuthentication",
     "tenant_resolver": "automate_django.tenants.tenant_for_request",
 }

@@ -89,8 +89,8 @@ _PLACES = ConfigPlaces(
 def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
     """Make another kernel from the settings, with *workflows* instead of theirs."""
     # At first use, since a management command such as migrate needs none of it.
-    from automate_django.workflow_source import DatabaseWorkflows
     from automate_kernel.kernel import Kernel
+    from automate_kernel.workflows.steer.documents import StoredWorkflows
 
     make_storage = conf.replaced("storage", DjangoStorage)
     storage = make_storage(_outbox("USING"), listen=bool(_outbox("LISTEN")))
@@ -110,7 +110,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         config=conf.options("AUTOMATE_CONFIG"),
         secrets=conf.secrets_backends(),
         workflows=conf.workflows() if workflows is None else workflows,
-        workflow_source=conf.replaced("workflow_source", DatabaseWorkflows)(storage),
+        workflow_source=conf.replaced("workflow_source", StoredWorkflows)(storage),
         env_allow=conf.listed("AUTOMATE_ENV_ALLOW"),
         discover=conf.option("AUTOMATE_PLUGINS", "DISCOVER"),
         disabled=conf.option("AUTOMATE_PLUGINS", "DISABLED"),

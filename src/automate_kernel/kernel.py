@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from automate_kernel.workflows.definition.model import Workflow
     from automate_kernel.workflows.execution import Event, Execution
     from automate_kernel.workflows.steer.approvals import Approvals
+    from automate_kernel.workflows.steer.documents import Documents
     from automate_kernel.workflows.steer.executions import ExecutionStore
     from automate_kernel.workflows.steer.listener import ExecutionListener
     from automate_kernel.workflows.steer.notices import ApprovalNotices
@@ -439,6 +440,17 @@ class Kernel:
         from automate_kernel.access.saved_queries import SavedQueries
 
         return SavedQueries(self.storage)
+
+    @cached_property
+    def documents(self) -> Documents:
+        """
+        The workflows that people edit: create, save, publish, restore, switch on and off.
+
+        They run where the kernel has `StoredWorkflows` as its ``workflow_source``.
+        """
+        from automate_kernel.workflows.steer.documents import Documents
+
+        return Documents(self.storage, self.workflows, self.redactor)
 
     @property
     def deliveries(self) -> Tally:
@@ -798,7 +810,7 @@ class Kernel:
 
     def dry_run(
         self,
-        workflow: str,
+        workflow: str | Workflow,
         payload: Any = None,
         *,
         outputs: Mapping[str, Any] | None = None,
@@ -808,7 +820,8 @@ class Kernel:
         """
         Render every call that *workflow* would make, and make none; nothing is written.
 
-        It is for *event*; by default for an event with *payload*, as its first trigger expects it.
+        *workflow* is a name, or a definition that this kernel need not know. The run is for
+        *event*; by default for an event with *payload*, as its first trigger expects it.
         *outputs* are those of steps, by their ids. Without them an example is made up where the
         action has an output schema, and what depends on others is marked. Secrets stand as
         ``[secret KEY]``.
@@ -817,11 +830,11 @@ class Kernel:
         from automate_kernel.workflows.definition.model import CodeWorkflow
         from automate_kernel.workflows.store.events import triggering_event
 
-        found = self.workflows.get(workflow, tenant_id)
+        found = self.workflows.get(workflow, tenant_id) if isinstance(workflow, str) else workflow
         if isinstance(found, CodeWorkflow):
             raise AutomateError(
                 ErrorCodes.UNIMPLEMENTED,
-                f"the calls of workflow {workflow!r} follow from its code, and can't be foreseen",
+                f"the calls of workflow {found.name!r} follow from its code, and can't be foreseen",
                 hint="run it in a test, and replace what its steps call: kernel.replace(function)",
             )
         event = event or replace(triggering_event(found, payload), tenant_id=tenant_id)

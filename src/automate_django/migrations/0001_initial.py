@@ -14,8 +14,6 @@ import automate_django.models.tables
 import automate_django.values
 
 _EXACT = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-# People search these whatever the case; only the tenants in them are compared exactly.
-_SEARCHED = ("workflowdocument", "workflowversion")
 
 
 def keep_exactly(apps: Any, schema_editor: Any) -> None:
@@ -29,16 +27,12 @@ def keep_exactly(apps: Any, schema_editor: Any) -> None:
     if connection.vendor != "mysql":
         return
     for model in apps.get_app_config("automate_django").get_models():
-        searched = model._meta.model_name in _SEARCHED
-        changes = [] if searched else [f"CONVERT TO {_EXACT}"]
+        changes = [f"CONVERT TO {_EXACT}"]
         for field in model._meta.local_fields:
-            is_json = isinstance(field, models.JSONField)
-            if is_json or (searched and field.name == "tenant_id"):
-                kept = "longtext" if is_json else field.db_type(connection)
+            if isinstance(field, models.JSONField):
                 null = "NULL" if field.null else "NOT NULL"
-                changes.append(f"MODIFY `{field.column}` {kept} {_EXACT} {null}")
-        if changes:
-            schema_editor.execute(f"ALTER TABLE `{model._meta.db_table}` {', '.join(changes)}")
+                changes.append(f"MODIFY `{field.column}` longtext {_EXACT} {null}")
+        schema_editor.execute(f"ALTER TABLE `{model._meta.db_table}` {', '.join(changes)}")
 
 
 def set_storage(apps: Any, schema_editor: Any) -> None:
@@ -48,12 +42,6 @@ def set_storage(apps: Any, schema_editor: Any) -> None:
             "ALTER TABLE automate_outbox SET (fillfactor = 70,"
             " autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05)"
         )
-
-
-def _id() -> Any:
-    return models.BigAutoField(
-        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-    )
 
 
 def _loose_key(to: str, **options: Any) -> Any:
@@ -169,17 +157,6 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "automate_schedule",
-            },
-        ),
-        migrations.CreateModel(
-            name="WorkflowStamp",
-            fields=[
-                ("id", models.IntegerField(primary_key=True, serialize=False)),
-                ("token", models.CharField(max_length=32)),
-            ],
-            options={
-                "db_table": "automate_workflow_stamp",
-                "default_permissions": (),
             },
         ),
         migrations.CreateModel(
@@ -529,24 +506,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="WorkflowDocument",
-            fields=[
-                ("id", _id()),
-                ("key", models.CharField(editable=False, max_length=64, unique=True)),
-                ("name", models.CharField(max_length=200)),
-                ("tenant_id", models.CharField(blank=True, max_length=200, null=True)),
-                ("enabled", models.BooleanField(default=True)),
-                ("version", models.IntegerField(default=1)),
-                ("created_at", models.DateTimeField()),
-                ("updated_at", models.DateTimeField()),
-            ],
-            options={
-                "verbose_name": "workflow",
-                "db_table": "automate_workflow_document",
-                "indexes": [models.Index(fields=["name"], name="automate_document_name")],
-            },
-        ),
-        migrations.CreateModel(
             name="WorkflowExecution",
             fields=[
                 ("id", models.UUIDField(primary_key=True, serialize=False)),
@@ -705,40 +664,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="WorkflowVersion",
-            fields=[
-                ("id", _id()),
-                ("number", models.IntegerField()),
-                ("format", models.CharField(max_length=8)),
-                ("source", models.TextField()),
-                ("definition", models.JSONField()),
-                ("digest", models.CharField(max_length=64)),
-                ("restored_from", models.IntegerField(null=True)),
-                ("comment", models.CharField(blank=True, max_length=500)),
-                ("author", models.CharField(blank=True, max_length=200)),
-                ("created_at", models.DateTimeField()),
-                (
-                    "document",
-                    models.ForeignKey(
-                        db_constraint=False,
-                        on_delete=django.db.models.deletion.CASCADE,
-                        related_name="versions",
-                        to="automate_django.workflowdocument",
-                    ),
-                ),
-            ],
-            options={
-                "verbose_name": "version of a workflow",
-                "verbose_name_plural": "versions of workflows",
-                "db_table": "automate_workflow_version",
-                "constraints": [
-                    models.UniqueConstraint(
-                        fields=("document", "number"), name="automate_version_number"
-                    ),
-                ],
-            },
-        ),
-        migrations.CreateModel(
             name="WorkflowWait",
             fields=[
                 ("id", models.UUIDField(primary_key=True, serialize=False)),
@@ -885,6 +810,92 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(fields=["expires_at"], name="automate_session_expires"),
                     models.Index(fields=["user_name", "created_at"], name="automate_session_user"),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="WorkflowStamp",
+            fields=[
+                ("id", models.CharField(max_length=16, primary_key=True, serialize=False)),
+                ("token", models.CharField(max_length=64)),
+            ],
+            options={
+                "db_table": "automate_workflow_stamp",
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="WorkflowDocument",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=automate_django.models.tables.new_key,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("key", models.CharField(editable=False, max_length=64)),
+                ("name", models.CharField(max_length=200)),
+                ("tenant_id", models.CharField(blank=True, max_length=200, null=True)),
+                ("enabled", models.IntegerField(default=1)),
+                ("version", models.IntegerField(null=True)),
+                ("latest", models.IntegerField(default=1)),
+                ("created_at", models.DateTimeField()),
+                ("updated_at", models.DateTimeField()),
+            ],
+            options={
+                "verbose_name": "workflow",
+                "db_table": "automate_workflow_document",
+                "indexes": [models.Index(fields=["name"], name="automate_document_name")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("key",), name="automate_document_key")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="WorkflowVersion",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=automate_django.models.tables.new_key,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("number", models.IntegerField()),
+                ("format", models.CharField(max_length=8)),
+                ("source", models.TextField()),
+                ("definition", models.JSONField()),
+                ("digest", models.CharField(max_length=64)),
+                ("restored_from", models.IntegerField(null=True)),
+                ("comment", models.CharField(blank=True, max_length=500)),
+                ("author", models.CharField(blank=True, max_length=200)),
+                ("created_at", models.DateTimeField()),
+                ("published_at", models.DateTimeField(null=True)),
+                ("published_by", models.CharField(blank=True, max_length=200)),
+                (
+                    "document",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="versions",
+                        to="automate_django.workflowdocument",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "version of a workflow",
+                "verbose_name_plural": "versions of workflows",
+                "db_table": "automate_workflow_version",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("document", "number"), name="automate_version_number"
+                    )
                 ],
             },
         ),

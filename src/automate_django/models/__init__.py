@@ -1,7 +1,6 @@
 """The models: the kernel's tables, and what only the Django host has."""
 
 from automate_django.models.api import ApiToken, IdempotencyRecord
-from automate_django.models.definitions import WorkflowDocument, WorkflowStamp, WorkflowVersion
 from automate_django.models.imports import StagedImport
 from automate_django.models.tables import (
     AuditEntry,
@@ -27,10 +26,13 @@ from automate_django.models.tables import (
     WorkflowActivity,
     WorkflowDebounce,
     WorkflowDefinition,
+    WorkflowDocument,
     WorkflowExecution,
     WorkflowSchedule,
     WorkflowSignal,
+    WorkflowStamp,
     WorkflowStep,
+    WorkflowVersion,
     WorkflowWait,
 )
 from automate_django.models.tasks import TaskResult

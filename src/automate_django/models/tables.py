@@ -69,7 +69,7 @@ class PartialIndex(models.Index):
         return whole.create_sql(model, schema_editor, using, **options)
 
 
-_FIELDS = {"execution_id": "execution"}
+_FIELDS = {"execution_id": "execution", "document_id": "document"}
 """The fields that have another name than their column."""
 _LOOSE: Any = {"on_delete": models.DO_NOTHING, "db_constraint": False, "db_index": False}
 """The options of a foreign key that no database keeps."""
@@ -597,3 +597,82 @@ class PageQuery(KernelTable):
 
     def __str__(self) -> str:
         return self.name
+
+
+class WorkflowDocument(KernelTable):
+    """
+    A workflow that is edited in the admin. Its text is in its versions.
+
+    `automate_django.definitions` writes it, so that workers learn of the change.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_key, editable=False)
+    key = models.CharField(max_length=64, editable=False)
+    name = models.CharField(max_length=200)
+    tenant_id = models.CharField(max_length=200, null=True, blank=True)
+    """Its owner; None for a workflow of all tenants."""
+    enabled = models.IntegerField(default=1)
+    version = models.IntegerField(null=True)
+    """The number of the published version; None before any is."""
+    latest = models.IntegerField(default=1)
+    """The number of the version that was saved last."""
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    Meta = meta_of(tables.DOCUMENT, verbose_name="workflow")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class WorkflowVersion(KernelTable):
+    """One version of a workflow: its text, author and time. It never changes."""
+
+    id = models.UUIDField(primary_key=True, default=new_key, editable=False)
+    document = models.ForeignKey(
+        WorkflowDocument,
+        models.CASCADE,
+        related_name="versions",
+        db_constraint=False,
+        db_index=False,
+    )
+    number = models.IntegerField()
+    format = models.CharField(max_length=8)
+    source = models.TextField()
+    definition = models.JSONField()
+    """The definition in the source, in the form of `Workflow.to_dict`."""
+    digest = models.CharField(max_length=64)
+    """The definition's hash, which is the id that executions are pinned to."""
+    restored_from = models.IntegerField(null=True)
+    comment = models.CharField(max_length=500, blank=True)
+    author = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField()
+    published_at = models.DateTimeField(null=True)
+    published_by = models.CharField(max_length=200, blank=True)
+
+    Meta = meta_of(
+        tables.DOCUMENT_VERSION,
+        verbose_name="version of a workflow",
+        verbose_name_plural="versions of workflows",
+    )
+
+    def __str__(self) -> str:
+        return f"version {self.number}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Write a new version; raises TypeError for a version that is written already."""
+        if not self._state.adding:
+            raise TypeError("a version never changes: save a new version")
+        super().save(*args, **kwargs)
+
+
+class WorkflowStamp(KernelTable):
+    """One row, whose token changes with every change of a document. Workers look at it."""
+
+    id = models.CharField(max_length=16, primary_key=True)
+    token = models.CharField(max_length=64)
+
+    Meta = meta_of(tables.DOCUMENT_STAMP, default_permissions=())
+
+    def __str__(self) -> str:
+        return self.token

@@ -108,6 +108,9 @@ TOKEN = "automate_token"  # noqa: S105
 SESSION = "automate_session"
 SAVED_QUERY = "automate_saved_query"
 IDEMPOTENCY = "automate_api_idempotency"
+DOCUMENT = "automate_workflow_document"
+DOCUMENT_VERSION = "automate_workflow_version"
+DOCUMENT_STAMP = "automate_workflow_stamp"
 
 _KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255
 # What errors have in common: their type and place, `automate_kernel.secrets.tracebacks.group_of`.
@@ -590,6 +593,46 @@ _ALL = (
         Column("body", "json", null=True),
         *_columns("time", "created_at expires_at"),
         _index("automate_api_idempotency_old", "expires_at"),
+    ),
+    _table(
+        DOCUMENT,
+        # A workflow that people edit. Its text is in its versions.
+        Column("id", "id"),
+        # SHA-256 over tenant and name. NULLs differ, so an index of both would not do.
+        Column("key", "text", _KEY),
+        Column("name", "text", _NAME),
+        Column("tenant_id", "text", _NAME, null=True),
+        Column("enabled", "int"),
+        # The number of the published version, and that of the latest.
+        Column("version", "int", null=True),
+        Column("latest", "int"),
+        *_columns("time", "created_at updated_at"),
+        _index("automate_document_key", "key", unique=True),
+        _index("automate_document_name", "name"),
+    ),
+    _table(
+        DOCUMENT_VERSION,
+        *_columns("id", "id document_id"),
+        Column("number", "int"),
+        Column("format", "text", 8),
+        Column("source", "longtext"),
+        # What the source says, and its hash, which executions are pinned to.
+        Column("definition", "json"),
+        Column("digest", "text", _KEY),
+        Column("restored_from", "int", null=True),
+        Column("comment", "text", 500),
+        Column("author", "text", _NAME),
+        Column("created_at", "time"),
+        # The last time that it was published; null for a draft.
+        Column("published_at", "time", null=True),
+        Column("published_by", "text", _NAME),
+        _index("automate_version_number", "document_id number", unique=True),
+    ),
+    _table(
+        DOCUMENT_STAMP,
+        # One row, whose token changes with every change of a document. Workers look at it.
+        Column("id", "text", 16),
+        Column("token", "text", _KEY),
     ),
 )
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         StepStatus,
     )
     from automate_kernel.workflows.steer.attempts import StepAttempt
+    from automate_kernel.workflows.steer.documents import StoredWorkflows
     from automate_kernel.workflows.steer.executions import ExecutionStore
     from automate_kernel.workflows.store.pauses import PausedWorkflow
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "StepAttempt",
     "StepRun",
     "StepStatus",
+    "StoredWorkflows",
     "WaitFor",
     "WebhookTrigger",
     "Workflow",
@@ -89,6 +91,7 @@ if not TYPE_CHECKING:  # it would give any name, even a misspelt name
             "definition.waits": ("SleepUntil", "WaitFor"),
             "execution": ("Event", "Execution", "ExecutionStatus", "StepRun", "StepStatus"),
             "steer.attempts": ("StepAttempt",),
+            "steer.documents": ("StoredWorkflows",),
             "steer.executions": ("ExecutionStore",),
             "store.pauses": ("PausedWorkflow",),
         },

@@ -166,7 +166,7 @@ class WorkflowEditor:
         if document is None:
             return {"source": STARTER, "format": "yaml"}
         versions = WorkflowVersion.objects.using(document._state.db)
-        version = versions.get(document=document, number=document.version)
+        version = versions.get(document=document, number=document.latest)
         source = clean(version.source)
         return {"source": source, "format": version.format, "based_on": version.number}
 

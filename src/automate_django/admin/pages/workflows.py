@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -66,7 +67,7 @@ class WorkflowDocumentAdmin(PageAdmin):
 
     def pages(self) -> list[URLPattern]:
         """Return the pages below the workflows' own address."""
-        one, version = "<int:pk>/", "<int:pk>/versions/<int:number>/"
+        one, version = "<uuid:pk>/", "<uuid:pk>/versions/<int:number>/"
         return [
             self.get("", self.changelist_view, _LIST),
             self.get("files/<path:name>/", self.file_view, "automate_workflow_file"),
@@ -123,7 +124,7 @@ class WorkflowDocumentAdmin(PageAdmin):
                     return ListedWorkflow(name, workflow=workflow)
         raise Http404("There is no such workflow, or it is not yours.")
 
-    def document_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def document_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Show a workflow of the database, with its versions."""
         document = self.find(request, pk)
         row = of_document(document, get_kernel().workflows.problems())
@@ -134,7 +135,7 @@ class WorkflowDocumentAdmin(PageAdmin):
             request,
             row,
             versions=versions.defer("source", "definition").order_by("-number")[:_VERSIONS_SHOWN],
-            latest=versions.defer("definition").get(number=document.version),
+            latest=versions.defer("definition").get(number=document.version or document.latest),
             may_change=self.has_change_permission(request, document),
         )
 
@@ -199,7 +200,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         """Pause a workflow of a file, or let it go on."""
         return self._pause(request, self._of_file(request, name))
 
-    def pause_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def pause_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Pause a workflow of the database, or let it go on."""
         document = self.find(request, pk)
         return self._pause(request, ListedWorkflow(document.name, document))
@@ -238,7 +239,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         """Start a workflow of a file."""
         return self._run(request, self._of_file(request, name))
 
-    def run_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def run_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Start a workflow of the database."""
         document = self.find(request, pk)
         row = ListedWorkflow(document.name, document, current_workflow(document))
@@ -267,7 +268,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         """Pause, resume or fire a schedule of a file's workflow."""
         return self._schedule(request, self._of_file(request, name))
 
-    def schedule_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def schedule_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Pause, resume or fire a schedule of a workflow of the database."""
         document = self.find(request, pk)
         row = ListedWorkflow(document.name, document, current_workflow(document))
@@ -316,7 +317,7 @@ class WorkflowDocumentAdmin(PageAdmin):
             raise PermissionDenied
         return WorkflowEditor(self, request, document).answer()
 
-    def switch_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def switch_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Turn a workflow on or off."""
         document = self._changeable(request, pk)
         enabled = request.POST.get("enabled") == "yes"
@@ -335,7 +336,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         return document
 
     def version_view(
-        self, request: HttpRequest, pk: int, number: int, doubts: Sequence[str] = ()
+        self, request: HttpRequest, pk: UUID, number: int, doubts: Sequence[str] = ()
     ) -> HttpResponse:
         """Show a version: its text and its changes."""
         document = self.find(request, pk)
@@ -344,7 +345,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         if version is None:
             raise Http404("There is no such version.")
         before = versions.filter(number=number - 1).first()
-        current = versions.get(number=document.version)
+        current = versions.get(number=document.version or document.latest)
         return self.page(
             request,
             "version.html",
@@ -363,7 +364,7 @@ class WorkflowDocumentAdmin(PageAdmin):
             crumbs=crumbs_to(self, document),
         )
 
-    def restore_view(self, request: HttpRequest, pk: int, number: int) -> HttpResponse:
+    def restore_view(self, request: HttpRequest, pk: UUID, number: int) -> HttpResponse:
         """Restore a version as a new version; ask for confirmation if it would fail."""
         document = self._changeable(request, pk)
         wanted = current_workflow(document, number)

@@ -174,7 +174,8 @@ class Catalogue:
         self._current: dict[str, WorkflowProgram] = {}
         self._programs: OrderedDict[str, WorkflowProgram] = OrderedDict()
         self._lock = new_lock()
-        self._source = source
+        self.source: WorkflowSource | None = source
+        """The source of workflows that change while the application runs."""
         self._supplied = _SourceState()
         self._is_read = False
         self._check_at = 0.0
@@ -248,7 +249,7 @@ class Catalogue:
     @property
     def changing(self) -> bool:
         """Return True if more workflows may come while the application runs."""
-        return self._source is not None
+        return self.source is not None
 
     def look_again(self) -> None:
         """Ask the source at the next use; for an application that knows of a change."""
@@ -263,14 +264,14 @@ class Catalogue:
 
     def _fresh(self) -> _SourceState:
         """Return the source's workflows, as of a second ago at most."""
-        if self._source is None or time.monotonic() < self._check_at:
+        if self.source is None or time.monotonic() < self._check_at:
             return self._supplied
         # One thread asks; the others go on with the last state, if there is one.
         if not self._checking.acquire(blocking=not self._is_read):
             return self._supplied
         try:
             if time.monotonic() >= self._check_at:
-                self._ask(self._source)
+                self._ask(self.source)
         finally:
             self._checking.release()
         return self._supplied
