@@ -103,7 +103,8 @@ class _DevServer:
         # Whoever is here can write code that calls them all.
         operations = session.settings["serve.operations"] or ["*"]
         self._site = Site(kernel, "automate dev", reloads=True, operations=operations)
-        pages = pages_of(self._site, auth=loopback(User(_name(), ["admin"], tenant=None)))
+        developer = User(_name(), ["admin"], tenant=None, stands_in=True)
+        pages = pages_of(self._site, auth=loopback(developer))
         self._live = pages.state.live
         if worker is None:
             self._app = HttpApp(kernel)

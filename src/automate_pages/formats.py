@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from automate_kernel.kernel import Kernel
-from automate_kernel.monitoring.waiting import WaitReason
+from automate_kernel.monitoring.waiting import WaitReason, first_waits
 from automate_kernel.secrets.masking import hide_named
+from automate_kernel.workflows.definition.graph import STATUS_MARKS
+from automate_kernel.workflows.execution import Execution, StepStatus
 
 NOTHING = "\N{EN DASH}"
 """Stands where there is no value."""
@@ -27,18 +29,10 @@ _TONES = {
     **dict.fromkeys(("RETRY", "WAITING", "PAUSED", "CANCELLING", "STOPPING"), "warn"),
     "RUNNING": "run",
 }
-# Told by shape as well as by colour.
 _MARKS = {
-    "COMPLETED": "\N{CHECK MARK}",
-    "FAILED": "\N{MULTIPLICATION X}",
-    "RUNNING": "\N{BLACK RIGHT-POINTING TRIANGLE}",
-    "RETRY": "\N{CLOCKWISE OPEN CIRCLE ARROW}",
-    "WAITING": "\N{WHITE CIRCLE}",
-    "PENDING": "\N{MIDDLE DOT}",
+    **{status.value: mark for status, mark in STATUS_MARKS.items()},
     "PAUSED": "\N{DOUBLE VERTICAL LINE}",
-    "CANCELLING": "\N{CIRCLED DIVISION SLASH}",
-    "CANCELLED": "\N{CIRCLED DIVISION SLASH}",
-    "SKIPPED": "\N{RIGHTWARDS ARROW TO BAR}",
+    "CANCELLING": STATUS_MARKS[StepStatus.CANCELLED],
 }
 # A value of more lines is closed at first.
 _CLOSED_FROM = 12
@@ -150,6 +144,12 @@ def shown_reasons(kernel: Kernel, reasons: Iterable[WaitReason]) -> list[str]:
         until = "" if each.until is None else f" Until {each.until:%Y-%m-%d %H:%M:%S} UTC."
         lines.append(" ".join(filter(None, (each.text + until, each.hint))))
     return [shown_text(kernel, line).text for line in lines]
+
+
+def first_waits_shown(kernel: Kernel, executions: Sequence[Execution]) -> dict[str, str]:
+    """Return what each of *executions* has waited for longest, in words, by their ids."""
+    found = first_waits(kernel, executions)
+    return {each: " ".join(shown_reasons(kernel, [reason])) for each, reason in found.items()}
 
 
 def _cut(text: str, most: int) -> ShownValue:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from automate_kernel.kernel import Kernel
@@ -28,6 +28,7 @@ _THINNEST = 0.4
 _FOLD, _FOLDS = 4.0, 40.0  # per cent of the drawing: for one place without work, and for all
 _SHORTEST_FOLD = 1.0
 _SHORTEST_QUEUE = 0.005
+_SAVING = timedelta(seconds=0.1)
 _WITHOUT: dict[str, Any] = {"output": None, "trace": None}
 _BRIEF = tuple(each.name for each in TABLES[STEP].columns if each.name not in _WITHOUT)
 _OPEN = [status.value for status in StepStatus if status is not StepStatus.COMPLETED]
@@ -216,7 +217,7 @@ class ExecutionTimeline:
         self._end = max((execution.completed_at if execution.status.finished else None) or now,
                         self._start)  # fmt: skip
         self._goes_on = not execution.status.finished
-        self._ends = sorted(run.completed_at for run in steps.runs if run.completed_at)
+        self._ends = {run.step_id: run.completed_at for run in steps.runs if run.completed_at}
         self.attempts: list[StepAttempt] = step_attempts(
             [run for run in steps.every if run.attempts], failed
         )
@@ -371,11 +372,21 @@ class ExecutionTimeline:
             yield self._bar("retry", "waits for the next attempt", before, self._end)
 
     def _ready(self, run: StepRun, began: datetime) -> datetime | None:
-        """Return when a step could have begun: after the step that ended last before it."""
+        """Return when a step could have begun: when the last of the steps before it ended."""
         if run.position >= 0:
             return None
-        ended = [each for each in self._ends if each <= began]
-        return ended[-1] if ended else self._start
+        needs = self._workflow.graph().get(run.step_id) if self._workflow else None
+        if needs is not None:
+            before = [self._ends[each] for each in needs if each in self._ends]
+        else:
+            # Of the steps that began before. An end is saved a moment after what follows began.
+            before = [
+                each.completed_at
+                for each in self._steps.runs
+                if each.started_at and each.completed_at and each.started_at < began
+                and each.completed_at <= began + _SAVING
+            ]  # fmt: skip
+        return min(max(before, default=self._start), began)
 
     def _bar(
         self, kind: str, text: str, begin: datetime, end: datetime, tone_: str = ""

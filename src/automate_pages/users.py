@@ -21,12 +21,14 @@ class User:
 
     *roles* are some of viewer, operator, approver, author and admin. Roles of the host's own give
     no right here, but an approval may ask for them (``by: [role:finance]``). A user with a *tenant*
-    sees this tenant's rows alone; None sees the rows of all.
+    sees this tenant's rows alone; None sees the rows of all. Who *stands_in* answers approvals for
+    whomever they ask, as a developer does who tries a workflow.
     """
 
     name: str
     roles: Collection[str]
     tenant: str | None
+    stands_in: bool = False
 
     def __post_init__(self) -> None:
         if self.tenant == "":

@@ -253,6 +253,27 @@ def test_a_signal_is_sent_by_a_form(shop: Shop) -> None:
     assert send(viewer, its, order="signal", name="truck").status_code == 403
 
 
+@pytest.mark.parametrize("asks", ["role:manager", "ivo"])
+def test_who_stands_in_answers_for_whom_is_asked(shop: Shop, asks: str) -> None:
+    step = {"id": "ok", "approval": {"title": "Refund?", "by": [asks]}}
+    shop.kernel.add_workflow({"name": "refund", "trigger": {"type": "manual"}, "steps": [step]})
+    begun = shop.kernel.start("refund")
+    shop.kernel.run_until_idle()
+    page = f"/ops/approvals/{begun}/ok/whole"
+    other = client(shop, admin())
+    assert f"asks {asks}: Refund?" in other.get("/ops/executions").text
+    assert f'href="{page}">Decide' in other.get(f"/ops/executions/{begun}").text
+    assert "There are some for others" in other.get("/ops/approvals").text
+    assert "is for" in send(other, page, decision="approve").text
+    developer = client(shop, User("dev", ["admin"], None, stands_in=True))
+    assert "Refund?" in developer.get("/ops/approvals").text
+    send(developer, page, decision="approve")
+    shop.kernel.run_until_idle()
+    found = shop.kernel.executions.get(begun)
+    assert found is not None
+    assert found.steps[0].output["by"] == ("ivo" if asks == "ivo" else "dev")
+
+
 # -- workflows -------------------------------------------------------------------------------
 
 

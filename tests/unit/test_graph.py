@@ -48,7 +48,7 @@ def test_a_terminal_shows_an_outline() -> None:
         == """\
 order-notify (event order.created)
   ✓ fetch  [http.get; ≤ 30s]
-    ✗ total  [orders.total]  after fetch
+    ✕ total  [orders.total]  after fetch
     stock  [stock.reserve; for each]  after fetch
       end  [slack.post; if; 5 attempts]  after total, stock
 

@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 
 from automate_kernel import Kernel
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
 from automate_pages.formats import shown_tree
-from automate_pages.timeline import ExecutionTimeline, TimelineAxis, read_steps
+from automate_pages.timeline import ExecutionTimeline, StepRuns, TimelineAxis, read_steps
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -106,6 +113,40 @@ def test_attempts_waits_and_retries_are_apart(step: dict[str, Any], kinds: list[
     assert [bar.kind for bar in track.bars if bar.kind != "queue"] == kinds
 
 
+@pytest.mark.parametrize("defined", [True, False])
+def test_a_step_is_ready_once_the_step_before_has_ended(defined: bool) -> None:
+    """Its end is saved a moment after the next has begun, which needn't have waited."""
+
+    def ended(step_id: str, began: float, end: float) -> StepRun:
+        return StepRun(
+            execution_id="e", step_id=step_id, status=StepStatus.COMPLETED,
+            started_at=at(began), completed_at=at(end),
+        )  # fmt: skip
+
+    runs = [
+        ended("a", 2, 3.01),
+        ended("b", 3, 4),
+        ended("c", 6, 7),
+    ]
+    kernel = Kernel(MemoryStorage())
+    steps = [{"id": each, "sleep": "1s"} for each in "abc"]
+    workflow = Workflow.model_validate({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
+    execution = Execution(
+        id="e", name="w", definition_id="d", event=Event(id="e", name="w"),
+        status=ExecutionStatus.COMPLETED, created_at=BEGAN, completed_at=at(7),
+    )  # fmt: skip
+    timeline = ExecutionTimeline(
+        kernel, execution, workflow if defined else None, StepRuns(runs), at(7), whole=True
+    )
+    queued = {
+        track.step_id: [bar.text for bar in track.bars if bar.kind == "queue"]
+        for track in timeline.tracks
+    }
+    ready = "ready, and not begun"
+    assert queued == {"a": [f"{ready}, 2 s"], "b": [], "c": [f"{ready}, 2 s"]}
+    kernel.close()
+
+
 def test_the_elements_that_failed_come_first() -> None:
     many = "{{ [1, 2, 3, 4, 5] }}"
     step = {"id": "each", "for_each": many, "action": "flaky", "input": {"x": "{{ item }}"}}
@@ -119,8 +160,6 @@ def test_an_execution_without_steps_has_a_timeline() -> None:
         id="x", name="w", definition_id="d", event=Event(id="e", name="w"),
         status=ExecutionStatus.PENDING, created_at=BEGAN,
     )  # fmt: skip
-    from automate_pages.timeline import StepRuns
-
     assert ExecutionTimeline(kernel, execution, None, StepRuns(), at(5)).took == "5 s"
     kernel.close()
 

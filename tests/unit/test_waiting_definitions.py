@@ -139,7 +139,7 @@ def test_pictures_say_what_a_step_waits_for() -> None:
     """In a terminal, in Mermaid and as SVG."""
     workflow = loads(YAML)
     outline = to_text(workflow, {"paid": "WAITING"})
-    assert "⧗ paid  [wait for order.paid" in outline
+    assert "○ paid  [wait for order.paid" in outline
     assert "[workflow other" in outline
     assert "waiting" in to_mermaid(workflow, {"paid": "WAITING"})
     assert "paid (waiting)" in to_svg(workflow, {"paid": "WAITING"})

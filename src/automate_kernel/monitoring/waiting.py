@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.workflows.decide.waits import WaitingFor
 
-__all__ = ["WaitReason", "why_execution_waits", "why_item_waits"]
+__all__ = ["WaitReason", "first_waits", "why_execution_waits", "why_item_waits"]
 
 _MOST_SHOWN = 5
 
@@ -77,6 +77,13 @@ def why_execution_waits(kernel: Kernel, execution: Execution) -> list[WaitReason
     if not found and item is not None:
         found += _of_item(kernel, item)
     return found
+
+
+def first_waits(kernel: Kernel, executions: Sequence[Execution]) -> dict[str, WaitReason]:
+    """Return what steps of *executions* have waited for longest, by their ids: one statement."""
+    ids = [each.id for each in executions if not each.status.finished]
+    found = kernel.executions.first_waits(ids) if ids else {}
+    return {execution_id: _of_wait(execution_id, wait) for execution_id, wait in found.items()}
 
 
 def why_item_waits(kernel: Kernel, item: OutboxItem) -> list[WaitReason]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.http.approvals import SentAnswer, fields_html, problems_in, shown_fields
-from automate_kernel.workflows.steer.approvals import PendingApproval
+from automate_kernel.workflows.steer.approvals import ROLE, PendingApproval
 from automate_pages.exchange import (
     OrderAnswer,
     PageAnswer,
@@ -24,15 +24,20 @@ def show_list(request: PageRequest) -> PageAnswer:
     if request.query.get("of") == "decided":
         return _decided(request)
     everybody = request.query.get("of") == "all"
-    by, roles = (None, ()) if everybody else (request.user.name, request.user.roles)
+    user = request.user
+    by, roles = (None, ()) if everybody or user.stands_in else (user.name, user.roles)
     found = request.kernel.approvals.pending(
         by=by, roles=roles, tenant_id=request.user.tenant, after=request.query.get("after", "")
     )
+    others = not everybody and not found.approvals and request.kernel.approvals.pending(
+        tenant_id=request.user.tenant, limit=1
+    ).approvals  # fmt: skip
     return PageAnswer(
         "approvals.html",
         "Approvals",
         {
             "found": found,
+            "others": bool(others),
             "everybody": everybody,
             "lists": _lists(request, "all" if everybody else ""),
             "next": request.url("approvals", of=request.query.get("of", ""), after=found.after)
@@ -90,11 +95,20 @@ def _form(
                 shown_fields(waiting.form, answer, problems), answer.comment if answer else ""
             ),
             "problem": problem,
-            "decides": user.may("decide") and waiting.may_decide(user.name, user.roles),
+            "decides": user.may("decide") and waiting.may_decide(*_person(request, waiting)),
         },
         crumbs=[PageLink("Approvals", request.url("approvals"))],
         status=422 if problem else 200,
     )
+
+
+def _person(request: PageRequest, waiting: PendingApproval) -> tuple[str, Collection[str]]:
+    """Return who decides, and in which roles: the user, or whomever the user stands in for."""
+    user = request.user
+    if not user.stands_in or waiting.may_decide(user.name, user.roles):
+        return user.name, user.roles
+    roles = [each.removeprefix(ROLE) for each in waiting.by if each.startswith(ROLE)]
+    return (user.name, [*user.roles, *roles]) if roles else (waiting.by[0], user.roles)
 
 
 def decide(
@@ -106,14 +120,14 @@ def decide(
     answer = SentAnswer.read(request.form.items())
     if answer.approved is None:
         return _form(request, waiting, answer, "Choose to approve or to reject.")
-    approvals = request.kernel.approvals
+    approvals, (by, roles) = request.kernel.approvals, _person(request, waiting)
     try:
         (approvals.approve if answer.approved else approvals.reject)(
             waiting.execution_id,
             waiting.step_id,
             waiting.position,
-            by=request.user.name,
-            roles=request.user.roles,
+            by=by,
+            roles=roles,
             comment=answer.comment,
             form=answer.form,
             tenant_id=request.user.tenant,

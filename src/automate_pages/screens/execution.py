@@ -34,6 +34,7 @@ from automate_pages.exchange import (
 from automate_pages.formats import (
     MOST,
     ShownValue,
+    first_waits_shown,
     json_text,
     shown_labels,
     shown_reasons,
@@ -76,6 +77,8 @@ class ShownStep:
     retries: bool
     forks: bool
     resumes: bool
+    approval: str
+    """The address of its question, while it waits for a decision."""
     payload: str
     """The event's payload, for a copy that has another; empty if a part of it is hidden."""
 
@@ -170,7 +173,7 @@ def _page(
             "address": request.url(*_parts(request, execution, key)),
             "whole": request.query.get("time") == "whole",
             "timeline": timeline,
-            "graph": workflow and to_svg(workflow, timeline.statuses, styled=False),
+            "graph": workflow and _graph(request, workflow, execution, timeline),
             "chosen": chosen,
             "chosen_key": key,
             "event": shown_tree(kernel, execution.event.payload),
@@ -181,6 +184,7 @@ def _page(
             "signals": _signals(request, execution),
             "asked": sorted({each.details["signal"] for each in reasons if each.code == "signal"}),
             "children": children,
+            "child_waits": first_waits_shown(kernel, children.executions if children else ()),
             "steered": _steered(request, execution),
             "attempts": _attempts(request, timeline.attempts),
             "labels": _labels(request, execution),
@@ -190,6 +194,18 @@ def _page(
         crumbs=_crumbs(request, execution),
         live=not execution.status.finished,
     )  # fmt: skip
+
+
+def _graph(
+    request: PageRequest, workflow: Workflow, execution: Execution, timeline: ExecutionTimeline
+) -> str:
+    """Draw the workflow; a step that has begun leads to its panel."""
+    links = {
+        track.step_id: request.url("executions", execution.id, "steps", track.step_id, "whole")
+        for track in timeline.tracks
+        if track.position < 0 and track.begun
+    }
+    return to_svg(workflow, timeline.statuses, styled=False, links=links)
 
 
 def _crumbs(request: PageRequest, execution: Execution) -> list[PageLink]:
@@ -274,8 +290,17 @@ def _shown_step(
         and (not inside or not finished),
         forks=user.may("start") and whole,
         resumes=user.may("steer") and finished and whole,
+        approval=_question(request, found, run),
         payload=shown if len(shown) <= MOST and read_json(shown) == payload else "",
     )
+
+
+def _question(request: PageRequest, found: _Found, run: StepRun) -> str:
+    step = found.workflow.find_step(run.step_id) if found.workflow else None
+    if step is None or step.approval is None or run.status is not StepStatus.WAITING:
+        return ""
+    place = run.position if run.position >= 0 else "whole"
+    return request.url("approvals", run.execution_id, run.step_id, place)
 
 
 def _run(request: PageRequest, execution_id: str, step_id: str, position: int) -> StepRun:

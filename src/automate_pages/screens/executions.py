@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from automate_kernel.workflows.store.execution_pages import ChildExecutions, Exe
 from automate_pages.bulk import MOST_TICKED, BulkScope, carry_out, offered
 from automate_pages.comparison import compared_steps, compared_values
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
-from automate_pages.formats import tone
+from automate_pages.formats import first_waits_shown, tone
 from automate_pages.lists import MOST_CAUSES, PATIENCE, TIMES, ExecutionConditions
 from automate_pages.screens.execution import pinned_workflow, read_row, show
 from automate_pages.screens.workflows import workflow_names
@@ -27,11 +27,16 @@ _WORST = ("FAILED", "RUNNING", "RETRY", "WAITING", "CANCELLED", "PENDING", "SKIP
 
 @dataclass(frozen=True, slots=True)
 class ListedExecution:
-    """A row of the list: an execution, and its latest sub-workflows below it."""
+    """
+    A row of the list: an execution, and its latest sub-workflows below it.
+
+    *waits* says what each of them waits for, by their ids.
+    """
 
     execution: Execution
     children: Sequence[Execution] = ()
     more: int = 0
+    waits: Mapping[str, str] = field(default_factory=dict)
 
 
 def show_list(request: PageRequest) -> PageAnswer:
@@ -93,13 +98,16 @@ def listed(request: PageRequest, executions: Sequence[Execution]) -> list[Listed
     ids = {each.id for each in executions}
     children = request.kernel.executions.children
     found = children(sorted(ids), limit=_SHOWN_CHILDREN) if ids else {}
+    every = {each.id: each for of in (executions, *(its.executions for its in found.values()))
+             for each in of}  # fmt: skip
+    waits = first_waits_shown(request.kernel, list(every.values()))
     rows = []
     for each in executions:
         if each.parent_id in ids:
             continue
         its = found.get(each.id, ChildExecutions())
         more = sum(its.counts.values()) - len(its.executions)
-        rows.append(ListedExecution(each, its.executions, more))
+        rows.append(ListedExecution(each, its.executions, more, waits))
     return rows
 
 

@@ -13,7 +13,7 @@ from automate_kernel.workflows.store.statistics import ExecutionStats
 from automate_pages.activity import SPANS, TimeSpan, execution_charts, item_charts, spread
 from automate_pages.charts import Chart
 from automate_pages.exchange import PageAnswer, PageLink, PageRequest
-from automate_pages.formats import duration, number, shorten, shown_text
+from automate_pages.formats import duration, first_waits_shown, number, shorten, shown_text
 from automate_pages.lists import ExecutionConditions
 from automate_pages.screens import executions, outbox
 from automate_pages.screens.workflows import workflow_names
@@ -67,6 +67,7 @@ def show(request: PageRequest) -> PageAnswer:
             ],
             **(_figures(request, span, now) if tenant is None else {"charts": [], "totals": []}),
             "latest": latest.executions,
+            "waits": first_waits_shown(request.kernel, latest.executions),
             "names": workflow_names(request),
         },
         live=True,
@@ -111,9 +112,9 @@ def _trend(last: int, before: int) -> str:
 
 
 def _cards(request: PageRequest, now: datetime) -> Iterator[Card]:
-    waiting = request.kernel.approvals.pending(
-        by=request.user.name, roles=request.user.roles, tenant_id=request.user.tenant
-    )
+    user = request.user
+    by, roles = (None, ()) if user.stands_in else (user.name, user.roles)
+    waiting = request.kernel.approvals.pending(by=by, roles=roles, tenant_id=user.tenant)
     asked = f"{len(waiting.approvals)}{'+' if waiting.after else ''}"
     tone = "warn" if waiting.approvals else ""
     yield Card("Approvals for you", asked, request.url("approvals"), tone)

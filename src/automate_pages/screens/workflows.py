@@ -27,7 +27,14 @@ from automate_pages.exchange import (
     PageRequest,
     sent_text,
 )
-from automate_pages.formats import MOST, ShownValue, shown_json, shown_text, shown_tree
+from automate_pages.formats import (
+    MOST,
+    ShownValue,
+    first_waits_shown,
+    shown_json,
+    shown_text,
+    shown_tree,
+)
 from automate_pages.schema_form import SchemaField, SchemaForm
 
 _LOOKED = 100
@@ -211,6 +218,7 @@ def _page(request: PageRequest, entry: Entry, start: StartForm) -> PageAnswer:
             "health": health,
             "versions": _versions(request, entry, health),
             "runs": health.runs[:_RUNS],
+            "waits": first_waits_shown(kernel, health.runs[:_RUNS]),
         },
         crumbs=[PageLink("Workflows", request.url("workflows"))],
         status=422 if start.refusal else 200,

@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from xml.sax.saxutils import escape
+from types import MappingProxyType
+from xml.sax.saxutils import escape, quoteattr
 
 from automate_kernel.base.durations import format_duration
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
@@ -23,20 +24,21 @@ from automate_kernel.workflows.definition.triggers import (
 )
 from automate_kernel.workflows.execution import StepStatus
 
-__all__ = ["Statuses", "describe_trigger", "to_mermaid", "to_svg", "to_text"]
+__all__ = ["STATUS_MARKS", "Statuses", "describe_trigger", "to_mermaid", "to_svg", "to_text"]
 
 Statuses = Mapping[str, StepStatus | str]
 
-_ICONS = {
-    StepStatus.PENDING: "○",
+STATUS_MARKS: dict[StepStatus, str] = {
+    StepStatus.PENDING: "·",
     StepStatus.RUNNING: "▶",
     StepStatus.RETRY: "↻",
-    StepStatus.WAITING: "⧗",
+    StepStatus.WAITING: "○",
     StepStatus.COMPLETED: "✓",
-    StepStatus.FAILED: "✗",
-    StepStatus.SKIPPED: "»",
-    StepStatus.CANCELLED: "■",
+    StepStatus.FAILED: "✕",
+    StepStatus.SKIPPED: "⇥",
+    StepStatus.CANCELLED: "⊘",
 }
+"""The sign of each status, in pictures and on pages: told by shape as well as by colour."""
 
 
 def describe_trigger(trigger: Trigger) -> str:
@@ -106,7 +108,7 @@ def _short(text: str, length: int = 36) -> str:
 
 
 def _with_icon(text: str, status: StepStatus | None) -> str:
-    return text if status is None else f"{_ICONS[status]} {text}"
+    return text if status is None else f"{STATUS_MARKS[status]} {text}"
 
 
 def _label(name: str, step: Step, states: Mapping[str, StepStatus]) -> list[str]:
@@ -213,14 +215,14 @@ def _mermaid_box(step: Step, states: Mapping[str, StepStatus]) -> str:
 
 def _quoted(text: str) -> str:
     escaped = "".join(
-        c if c.isalnum() or c in " .,:_-/·✓✗○▶↻⧗»■≤…()\n" else f"#{ord(c)};" for c in text
+        c if c.isalnum() or c in " .,:_-/·✓✕○▶↻⇥⊘≤…()\n" else f"#{ord(c)};" for c in text
     )
     return '"' + escaped.replace("\n", "<br/>") + '"'
 
 
 # SVG --------------------------------------------------------------------------------------------
 
-_MARGIN, _HEADER, _BOX, _BETWEEN, _GAP = 24, 64, 72, 48, 28
+_MARGIN, _HEADER, _LINE, _BETWEEN, _GAP = 24, 64, 19, 36, 28
 _PER_LETTER = 7.6  # a little more than the widest usual sans-serif font takes at 13 px
 
 _STYLE = """
@@ -247,17 +249,26 @@ _STYLE = """
 """.strip()
 
 
-def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool = True) -> str:
+def to_svg(
+    workflow: Workflow,
+    statuses: Statuses | None = None,
+    *,
+    styled: bool = True,
+    links: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """
     Draw a picture that stands on its own, in a page or as a file.
 
     It has a title and a text for screen readers, and follows the reader's light or dark scheme.
-    It holds no script and no link. If it is not *styled*, it holds no style either, for a page
-    whose policy forbids that: the page's own style sheet styles ``svg.automate-graph``.
+    It holds no script. *links* are addresses of steps by their ids. If it is not *styled*, it holds
+    no style and no heading either, for a page that has its own: the page's style sheet styles
+    ``svg.automate-graph``.
     """
     states = _checked(statuses)
     title, subtitle = workflow.title or workflow.name, _started_by(workflow)
-    top, widest, body = float(_HEADER + _MARGIN), 0.0, []
+    heads = [_text(_MARGIN, _MARGIN + 16, title, "head"),
+             _text(_MARGIN, _MARGIN + 38, subtitle, "soft")] if styled else []  # fmt: skip
+    top, widest, body = float(_MARGIN + (_HEADER if heads else 0)), 0.0, []
     for heading, steps, needs in _step_lists(workflow, states):
         if heading:
             body.append(_text(_MARGIN, top, heading, "soft"))
@@ -265,15 +276,17 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool
         labels = {s.id: _label(_short(s.name or s.id, 32), s, states) for s in steps}
         widths = {key: max(120.0, _PER_LETTER * max(map(len, labels[key])) + 28) for key in labels}
         layers, width = lay_out(needs, widths, gap=_GAP, thin=8)
-        body.append(_group(layers, labels, states, top))
+        drawing = _Drawing(labels, states, links, top)
+        body.append(drawing.group(layers))
         widest = max(widest, width)
-        top += len(layers) * (_BOX + _BETWEEN) - _BETWEEN + _MARGIN
-    longest = max(_PER_LETTER * 1.3 * len(title), _PER_LETTER * len(subtitle))
+        top += len(layers) * (drawing.box + _BETWEEN) - _BETWEEN + _MARGIN
+    longest = max(_PER_LETTER * 1.3 * len(title), _PER_LETTER * len(subtitle)) if heads else 0.0
     width, height = max(widest, longest) + 2 * _MARGIN, top
     # An id of its own keeps the style of one picture from another on the same page.
     own = "wf-" + hashlib.sha256("\n".join([title, *body]).encode()).hexdigest()[:10]
+    role = "group" if links else "img"  # what is inside an image is not there for a screen reader
     opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" id="{own}" class="automate-graph" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" id="{own}" class="automate-graph" role="{role}" '
         f'aria-labelledby="{own}-t {own}-d" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}">'
     )
@@ -284,8 +297,7 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool
             f'<desc id="{own}-d">{escape(_description(workflow, states))}</desc>',
             *([f"<style>{_STYLE.format(id=own)}</style>"] if styled else []),
             '<rect class="paper" width="100%" height="100%"/>',
-            _text(_MARGIN, _MARGIN + 16, title, "head"),
-            _text(_MARGIN, _MARGIN + 38, subtitle, "soft"),
+            *heads,
             *body,
             "</svg>\n",
         ]
@@ -304,49 +316,58 @@ def _description(workflow: Workflow, states: Mapping[str, StepStatus]) -> str:
     return " ".join(sentences)
 
 
-def _group(
-    layers: Sequence[Sequence[Spot]],
-    labels: Mapping[str, Sequence[str]],
-    states: Mapping[str, StepStatus],
-    top: float,
-) -> str:
-    edges, boxes = [], []
-    for depth, layer in enumerate(layers):
-        y = top + depth * (_BOX + _BETWEEN)
-        for spot in layer:
-            edges += [_edge(spot, each, y) for each in spot.below]
-            if spot.passage:
-                x = spot.x + _MARGIN
-                edges.append(f'<path class="edge" d="M{x:.1f} {y:.1f}V{y + _BOX:.1f}"/>')
-            else:
-                boxes.append(_box(spot, y, labels[spot.step_id], states.get(spot.step_id)))
-    return "\n".join([*edges, *boxes])
+class _Drawing:
+    """The boxes and lines of a list of steps, from *top* on; all boxes are of one height."""
 
+    def __init__(
+        self,
+        labels: Mapping[str, Sequence[str]],
+        states: Mapping[str, StepStatus],
+        links: Mapping[str, str],
+        top: float,
+    ) -> None:
+        self._labels, self._states, self._links, self._top = labels, states, links, top
+        lines = max((sum(map(bool, each)) for each in labels.values()), default=0)
+        self.box: int = 15 + _LINE * lines
 
-def _edge(upper: Spot, lower: Spot, y: float) -> str:
-    x1, x2 = upper.x + _MARGIN, lower.x + _MARGIN
-    y1, y2 = y + _BOX, y + _BOX + _BETWEEN
-    tip = "" if lower.passage else f'<path class="tip" d="M{x2:.1f} {y2:.1f}l-4.5-8h9z"/>'
-    end = y2 if lower.passage else y2 - 7
-    middle = (y1 + y2) / 2
-    curve = f"M{x1:.1f} {y1:.1f}C{x1:.1f} {middle:.1f} {x2:.1f} {middle:.1f} {x2:.1f} {end:.1f}"
-    return f'<path class="edge" d="{curve}"/>{tip}'
+    def group(self, layers: Sequence[Sequence[Spot]]) -> str:
+        edges, boxes = [], []
+        for depth, layer in enumerate(layers):
+            y = self._top + depth * (self.box + _BETWEEN)
+            for spot in layer:
+                edges += [self._edge(spot, each, y) for each in spot.below]
+                if spot.passage:
+                    x = spot.x + _MARGIN
+                    edges.append(f'<path class="edge" d="M{x:.1f} {y:.1f}V{y + self.box:.1f}"/>')
+                else:
+                    boxes.append(self._box(spot, y))
+        return "\n".join([*edges, *boxes])
 
+    def _edge(self, upper: Spot, lower: Spot, y: float) -> str:
+        x1, x2 = upper.x + _MARGIN, lower.x + _MARGIN
+        y1, y2 = y + self.box, y + self.box + _BETWEEN
+        tip = "" if lower.passage else f'<path class="tip" d="M{x2:.1f} {y2:.1f}l-4.5-8h9z"/>'
+        end = y2 if lower.passage else y2 - 7
+        middle = (y1 + y2) / 2
+        curve = f"M{x1:.1f} {y1:.1f}C{x1:.1f} {middle:.1f} {x2:.1f} {middle:.1f} {x2:.1f} {end:.1f}"
+        return f'<path class="edge" d="{curve}"/>{tip}'
 
-def _box(spot: Spot, y: float, label: Sequence[str], status: StepStatus | None) -> str:
-    left = spot.x - spot.width / 2 + _MARGIN
-    lines = [
-        _text(left + 14, y + 24 + 19 * row, line, "soft" if row else "name")
-        for row, line in enumerate(label)
-        if line
-    ]
-    shown = status.value if status else ""
-    name = f"{spot.step_id}: {shown.lower()}" if shown else spot.step_id
-    return (
-        f'<g class="{shown}"><title>{escape(name)}</title>'
-        f'<rect class="box" x="{left:.1f}" y="{y:.1f}" width="{spot.width:.1f}" '
-        f'height="{_BOX}" rx="8"/>{"".join(lines)}</g>'
-    )
+    def _box(self, spot: Spot, y: float) -> str:
+        left = spot.x - spot.width / 2 + _MARGIN
+        lines = [
+            _text(left + 14, y + 22 + _LINE * row, line, "soft" if row else "name")
+            for row, line in enumerate(filter(None, self._labels[spot.step_id]))
+        ]
+        status = self._states.get(spot.step_id)
+        shown = status.value if status else ""
+        name = f"{spot.step_id}: {shown.lower()}" if shown else spot.step_id
+        box = (
+            f'<g class="{shown}"><title>{escape(name)}</title>'
+            f'<rect class="box" x="{left:.1f}" y="{y:.1f}" width="{spot.width:.1f}" '
+            f'height="{self.box}" rx="8"/>{"".join(lines)}</g>'
+        )
+        link = self._links.get(spot.step_id)
+        return box if link is None else f"<a href={quoteattr(link)}>{box}</a>"
 
 
 def _text(x: float, y: float, text: str, style: str) -> str:

@@ -317,6 +317,11 @@ class ExecutionStore:
                 return []
             return self.signals.waiting(rows, _id_of(execution_id))
 
+    def first_waits(self, execution_ids: Sequence[str]) -> dict[str, WaitingFor]:
+        """Return the longest wait of each of some executions, beside a time, in one statement."""
+        with self.storage.begin(atomic=False) as rows:
+            return self.signals.first_waiting(rows, execution_ids)
+
     def standstills(self) -> list[Standstill]:
         """
         List the executions that wait for each other's concurrency places: none of them goes on.

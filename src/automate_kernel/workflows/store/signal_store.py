@@ -27,7 +27,7 @@ from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, WAITING, new_id, waiting_changes
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.errors import LockedError
-from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.query import Now, Portion, Where
 from automate_kernel.storage.rows import Row, Rows, Storage, write
 from automate_kernel.storage.tables import APPROVER, AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
 from automate_kernel.storage.values import Redaction, encode_json
@@ -81,6 +81,7 @@ _PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
 # A statement that changes rows names so many values. MariaDB reads the whole table instead of the
 # index, and locks it, from some 16,000 on.
 _MOST_VALUES = 5_000
+_FOR_PEOPLE = ("step_id", "position", "about", "details", "created_at", "expires_at")
 
 
 class SignalStore:
@@ -367,10 +368,20 @@ class SignalStore:
 
     def waiting(self, rows: Rows, execution_id: str) -> list[WaitingFor]:
         """Return the waits of an execution, for people."""
-        names = ("step_id", "position", "about", "details", "created_at", "expires_at")
         where = [Where("execution_id", "eq", execution_id)]
-        found = rows.select(WAIT, where, order_by=("created_at", "id"), columns=names)
-        return [WaitingFor(**{**row, "details": row["details"] or {}}) for row in found]
+        found = rows.select(WAIT, where, order_by=("created_at", "id"), columns=_FOR_PEOPLE)
+        return [_waiting_for(row) for row in found]
+
+    def first_waiting(self, rows: Rows, execution_ids: Sequence[str]) -> dict[str, WaitingFor]:
+        """Return the longest wait of each execution that has some."""
+        parts = [Portion([Where("execution_id", "eq", each)], 1) for each in execution_ids]
+        columns, order = (*_FOR_PEOPLE, "id"), ("created_at", "id")
+        found = rows.select_parts(WAIT, parts, order_by=order, columns=columns)
+        return {
+            each: _waiting_for(row)
+            for each, its in zip(execution_ids, found, strict=True)
+            for row in its
+        }
 
     def received(self, rows: Rows, execution_id: str, limit: int) -> list[Event]:
         """Return the latest signals that were sent to an execution, or the first of its chain."""
@@ -659,6 +670,11 @@ def approver_rows(row: Row) -> Iterator[Row]:
             "tenant_id": row["tenant_id"],
             "created_at": row["created_at"],
         }
+
+
+def _waiting_for(row: Row) -> WaitingFor:
+    return WaitingFor(**{name: row[name] for name in _FOR_PEOPLE if name != "details"},
+                      details=row["details"] or {})  # fmt: skip
 
 
 def _wait_row(wait: Wait, tenant_id: str | None, redact: Redaction | None) -> Row:
