@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [million | waiting | commits | plugins | …]`."""
+"""The command: `python -m benchmarks [million | waiting | commits | plugins | walk | …]`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,24 @@ from benchmarks.report import publish, tables
 from benchmarks.results import Results
 from benchmarks.run import Plan, run
 from benchmarks.waiting import waiting
+from benchmarks.walk import operators_walk
 
 _RESULTS = Path(__file__).with_name("results.json")
 # What was not all of it does not take the place of what was.
 _PART = Path(".benchmarks") / "last.json"
 _QUICK_CONTENDERS = ("ours", "ours-django", "limit", "limit-sqlite", "pgqueuer", "huey")
 _QUICK_SECONDS = 140.0
+
+# What is measured alone, and printed.
+_ALONE: dict[str, Callable[[argparse.Namespace], object]] = {
+    "million": lambda given: million(items=given.items or 1_000_000, server=given.server),
+    "waiting": lambda given: waiting(given.items or 10_000, server=given.server),
+    "commits": lambda given: commits(given.repetitions or 15),
+    "plugins": lambda given: plugins(given.items or 100),
+    "openapi": lambda _: openapi(),
+    "redaction": lambda _: redaction_costs(),
+    "walk": lambda given: operators_walk(given.items or 40_000, server=given.server),
+}
 
 
 def _listed(allowed: tuple[str, ...]) -> Callable[[str], list[str]]:
@@ -47,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "benchmarks", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    what = ("measure", "million", "waiting", "commits", "plugins", "openapi", "redaction", "report")
+    what = ("measure", *_ALONE, "report")
     add("what", nargs="?", choices=what, default=what[0])
     add("--quick", action="store_true", help="less of everything, under three minutes")
     add("--only", type=_listed(tuple(MEASURES)), metavar="MEASURES", help=", ".join(MEASURES))
@@ -65,23 +77,9 @@ def main() -> None:
     options = _parser().parse_args()
     # However it ends, the server that it started ends with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if options.what == "million":
-        print(million(items=options.items or 1_000_000, server=options.server))
-        return
-    if options.what == "waiting":
-        print(waiting(options.items or 10_000, server=options.server))
-        return
-    if options.what == "commits":
-        print(commits(options.repetitions or 15))
-        return
-    if options.what == "plugins":
-        print(plugins(options.items or 100))
-        return
-    if options.what == "openapi":
-        print(openapi())
-        return
-    if options.what == "redaction":
-        print(redaction_costs())
+    alone = _ALONE.get(options.what)
+    if alone is not None:
+        print(alone(options))
         return
     if options.what == "report":
         publish(Results.load(options.out or _RESULTS))

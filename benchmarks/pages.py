@@ -74,7 +74,7 @@ def pages(
     *into* is the URL of a database to keep, PostgreSQL's, MariaDB's or SQLite's, as SQLAlchemy
     writes it. Without one a database of *server* is used, which goes afterwards.
     """
-    with _database(server, into) as url:
+    with database(server, into) as url:
         kernel = open_kernel(url)
         volume = Volume(kernel, scale)
         if not volume.filled:
@@ -84,7 +84,8 @@ def pages(
 
 
 @contextmanager
-def _database(server: str | None, into: str | None) -> Iterator[str]:
+def database(server: str | None, into: str | None = None) -> Iterator[str]:
+    """Give the URL of a database: *into*, or a new one of *server* that goes afterwards."""
     if into is not None:
         yield into
         return

@@ -153,7 +153,8 @@ class BulkScope:
     """
     The rows that a bulk action is about: what *matching* finds, which *words* describe.
 
-    *fields* ask for the same in a form, and *back* is the address of their list.
+    *fields* ask for the same in a form, *back* is their list, and *rest* the address to look at
+    when all is done.
     """
 
     target: Literal["items", "executions"]
@@ -161,6 +162,7 @@ class BulkScope:
     fields: Mapping[str, str]
     words: str
     back: PageLink
+    rest: str
     ids: tuple[str, ...] = ()
 
 
@@ -202,7 +204,7 @@ def carry_out(request: PageRequest, scope: BulkScope) -> PageAnswer | OrderAnswe
         text += f" {action.seen - action.done:,} had changed meanwhile and stay as they are."
     if action.per_second:
         text += f" They become due at {action.per_second:g} a second."
-    return OrderAnswer(scope.back.url, text, "ok" if action.done else "warn")
+    return OrderAnswer(scope.rest, text, "ok" if action.done else "warn")
 
 
 def _action(request: PageRequest, kind: BulkActionKind, scope: BulkScope) -> BulkAction:

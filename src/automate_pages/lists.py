@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from automate_kernel.outbox.failed_attempts import ErrorGroup
 from automate_kernel.workflows.execution import ExecutionStatus
 from automate_pages.exchange import PageLink, PageRequest, sent_text
 
@@ -51,6 +52,20 @@ def _moment(text: str) -> datetime | None:
     except ValueError:
         return None
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCause:
+    """
+    A cause of failures. *fields* are the conditions of the list that has these failures alone.
+
+    It is *new* if it was seen first within an hour; *trend* says how it goes, in words.
+    """
+
+    group: ErrorGroup
+    fields: Mapping[str, str]
+    new: bool = False
+    trend: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from automate_kernel.outbox.failed_attempts import ErrorGroup
 from automate_kernel.workflows.execution import Execution
 from automate_kernel.workflows.store.execution_pages import ChildExecutions, ExecutionPage
 from automate_pages.bulk import MOST_TICKED, BulkScope, carry_out, offered
 from automate_pages.comparison import compared_steps, compared_values
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
 from automate_pages.formats import first_waits_shown, tone
-from automate_pages.lists import MOST_CAUSES, PATIENCE, TIMES, ExecutionConditions
+from automate_pages.lists import MOST_CAUSES, PATIENCE, TIMES, ExecutionConditions, FailureCause
 from automate_pages.screens.execution import pinned_workflow, read_row, show
 from automate_pages.screens.workflows import workflow_names
 
@@ -55,7 +54,7 @@ def _list(
     query: ExecutionConditions,
     search: str = "",
     found: ExecutionPage | None = None,
-    groups: Sequence[tuple[ErrorGroup, str]] | None = None,
+    groups: Sequence[FailureCause] | None = None,
 ) -> PageAnswer:
     kernel, after = request.kernel, request.query.get("after", "")
     asked = query.matching(request, kernel.outbox.now())
@@ -125,8 +124,9 @@ def _search(request: PageRequest, query: ExecutionConditions, text: str) -> Page
     words = text.lower()
     every = causes(request, query, asked.get("tenant_id"), most=100)
     groups = [
-        (group, url)
-        for group, url in every
+        cause
+        for cause in every
+        for group in (cause.group,)
         if words in f"{group.group} {group.error_code} {group.error}".lower()
     ]
     return _list(request, query, text, found, groups[:MOST_CAUSES])
@@ -137,13 +137,14 @@ def causes(
     query: ExecutionConditions,
     tenant: str | None,
     most: int = MOST_CAUSES,
-) -> list[tuple[ErrorGroup, str]]:
-    """Return the causes of the executions that failed, with the addresses of their lists."""
+) -> list[FailureCause]:
+    """Return the causes of the executions that failed."""
     groups = request.kernel.executions.error_groups(
         workflow=query.get("workflow") or None, tenant_id=tenant, limit=most
     )
+    failed = {**query.fields, "status": "FAILED"}
     return [
-        (each, query.url(request, status="FAILED", workflow=each.kind, group=each.group))
+        FailureCause(each, {**failed, "workflow": each.kind, "group": each.group or ""})
         for each in groups
     ]
 
@@ -175,7 +176,8 @@ def order(request: PageRequest) -> PageAnswer | OrderAnswer:
         matching = {"ids": list(ids), **({} if tenant is None else {"tenant_id": tenant})}
     back = PageLink("Executions", query.url(request))
     words = "ticked executions" if ids else query.words
-    return carry_out(request, BulkScope("executions", matching, fields, words, back, ids))
+    rest = back.url if ids else query.url(request, workflow="", group="")
+    return carry_out(request, BulkScope("executions", matching, fields, words, back, rest, ids))
 
 
 # -- the grid ----------------------------------------------------------------------------------

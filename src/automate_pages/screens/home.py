@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from automate_pages.activity import SPANS, TimeSpan, execution_charts, item_char
 from automate_pages.charts import Chart
 from automate_pages.exchange import PageAnswer, PageLink, PageRequest
 from automate_pages.formats import duration, first_waits_shown, number, shorten, shown_text
-from automate_pages.lists import ExecutionConditions
+from automate_pages.lists import ExecutionConditions, FailureCause
 from automate_pages.screens import executions, outbox
 from automate_pages.screens.workflows import workflow_names
 
@@ -35,16 +35,6 @@ class Card:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FailureCause:
-    """A cause of failures: *new* if it was seen first within an hour; *trend* says it in words."""
-
-    group: ErrorGroup
-    url: str
-    new: bool
-    trend: str = ""
-
-
 def show(request: PageRequest) -> PageAnswer:
     """Show the failures by cause, what waits for people, the charts, the latest executions."""
     kernel, tenant = request.kernel, request.user.tenant
@@ -58,8 +48,7 @@ def show(request: PageRequest) -> PageAnswer:
             "cards": list(_cards(request, now)),
             "causes": _causes(request, now),
             "items": [
-                FailureCause(group, url, _is_new(group, now))
-                for group, url in outbox.causes(request)
+                replace(cause, new=_is_new(cause.group, now)) for cause in outbox.causes(request)
             ],
             "spans": [
                 PageLink(each.label, request.url(span=each.name), each is span)
@@ -76,8 +65,8 @@ def show(request: PageRequest) -> PageAnswer:
 
 def _causes(request: PageRequest, now: datetime) -> list[FailureCause]:
     store, tenant = request.kernel.executions, request.user.tenant
-    groups = executions.causes(request, ExecutionConditions(), tenant)
-    if not groups:
+    causes = executions.causes(request, ExecutionConditions(), tenant)
+    if not causes:
         return []
     hours = [
         store.count_failures(since=now - (back + 1) * _NEW, until=now - back * _NEW,
@@ -85,13 +74,12 @@ def _causes(request: PageRequest, now: datetime) -> list[FailureCause]:
         for back in (0, 1)
     ]  # fmt: skip
     return [
-        FailureCause(
-            group,
-            url,
-            _is_new(group, now),
-            _trend(*(its.get((group.kind, group.group), 0) for its in hours)),
+        replace(
+            cause,
+            new=_is_new(cause.group, now),
+            trend=_trend(*(its.get((cause.group.kind, cause.group.group), 0) for its in hours)),
         )
-        for group, url in groups
+        for cause in causes
     ]
 
 

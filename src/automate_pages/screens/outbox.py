@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from automate_kernel.monitoring.waiting import why_item_waits
-from automate_kernel.outbox.failed_attempts import ErrorGroup
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
 from automate_kernel.outbox.labels import HEADER
 from automate_kernel.storage.paging import LOOK
@@ -23,7 +22,7 @@ from automate_pages.exchange import (
 )
 from automate_pages.formats import shown_labels, shown_reasons, shown_text, shown_tree
 from automate_pages.item_timeline import item_moments
-from automate_pages.lists import MOST_CAUSES, PATIENCE, TIMES
+from automate_pages.lists import MOST_CAUSES, PATIENCE, TIMES, FailureCause
 
 NO_CODE = "-"
 """Stands in an address for no error code at all."""
@@ -152,7 +151,7 @@ def show_list(request: PageRequest) -> PageAnswer:
         seconds=PATIENCE,
         payloads=False,
     )
-    groups: list[tuple[ErrorGroup, str]] = []
+    groups: list[FailureCause] = []
     if query.chosen.matching in ({}, {"status": "FAILED"}):
         groups = causes(request, query.fields.get("kind"))
     steers = request.user.may("steer")
@@ -190,24 +189,24 @@ def order_many(request: PageRequest) -> PageAnswer | OrderAnswer:
         matching = {"ids": list(ids), **({} if tenant is None else {"tenant_id": tenant})}
     back = PageLink("Outbox", query.url(request))
     words = "ticked items" if ids else query.words
-    return carry_out(request, BulkScope("items", matching, query.fields, words, back, ids))
+    rest = back.url if ids else query.url(request, kind="", code="", group="")
+    return carry_out(request, BulkScope("items", matching, query.fields, words, back, rest, ids))
 
 
-def causes(request: PageRequest, kind: str | None = None) -> list[tuple[ErrorGroup, str]]:
-    """Return the causes of the items that failed, with the addresses of their lists."""
+def causes(request: PageRequest, kind: str | None = None) -> list[FailureCause]:
+    """Return the causes of the items that failed."""
     groups = request.kernel.outbox.error_groups(
         kind=kind, tenant_id=request.user.tenant, limit=MOST_CAUSES
     )
     return [
-        (
+        FailureCause(
             each,
-            request.url(
-                "outbox",
-                status="FAILED",
-                kind=each.kind,
-                code=each.error_code or NO_CODE,
-                group=each.group or "",
-            ),
+            {
+                "status": "FAILED",
+                "kind": each.kind,
+                "code": each.error_code or NO_CODE,
+                "group": each.group or "",
+            },
         )
         for each in groups
     ]
@@ -269,7 +268,9 @@ def order(request: PageRequest, item_id: str) -> PageAnswer | OrderAnswer:
         leads = here if wanted == "reschedule" else request.url("outbox")
         matching = {"ids": [item.id]}
         back = PageLink(f"{item.kind} {item.id[:8]}", leads)
-        return carry_out(request, BulkScope("items", matching, {}, "items", back, (item.id,)))
+        return carry_out(
+            request, BulkScope("items", matching, {}, "items", back, leads, (item.id,))
+        )
     known = {
         "retry": (outbox.requeue, "It is tried again.", "It has not failed."),
         "cancel": (outbox.cancel, "It is cancelled, or asked to stop.", "It had ended already."),
