@@ -65,7 +65,10 @@ PENDING ◀▶ RUNNING ─┬▶ COMPLETED
   │ └▶ WAITING ─────┘
   └▶ SKIPPED
 ```""",
-    "automate_webhook_delivery": "The accepted webhook deliveries, to recognise repetitions.",
+    "automate_webhook_delivery": "The accepted deliveries of webhooks and polls, to recognise "
+    "repetitions.",
+    "automate_refused_delivery": "Webhook deliveries that started nothing, with the reason. Alike "
+    "ones are one row, and a trigger has 20 rows at most.",
     "automate_schedule": "When each schedule fired last.",
     "automate_wait": "One row per step that waits for an event, a signal, an approval or another "
     "workflow.",
@@ -259,6 +262,17 @@ COLUMN_NOTES = {
     ("automate_webhook_delivery", "trigger_name"): "the trigger",
     ("automate_webhook_delivery", "item_id"): "the outbox item that it became",
     ("automate_webhook_delivery", "received_at"): "when it was accepted",
+    ("automate_webhook_delivery", "redeliveries"): "how often its event was emitted again; "
+    "null for another id of the same delivery",
+    ("automate_webhook_delivery", "redelivered_at"): "when that was last",
+    ("automate_refused_delivery", "id"): "SHA-256 over the next four",
+    ("automate_refused_delivery", "connector"): "the connector's key; empty if there is none",
+    ("automate_refused_delivery", "trigger_name"): "the trigger; empty if there is none",
+    ("automate_refused_delivery", "outcome"): "`refused`, `failed`, `ignored` or `repeated`",
+    ("automate_refused_delivery", "reason"): "why, without secrets, and without the body",
+    ("automate_refused_delivery", "times"): "how often",
+    ("automate_refused_delivery", "first_at"): "when it was so for the first time",
+    ("automate_refused_delivery", "received_at"): "when it was so for the last time",
     ("automate_schedule", "id"): "the workflow's name and which of its triggers it is",
     ("automate_schedule", "last_fired_at"): "the schedule's time that was fired last",
     ("automate_schedule", "paused_at"): "when it was paused; null while it fires",

@@ -102,7 +102,7 @@ class _DevServer:
         self._kernel, self._worker, self._listening = kernel, worker, listening
         # Whoever is here can write code that calls them all.
         operations = session.settings["serve.operations"] or ["*"]
-        self._site = Site(kernel, "automate dev", reloads=True, operations=operations)
+        self._site = Site(kernel, "automate dev", reloads=True, operations=operations, webhooks="/")
         developer = User(_name(), ["admin"], tenant=None, stands_in=True)
         pages = pages_of(self._site, auth=loopback(developer))
         self._live = pages.state.live

@@ -26,7 +26,7 @@ def pages_for(session: Session) -> Starlette:
     parts = urlsplit(public_url or "")
     origins = [f"{parts.scheme}://{parts.netloc}"] if public_url else []
     return pages(
-        session.kernel, auth=_auth(session), origins=origins,
+        session.kernel, auth=_auth(session), origins=origins, webhooks="/",
         operations=session.settings["serve.operations"],
     )  # fmt: skip
 

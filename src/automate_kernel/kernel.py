@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from automate_kernel.access.saved_queries import SavedQueries
     from automate_kernel.access.sessions import SessionStore
     from automate_kernel.access.tokens import TokenStore
-    from automate_kernel.base.tally import Tally
     from automate_kernel.operations.budgets import Budgets
     from automate_kernel.operations.context import Call
     from automate_kernel.operations.field_choices import FieldChoices
@@ -208,6 +207,7 @@ class Kernel:
         """Connect the parts, before plugins and workflows come in."""
         from automate_kernel.triggers.polls.poller import Poller, Polls
         from automate_kernel.triggers.webhooks import ReplayLedger
+        from automate_kernel.triggers.webhooks.deliveries import Deliveries
         from automate_kernel.triggers.webhooks.receiver import WebhookReceiver
         from automate_kernel.workflows.drive.announcer import Announcer
         from automate_kernel.workflows.drive.inline import InlineExecutions
@@ -236,9 +236,14 @@ class Kernel:
         # A receiver that hangs must not hold up what workers do every second.
         self._announcer = Announcer()
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
-        self._webhooks = WebhookReceiver(
-            self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
+        self.deliveries: Deliveries = Deliveries(
+            self.storage, self.outbox, event_item, self.operations.redactor.redact
         )
+        """The deliveries of webhooks and polls: the last ones, refusals, redelivery."""
+        self._webhooks = WebhookReceiver(
+            self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item,
+            self.deliveries,
+        )  # fmt: skip
         self._polls = Polls(self.storage, self.operations, self.workflows.events)
         self._poller = Poller(self._polls, self.storage, self.outbox, self.operations, event_item)
         self._reported_at = 0.0
@@ -451,11 +456,6 @@ class Kernel:
         from automate_kernel.workflows.steer.documents import Documents
 
         return Documents(self.storage, self.workflows, self.redactor)
-
-    @property
-    def deliveries(self) -> Tally:
-        """The webhooks that came to this process, by connector and outcome."""
-        return self._webhooks.deliveries
 
     @property
     def polls(self) -> Polls:

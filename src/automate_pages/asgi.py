@@ -45,6 +45,7 @@ def pages(
     origins: Sequence[str] = (),
     log_in: str | None = None,
     operations: Sequence[str] = (),
+    webhooks: str | None = None,
 ) -> Starlette:
     """
     Return the operators' pages of *kernel*, to be mounted anywhere in the application.
@@ -54,7 +55,9 @@ def pages(
     sent to the address *log_in*, or gets status 401. An order is taken only from the pages' own
     origin: that of the request, or one of *origins*, such as ``https://ops.example.com`` behind a
     proxy that ends TLS. *operations* names those that authors may call by a form: names, or
-    patterns such as ``slack.*``. The kernel stays the caller's to close.
+    patterns such as ``slack.*``. *webhooks* is the address, or the path on the pages' own host,
+    below which `webhook_app` answers: the pages show what to enter at a service. The kernel stays
+    the caller's to close.
     """
     if not isinstance(auth, LogIn) and not callable(auth):
         raise ConfigError(
@@ -62,7 +65,10 @@ def pages(
             hint="pages(kernel, auth=LogIn()), and make a token with automate tokens new",
         )
     return pages_of(
-        Site(kernel, title, operations=operations), auth=auth, origins=origins, log_in=log_in
+        Site(kernel, title, operations=operations, webhooks=webhooks),
+        auth=auth,
+        origins=origins,
+        log_in=log_in,
     )
 
 
@@ -154,6 +160,7 @@ class _Shell:
             form=form,
             part=_is_part(request),
             session=session,
+            origin=browser.origin,
         )
         if request.method == "GET" and _wants_stream(request):
             return self._stream(request, asked)

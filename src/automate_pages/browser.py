@@ -111,13 +111,24 @@ class Browser:
         # Lax: a link from elsewhere to the pages must not make the forms of other tabs old.
         self.keep(response, _CSRF, token or secrets.token_urlsafe(32), samesite="lax")
 
+    @property
+    def origin(self) -> str:
+        """The scheme and the host of these pages, as the browser has them."""
+        sent = self._request.headers.get("origin")
+        if sent is not None and self.foreign() is None:
+            return sent
+        return next(iter(self._origins)) if len(self._origins) == 1 else self._own
+
+    @property
+    def _own(self) -> str:
+        return f"{self._request.scope.get('scheme')}://{self._request.headers.get('host', '')}"
+
     def foreign(self) -> str | None:
         """Return why an order isn't from these pages; None if its browser says that it is."""
         origin = self._request.headers.get("origin")
         if origin is None:
             return None  # then the token in the form decides alone
-        own = f"{self._request.scope.get('scheme')}://{self._request.headers.get('host', '')}"
-        if origin == own or origin in self._origins:
+        if origin == self._own or origin in self._origins:
             return None
         return (
             f"This order came from {origin}. Give that origin to pages(origins=[…]) if it is yours."

@@ -45,8 +45,10 @@ class PageRequest:
     A request for a page, by *user*, at *path* below *base*, the address of the pages' root.
 
     *query* and *form* are what the address and the body have; *part* asks for the changing part
-    alone. *session* is the id of the user's session, empty if another program logs people in.
-    The site adds the *operations* that may be called by a form, and the *history* of its kernel.
+    alone. *origin* is the scheme and the host of the pages, as the browser has them. *session* is
+    the id of the user's session, empty if another program logs people in.
+    The site adds the *operations* that may be called by a form, the *history* of its kernel,
+    and the place of its *webhooks*.
     """
 
     kernel: Kernel
@@ -58,8 +60,10 @@ class PageRequest:
     form: SentFields = field(default_factory=SentFields)
     part: bool = False
     session: str = ""
+    origin: str = ""
     operations: OperationDesk | None = None
     history: ActivityHistory | None = None
+    webhooks: str | None = None
 
     def url(self, *parts: object, **query: str) -> str:
         """Return the address of a page: the *parts* of its path, and its *query*."""

@@ -68,6 +68,7 @@ _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("GET", "accounts", accounts.show),
     ("POST", "accounts", accounts.disconnect),
     ("GET", "webhooks", webhooks.show),
+    ("POST", "webhooks", webhooks.redeliver),
     ("POST", "saved", saved.save),
     ("POST", "saved/*", saved.delete),
     ("GET", "audit", audit.show),
@@ -100,7 +101,8 @@ class Site:
     The operators' pages of *kernel*, under *title*; it knows no web framework.
 
     *operations* names those that may be called by a form, or patterns (``slack.*``). Where the code
-    *reloads*, every page may change by itself.
+    *reloads*, every page may change by itself. *webhooks* is where `webhook_app` answers: an
+    address, or a path on the pages' own host.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Site:
         *,
         operations: Iterable[str] = (),
         reloads: bool = False,
+        webhooks: str | None = None,
     ) -> None:
         allowed = several(operations)
         self.kernel = kernel
@@ -120,6 +123,8 @@ class Site:
         self.broken = ""
         """A text that every page shows above all else: why it isn't what it should be."""
         self._reloads = reloads
+        self.webhooks: str | None = webhooks
+        """The address, or the path, below which webhooks are received; None if it isn't known."""
         self._trail = OrderTrail(kernel)
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("automate_pages"),
@@ -140,7 +145,9 @@ class Site:
 
         An order is in the audit trail before it is carried out, or else it is not.
         """
-        request = replace(request, operations=self.operations, history=self._history)
+        request = replace(
+            request, operations=self.operations, history=self._history, webhooks=self.webhooks
+        )
         if request.method != "POST" or not request.user.may("view"):
             return self._answered(request)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 import pytest
@@ -17,11 +17,11 @@ from starlette.testclient import TestClient
 from waiting import until
 
 from automate_kernel import Connector, Kernel, SyncWorkflowContext
+from automate_kernel.base.errors import WebhookRejectedError
 from automate_kernel.operations.account import AccountStatus
 from automate_kernel.plugins.connectors import TriggerSpec
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.rows import queries
-from automate_kernel.triggers.webhooks.ledger import ReplayLedger
 from automate_kernel.workflows.steer import executions as steering
 from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 from automate_pages import User, pages
@@ -606,11 +606,55 @@ def test_plugins_and_webhooks_say_what_there_is(shop: Shop) -> None:
     page = browser.get("/ops/webhooks").text
     assert "/webhooks/tea/sold" in page
     assert "A pot was sold." in page
-    with shop.kernel.storage.begin() as rows:
-        ReplayLedger(shop.kernel.storage).remember(rows, "tea", "sold", "7", shop.order().item_id or "")  # fmt: skip
-    assert "tea.sold</th>" in browser.get("/ops/webhooks").text
     for path in ("plugins", "webhooks", "kinds"):
         assert client(shop, User("eve", ["admin"], "mine")).get(f"/ops/{path}").status_code == 403
+
+
+class Proven(Tea):
+    """The tea house, which proves itself with a word."""
+
+    def verify_webhook(self, headers: Any, raw_body: bytes) -> bool:
+        return headers.get("x-proof") == "yes"
+
+
+def test_a_delivery_is_shown_with_its_end_and_redelivered_once(shop: Shop) -> None:
+    """What was refused with the reason, and nothing of its body; a second click does nothing."""
+    shop.kernel.register(Proven, "connector", key="tea")
+    shop.kernel.receive_webhook("tea", "sold", {"x-proof": "yes"}, b'{"pot": 1}')
+    with pytest.raises(WebhookRejectedError):
+        shop.kernel.receive_webhook("tea", "sold", {}, b'{"forged": "by eve"}')
+    browser = client(shop, admin(), webhooks="https://tea.example/hooks/")
+    page = browser.get("/ops/webhooks").text
+    assert "<code>https://tea.example/hooks/webhooks/tea/sold</code>" in page
+    assert "refused 1" in page
+    assert "by eve" not in page
+    assert "None. A delivery" in browser.get("/ops/webhooks?outcome=repeated").text
+    assert "No delivery" in browser.get("/ops/webhooks?connector=coffee").text
+    form = {"order": "redeliver", **hidden(page)}
+    operator = client(shop, User("eve", ["operator"], None))
+    assert send(operator, "/ops/webhooks", **form).status_code == 403
+    assert send(client(shop, admin(tenant="mine")), "/ops/webhooks", **form).status_code == 403
+    assert "is emitted again" in send(browser, "/ops/webhooks", **form).text
+    assert "was redelivered meanwhile" in send(browser, "/ops/webhooks", **form).text
+    assert len(shop.kernel.outbox.find(kind="automate.event")) == 2
+    for wrong in ({"seen": "x"}, {"seen": ""}):
+        assert send(browser, "/ops/webhooks", **{**form, **wrong}).status_code == 400
+    unknown = send(browser, "/ops/webhooks", **{**form, "delivery": "<b>"}).text
+    assert "there is no accepted delivery" in unknown
+    assert "<b>" not in unknown
+    trail = [(each.action, each.model, each.outcome) for each in shop.kernel.audit.page().records]
+    assert ("redeliver", "webhook", "done") in trail
+
+
+def test_the_address_of_a_webhook_is_that_of_the_reader(shop: Shop) -> None:
+    """What somebody else has sent as Host is on nobody's page."""
+    shop.kernel.register(Proven, "connector", key="tea")
+    app = client(shop, admin(), webhooks="/hooks").app
+    for host in ("evil.example", "shop.example"):
+        page = TestClient(app, base_url=f"http://{host}").get(
+            "/ops/webhooks", headers={"X-Automate-Part": "1"}
+        )
+        assert f"<code>http://{host}/hooks/webhooks/tea/sold</code>" in page.text
 
 
 class Account:
@@ -708,7 +752,7 @@ BOUNDS = {
     "outbox": 8,
     "kinds": 16,
     "plugins": 2,
-    "webhooks": 2,
+    "webhooks": 4,
     "workflows": 6,
     "workflows/order": 8,
     "executions/{id}": 24,

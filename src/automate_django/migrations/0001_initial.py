@@ -468,6 +468,8 @@ class Migration(migrations.Migration):
                 ("trigger_name", models.CharField(max_length=200)),
                 ("item_id", models.UUIDField()),
                 ("received_at", models.DateTimeField()),
+                ("redeliveries", models.IntegerField(null=True)),
+                ("redelivered_at", models.DateTimeField(null=True)),
             ],
             options={
                 "verbose_name_plural": "webhook deliveries",
@@ -567,6 +569,29 @@ class Migration(migrations.Migration):
                         fields=["concurrency_key", "status", "created_at"],
                         name="automate_execution_key",
                     ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="DeliveryRefusal",
+            fields=[
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("connector", models.CharField(max_length=200)),
+                ("trigger_name", models.CharField(max_length=200)),
+                ("outcome", models.CharField(max_length=16)),
+                ("reason", models.TextField()),
+                ("times", models.IntegerField()),
+                ("first_at", models.DateTimeField()),
+                ("received_at", models.DateTimeField()),
+            ],
+            options={
+                "verbose_name_plural": "refused deliveries",
+                "db_table": "automate_refused_delivery",
+                "indexes": [
+                    models.Index(
+                        fields=["connector", "trigger_name", "received_at"],
+                        name="automate_refused_trigger",
+                    )
                 ],
             },
         ),

@@ -303,11 +303,31 @@ class WebhookDelivery(KernelTable):
     trigger_name = models.CharField(max_length=200)
     item_id = models.UUIDField()
     received_at = models.DateTimeField()
+    redeliveries = models.IntegerField(null=True)
+    redelivered_at = models.DateTimeField(null=True)
 
     Meta = meta_of(tables.DELIVERY, verbose_name_plural="webhook deliveries")
 
     def __str__(self) -> str:
         return f"{self.connector}.{self.trigger_name} {self.id[:12]}"
+
+
+class DeliveryRefusal(KernelTable):
+    """Webhook deliveries that started nothing, for one reason."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    connector = models.CharField(max_length=200)
+    trigger_name = models.CharField(max_length=200)
+    outcome = models.CharField(max_length=16)
+    reason = models.TextField()
+    times = models.IntegerField()
+    first_at = models.DateTimeField()
+    received_at = models.DateTimeField()
+
+    Meta = meta_of(tables.REFUSED_DELIVERY, verbose_name_plural="refused deliveries")
+
+    def __str__(self) -> str:
+        return f"{self.connector}.{self.trigger_name} {self.outcome}"
 
 
 class WorkflowDefinition(KernelTable):

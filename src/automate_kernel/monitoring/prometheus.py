@@ -249,7 +249,7 @@ def _write_oldest_approval(page: _Page, rows: Rows, now: datetime) -> None:
 def _write_plugins(page: _Page, kernel: Kernel) -> None:
     states = Counter(str(each.state) for each in kernel.plugins.records())
     page.write("automate_plugins", (({"state": str(s)}, states[str(s)]) for s in PluginState))
-    came = kernel.deliveries.counts()
+    came = kernel.deliveries.tally.counts()
     connectors = {
         trigger.connector
         for entry in kernel.workflows.entries()

@@ -89,6 +89,7 @@ DEFINITION = "automate_definition"
 EXECUTION = "automate_execution"
 STEP = "automate_step"
 DELIVERY = "automate_webhook_delivery"
+REFUSED_DELIVERY = "automate_refused_delivery"
 SCHEDULE = "automate_schedule"
 WORKER = "automate_worker"
 ACTIVITY = "automate_activity"
@@ -313,7 +314,25 @@ _ALL = (
         Column("trigger_name", "text", _NAME),
         Column("item_id", "id"),
         Column("received_at", "time"),
+        # How often an operator has had its event emitted again, and when that was last. It is null
+        # for another id of the same delivery.
+        Column("redeliveries", "int", null=True),
+        Column("redelivered_at", "time", null=True),
         _index("automate_delivery_received", "received_at"),
+    ),
+    _table(
+        REFUSED_DELIVERY,
+        # SHA-256 over the next four: what is alike is one row. A trigger has 20 rows at most.
+        Column("id", "text", _KEY),
+        # Empty for a connector or a trigger that there isn't: strangers choose these names.
+        Column("connector", "text", _NAME),
+        Column("trigger_name", "text", _NAME),
+        Column("outcome", "text", 16),
+        # Without secrets, and without anything of the request's body.
+        Column("reason", "longtext"),
+        Column("times", "int"),
+        *_columns("time", "first_at received_at"),
+        _index("automate_refused_trigger", "connector trigger_name received_at"),
     ),
     _table(
         SCHEDULE,

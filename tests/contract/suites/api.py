@@ -22,12 +22,14 @@ from automate_kernel.outbox import ItemStatus, NewItem, Outcome
 from automate_kernel.storage.output_store import FileOutputStore
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import EXECUTION, IDEMPOTENCY, OUTBOX
+from automate_kernel.triggers.webhooks import ReplayLedger
 
 LINES = [{"price": 20, "quantity": 3}]
 ORDER = {"lines": LINES, "channel_id": "C1"}
 PATHS = (
     "workflows", "executions", "executions/errors", "outbox", "outbox/stats", "outbox/errors",
     "plugins", "workers", "health", "outbox/kinds", "schedules", "tokens",
+    "deliveries", "deliveries/refused",
 )  # fmt: skip
 
 
@@ -674,7 +676,17 @@ class ApiContract:
     @pytest.mark.parametrize(
         ("scope", "allowed"),
         [
-            ("outbox:read", {"outbox", "outbox/stats", "outbox/errors", "outbox/kinds"}),
+            (
+                "outbox:read",
+                {
+                    "outbox",
+                    "outbox/stats",
+                    "outbox/errors",
+                    "outbox/kinds",
+                    "deliveries",
+                    "deliveries/refused",
+                },
+            ),
             ("executions:read", {"executions", "executions/errors"}),
             ("workflows:*", {"workflows", "schedules"}),
             ("plugins:read", {"plugins"}),
@@ -688,6 +700,31 @@ class ApiContract:
         assert found == allowed
         posted = client.post(f"{self.api}/outbox/bulk", {"action": "discard"}, format="json")
         assert posted.status_code == 403
+
+    def test_deliveries_are_listed_and_redelivered(self, operator: Any, kernel: Kernel) -> None:
+        """For operators; once for each sight of one; what was refused with its reason."""
+        event_id = kernel.emit("order.created", ORDER, tenant_id="acme")
+        with kernel.storage.begin() as rows:
+            ReplayLedger(kernel.storage).remember(rows, "chat", "message", "1", event_id)
+        kernel.deliveries.refused.note("chat", "message", "refused", "no header X")
+        (found,) = operator.get(f"{self.api}/deliveries?connector=chat").json()["results"]
+        assert (found["item_id"], found["trigger"], found["redeliveries"]) == (
+            event_id,
+            "message",
+            0,
+        )
+        (refused,) = operator.get(f"{self.api}/deliveries/refused?outcome=refused").json()
+        assert (refused["reason"], refused["times"]) == ("no header X", 1)
+        path = f"{self.api}/deliveries/{found['id']}/redeliver"
+        again, twice, wrong = (
+            operator.post(path, {"seen": seen}, format="json") for seen in (0, 0, -1)
+        )
+        assert [each.status_code for each in (again, twice, wrong)] == [202, 409, 400]
+        item = kernel.outbox.get(again.json()["id"])
+        assert item is not None and item.tenant_id == "acme"
+        assert (
+            operator.post(path.replace(found["id"], "none"), {}, format="json").status_code == 404
+        )
 
     def test_plugins_are_for_operators(self, acme: Any, operator: Any) -> None:
         """States, and never a traceback."""

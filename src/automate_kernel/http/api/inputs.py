@@ -445,6 +445,33 @@ class TokenQueryInput(TenantInput):
     page_size: Size = _UNSET
 
 
+class DeliveryQueryInput(ApiInput):
+    """A filter of accepted deliveries."""
+
+    connector: Name = _UNSET
+    cursor: Cursor = _UNSET
+    page_size: Size = _UNSET
+
+
+class RefusedDeliveryQueryInput(ApiInput):
+    """A filter of deliveries that started nothing."""
+
+    connector: Name = _UNSET
+    outcome: Literal["refused", "failed", "ignored", "repeated"] = _UNSET
+
+
+class RedeliverInput(ApiInput):
+    """The state in which the caller saw a delivery."""
+
+    seen: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="The `redeliveries` that it had: with more by now, nothing is done.",
+        ),
+    ] = _UNSET
+
+
 # -- many at once ------------------------------------------------------------------------------
 
 

@@ -451,6 +451,30 @@ class TokenOutput(ApiOutput):
     last_used_at: Time | None
 
 
+class DeliveryOutput(ApiOutput):
+    """An accepted delivery of a webhook or a poll, and the item that it became."""
+
+    id: str
+    connector: str
+    trigger: str = Field(description="That of a poll begins with `poll:`.")
+    item_id: Id
+    received_at: Time
+    redeliveries: int
+    redelivered_at: Time | None
+
+
+class RefusedDeliveryOutput(ApiOutput):
+    """Deliveries that started nothing, for one reason."""
+
+    connector: str = Field(description="Empty if there is no such connector.")
+    trigger: str
+    outcome: str = Field(description="refused, failed, ignored or repeated.")
+    reason: ShownText
+    times: int
+    first_at: Time
+    received_at: Time = Field(description="The time of the last.")
+
+
 class NewTokenOutput(TokenOutput):
     """A new token with its text, which can't be shown again."""
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from automate_kernel.http.api import (
     approvals,
+    deliveries,
     executions,
     inputs,
     operations,
@@ -209,6 +210,22 @@ def _of_the_outbox() -> Iterator[ApiRoute]:
     yield _post(f"{one}/discard", write, outbox.discard, status=204)
 
 
+def _of_deliveries() -> Iterator[ApiRoute]:
+    yield _get(
+        "deliveries", "outbox:read", deliveries.list_deliveries, output=outputs.DeliveryOutput,
+        query=inputs.DeliveryQueryInput, paged=True, operator=True,
+    )  # fmt: skip
+    yield _get(
+        "deliveries/refused", "outbox:read", deliveries.list_refused, many=True,
+        output=outputs.RefusedDeliveryOutput, query=inputs.RefusedDeliveryQueryInput,
+        operator=True,
+    )  # fmt: skip
+    yield _post(
+        "deliveries/{delivery_id}/redeliver", "events:write", deliveries.redeliver, operator=True,
+        body=inputs.RedeliverInput, output=outputs.AcceptedOutput, status=202,
+    )  # fmt: skip
+
+
 def _of_operations() -> Iterator[ApiRoute]:
     one, read = "operations/{name:path}", "operations:read"
     told = {"output": outputs.OperationOutput}
@@ -252,6 +269,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     *_of_executions(),
     *_of_approvals(),
     *_of_the_outbox(),
+    *_of_deliveries(),
     *_of_operations(),
     *_of_the_service(),
 )

@@ -18,6 +18,7 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "executions": ("execution", EXECUTION),
     "approvals": ("approval", EXECUTION),
     "outbox": ("item", OUTBOX),
+    "deliveries": ("webhook", ""),
     "workflows": ("workflow", ""),
     "tokens": ("token", ""),
 }

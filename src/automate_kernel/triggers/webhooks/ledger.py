@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -38,16 +37,6 @@ class WebhookReceipt:
     answer: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptedDelivery:
-    """A delivery that was accepted, and the item that it became."""
-
-    connector: str
-    trigger: str
-    item_id: str
-    received_at: datetime
-
-
 class ReplayLedger:
     """
     Remembers deliveries, so that a repeated one starts nothing.
@@ -69,16 +58,16 @@ class ReplayLedger:
         item_id: str,
         *,
         tenant_id: str | None = None,
+        listed: bool = True,
     ) -> bool:
-        """Record that *delivery_id* becomes the item *item_id*; False if it was seen before."""
-        row = {
-            "id": _key(connector, trigger, delivery_id, tenant_id),
-            "connector": connector,
-            "trigger_name": trigger,
-            "item_id": item_id,
-            "received_at": Now(),
-        }
-        return rows.insert(DELIVERY, [row]) == 1
+        """
+        Record that *delivery_id* becomes the item *item_id*; False if it was seen before.
+
+        Of a delivery with several ids one is *listed* among the last deliveries.
+        """
+        key = _key(connector, trigger, delivery_id, tenant_id)
+        row = _row(key, connector, trigger, item_id)
+        return rows.insert(DELIVERY, [row if listed else {**row, "redeliveries": None}]) == 1
 
     def remember_all(
         self,
@@ -102,14 +91,8 @@ class ReplayLedger:
             row["id"]
             for row in rows.select(DELIVERY, [Where("id", "in", sorted(keys))], columns=["id"])
         }
-        new: list[Row] = [
-            {
-                "id": key,
-                "connector": connector,
-                "trigger_name": trigger,
-                "item_id": deliveries[each],
-                "received_at": Now(),
-            }
+        new = [
+            _row(key, connector, trigger, deliveries[each])
             for key, each in keys.items()
             if key not in known
         ]
@@ -133,13 +116,6 @@ class ReplayLedger:
         key = _key(connector, trigger, delivery_id, tenant_id)
         found = rows.select(DELIVERY, [Where("id", "eq", key)], columns=["item_id"], limit=1)
         return str(found[0]["item_id"]) if found else None
-
-    def latest(self, *, limit: int = 50) -> list[AcceptedDelivery]:
-        """List the deliveries that were accepted last, the newest first."""
-        names = ("connector", "trigger_name", "item_id", "received_at")
-        with self._storage.begin(atomic=False) as rows:
-            found = rows.select(DELIVERY, order_by=("-received_at",), limit=limit, columns=names)
-        return [AcceptedDelivery(*(row[name] for name in names)) for row in found]
 
     def forget(self, older_than_seconds: float = 30 * _DAY) -> int:
         """
@@ -167,6 +143,13 @@ def _forget_some(rows: Rows, old: Sequence[Where]) -> tuple[int, int]:
     found = rows.select(DELIVERY, old, order_by=["received_at"], limit=_BATCH, columns=["id"])
     ids = [row["id"] for row in found]
     return len(ids), rows.delete(DELIVERY, [Where("id", "in", ids)]) if ids else 0
+
+
+def _row(key: str, connector: str, trigger: str, item_id: str) -> Row:
+    return {
+        "id": key, "connector": connector, "trigger_name": trigger, "item_id": item_id,
+        "received_at": Now(), "redeliveries": 0,
+    }  # fmt: skip
 
 
 def _key(connector: str, trigger: str, delivery_id: str, tenant_id: str | None) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from automate_kernel.base.errors import AutomateError, SecretUnavailableError, WebhookRejectedError
-from automate_kernel.base.tally import Tally
+from automate_kernel.base.errors import (
+    AutomateError,
+    SecretUnavailableError,
+    StorageError,
+    WebhookRejectedError,
+)
 from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.outbox.item import NewItem, new_id
@@ -16,6 +20,7 @@ from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error
 from automate_kernel.storage.rows import Rows, Storage, write
+from automate_kernel.triggers.webhooks.deliveries import Deliveries
 from automate_kernel.triggers.webhooks.ledger import ReplayLedger, WebhookReceipt
 from automate_kernel.triggers.webhooks.request import Ignored, delivery_id_of
 
@@ -28,13 +33,17 @@ DELIVERY_OUTCOMES = ("accepted", "repeated", "ignored", "refused", "failed")
 """The ends of a delivery; one that ``failed`` could not be read or stored."""
 
 
+class _RefusedError(Exception):
+    """A webhook that is refused; its text is for those who run the receiver, not for its sender."""
+
+
 @dataclass(slots=True)
 class WebhookReceiver:
     """
     Verifies webhooks with the connectors of *operations*, and accepts each delivery once.
 
     *new_item* makes the outbox item of an event, from its name, its payload and options.
-    *deliveries* counts by connector and outcome.
+    *deliveries* counts by connector and outcome, and keeps the reasons of what started nothing.
     """
 
     storage: Storage
@@ -42,7 +51,7 @@ class WebhookReceiver:
     outbox: OutboxStore
     operations: Invoker
     new_item: Callable[..., NewItem]
-    deliveries: Tally = field(default_factory=Tally)
+    deliveries: Deliveries
 
     def receive(
         self,
@@ -55,22 +64,40 @@ class WebhookReceiver:
         tenant_id: str | None = None,
     ) -> WebhookReceipt:
         """Verify a webhook and accept it as an event; see `Kernel.receive_webhook`."""
-        outcome = "failed"
+        # Strangers choose both names: only those that there are are written down.
+        known = connector_key in self.operations.sources["connector"]
+        names = (connector_key if known else "", "")
+        outcome, reason = "failed", ""
         try:
+            self._require(connector_key, trigger)
+            names = (connector_key, trigger)
             receipt = self._received(
                 connector_key, trigger, headers, raw_body, transaction, tenant_id
             )
-            outcome = "repeated" if receipt.duplicate else "accepted"
             if receipt.ignored is not None:
-                outcome = "ignored"
+                outcome, reason = "ignored", receipt.ignored.reason
+            elif receipt.duplicate:
+                outcome, reason = "repeated", "it was accepted before"
+            else:
+                outcome = "accepted"
             return receipt
-        except WebhookRejectedError:
-            outcome = "refused"
+        except _RefusedError as error:
+            outcome, reason = "refused", str(error)
+            shown = (connector_key[:_MOST_SHOWN], trigger[:_MOST_SHOWN])
+            logger.warning("webhook %s.%s refused: %s", *shown, reason)
+            raise WebhookRejectedError("the webhook was refused") from None
+        except StorageError:
+            raise  # which can't be written down either
+        except AutomateError as error:
+            reason = str(error)
+            raise
+        except Exception as error:
+            reason = type(error).__name__
             raise
         finally:
-            # Strangers choose the name: only connectors that are there are counted by theirs.
-            known = connector_key in self.operations.sources["connector"]
-            self.deliveries.add(connector_key if known else "", outcome)
+            self.deliveries.tally.add(names[0], outcome)
+            if reason:
+                self.deliveries.refused.note(*names, outcome, reason, transaction=transaction)
 
     def _received(
         self,
@@ -81,11 +108,9 @@ class WebhookReceiver:
         transaction: Any,
         tenant_id: str | None,
     ) -> WebhookReceipt:
-        connector = self._connector_for(connector_key, trigger)
+        connector = self.operations.instance("connector", connector_key)
         if not connector.accepts_webhook(trigger, headers, raw_body):
-            reason = self._refusal(connector, trigger, headers, raw_body)
-            logger.warning("webhook %s.%s refused: %s", connector_key, trigger, reason)
-            raise WebhookRejectedError("the webhook was refused")
+            raise _RefusedError(self._refusal(connector, trigger, headers, raw_body))
         trigger, spec = self._routed(connector, trigger, headers, raw_body)
         payload, delivery_id = self._read(connector, spec, headers, raw_body)
         if isinstance(payload, Ignored):
@@ -104,13 +129,15 @@ class WebhookReceiver:
             event_headers=spec.kept_headers(headers),
             id=new_id(),
         )
-        ids = _ids_of(spec, delivery_id, headers, raw_body)
+        ids = _ids_of(spec, delivery_id, headers, raw_body) or [item.id]
 
         def work(rows: Rows) -> WebhookReceipt:
             # In one transaction: a delivery that is remembered is also enqueued.
             for each in ids:
-                delivery = (connector_key, trigger, each)
-                if self.ledger.remember(rows, *delivery, item.id, tenant_id=tenant_id):
+                delivery, listed = (connector_key, trigger, each), each == ids[0]
+                if self.ledger.remember(
+                    rows, *delivery, item.id, tenant_id=tenant_id, listed=listed
+                ):
                     continue
                 first = self.ledger.item_of(rows, *delivery, tenant_id=tenant_id)
                 return WebhookReceipt(True, first, duplicate=True, answer=spec.answer)
@@ -122,18 +149,14 @@ class WebhookReceiver:
             logger.info("webhook %s.%s came again", connector_key, trigger)
         return receipt
 
-    def _connector_for(self, connector_key: str, trigger: str) -> Any:
+    def _require(self, connector_key: str, trigger: str) -> None:
+        """Raise `_RefusedError` if there is no such connector, or it has no such trigger."""
         try:
-            connector = self.operations.instance("connector", connector_key)
-            connector.find_trigger(trigger)
+            self.operations.instance("connector", connector_key).find_trigger(trigger)
         except SecretUnavailableError:
             raise  # not the sender's fault: it should come again
         except AutomateError as error:
-            # Strangers choose both, and would fill the log.
-            shown = (connector_key[:_MOST_SHOWN], trigger[:_MOST_SHOWN])
-            logger.warning("webhook %s.%s refused: %s", *shown, error)
-            raise WebhookRejectedError("the webhook was refused") from None
-        return connector
+            raise _RefusedError(str(error)) from None
 
     def _refusal(self, connector: Any, trigger: str, headers: Any, raw_body: bytes) -> str:
         try:
