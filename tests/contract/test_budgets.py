@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -231,3 +232,32 @@ def test_an_execution_and_its_sub_workflows_have_one_budget() -> None:
     for _ in range(3):  # sub-workflows go before those that wait for them
         kernel.executions.purge(older_than_seconds=0)
     assert kernel.budgets.find() == []
+
+
+def test_a_transactional_step_spends_nothing_that_its_own_lock_keeps_from_being_counted(
+    storage: Any,
+) -> None:
+    """With one lock for writing it waited for itself, in memory for ever: it is refused at once."""
+    kernel = Kernel(storage, discover=False, secrets={})
+
+    @kernel.action("spend")
+    async def spend() -> str:
+        held = await asyncio.to_thread(kernel.budgets.reserve, [ACME], {"tokens": 1})
+        await asyncio.to_thread(kernel.budgets.settle, held, {"tokens": 1})
+        return "spent"
+
+    @kernel.action("book", transactional=True)
+    def book(call: Call) -> str:
+        kernel.emit("booked", transaction=call.transaction)
+        return str(kernel.invoke("spend"))
+
+    steps = [{"id": "book", "action": "book"}]
+    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
+    done, seen = kernel.run("w"), kernel.budgets.find("llm")
+    if storage.supports_skip_locked:
+        assert done.step("book").output == "spent" and seen[0].spent == {"tokens": 1}
+        return
+    assert (done.error_code, seen) == ("FAILED_PRECONDITION", [])
+    assert "the only lock for writing" in str(done.error) and "another step" in str(done.error)
+    assert kernel.invoke("spend") == "spent"
+    kernel.close()

@@ -37,8 +37,12 @@ def add(kernel: Kernel, steps: list[dict[str, Any]], **step: Any) -> None:
     define(kernel, {**each, "workflow": "one", "input": "{{ item }}", **step}, name="many")
 
 
-def test_it_takes_few_statements_for_each(kernel: Kernel, engine: sa.Engine) -> None:
+def test_it_takes_few_statements_for_each(
+    kernel: Kernel, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their checkpoints, and what wakes the one that waits for them, are written as groups."""
+    # A busy machine makes a quick call look slow: then nothing of others is left unsaved for it.
+    monkeypatch.setattr(kernel._runner, "mean_seconds", lambda action: 0.0)
 
     @kernel.action("shop.add")
     def more(number: int) -> int:
@@ -57,7 +61,7 @@ def test_it_takes_few_statements_for_each(kernel: Kernel, engine: sa.Engine) -> 
     finally:
         sa.event.remove(engine, "before_cursor_execute", note)
     assert done.status == "COMPLETED"
-    assert len(seen) < 11 * MANY
+    assert len(seen) < 10 * MANY
     assert not [one for one in kernel.executions.find(limit=200) if not one.status.finished]
 
 

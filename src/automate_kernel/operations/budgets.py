@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, printed
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage, write
+from automate_kernel.storage.rows import Row, Rows, Storage, has_only_lock, write
 from automate_kernel.storage.tables import BUDGET, EXECUTION
 
 __all__ = ["BudgetAccount", "Budgets", "Reservation", "SpendingLimit"]
@@ -95,8 +95,17 @@ class Budgets:
         Raises ``RESOURCE_EXHAUSTED`` if one of them could be passed; then nothing is reserved.
         Settle it whatever happens. Who spends must end before its time does. Raises
         ``INVALID_ARGUMENT`` for an amount below 0, or of another type than int and finite
-        `Decimal`.
+        `Decimal`. Raises ``FAILED_PRECONDITION`` in a transactional call on SQLite and in memory,
+        which holds the only lock for writing.
         """
+        if has_only_lock(self._storage):
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                "a transactional step holds the only lock for writing here, so nothing that it"
+                " spends can be counted against a budget",
+                hint="make the call that spends in another step, without transactional=True",
+                retryable=False,
+            )
         _check(most)
         for each in budgets:
             _check(each.limits)

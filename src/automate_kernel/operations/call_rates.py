@@ -24,7 +24,7 @@ from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.budgets import CALL_RATE, make_room
 from automate_kernel.operations.error_mapping import retry_after_of
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage, in_transaction, write
+from automate_kernel.storage.rows import Row, Rows, Storage, has_only_lock, write
 from automate_kernel.storage.tables import BUDGET
 
 __all__ = ["CallRate", "CallRates", "ServiceWait"]
@@ -83,7 +83,7 @@ class CallRates:
 
         That transaction has the only lock for writing. So no other process can take a place either.
         """
-        return in_transaction.get() and not self._storage.supports_skip_locked
+        return has_only_lock(self._storage)
 
     def take(self, rate: CallRate, most: int, longest_wait: float) -> list[float]:
         """

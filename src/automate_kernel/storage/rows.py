@@ -653,6 +653,16 @@ class Storage(Protocol):
 in_transaction: ContextVar[bool] = ContextVar("automate_in_transaction", default=False)
 """True within a transactional call, and in the calls that it makes."""
 
+
+def has_only_lock(storage: Storage) -> bool:
+    """
+    Return True within a transactional call that holds the only lock for writing, as on SQLite.
+
+    Another transaction on *storage* waits for the end of the call that waits for it.
+    """
+    return in_transaction.get() and not storage.supports_skip_locked
+
+
 # -- transactions ---------------------------------------------------------------------------------
 
 # Of two transactions that wait for each other the database undoes one. It has kept nothing, so a
