@@ -20,7 +20,7 @@ from automate_kernel.base.errors import PluginError, StorageError
 from automate_kernel.operations.context import Call, current_call
 from automate_kernel.outbox import Backoff, ItemStatus, RowsOutboxStore
 from automate_kernel.outbox.item import new_id
-from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage import MemoryStorage, memory
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.drive import transactional
@@ -569,3 +569,21 @@ def test_in_memory_too() -> None:
     assert execution.steps[0].status is StepStatus.COMPLETED
     with kernel.storage.begin() as rows:
         assert len(rows.select(OUTBOX, [Where("kind", "eq", "automate.event")])) == 1
+
+
+def test_a_step_in_memory_that_waits_for_a_call_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails with the remedy, as on SQLite: it stood still for ever."""
+    monkeypatch.setattr(memory, "_PATIENCE_SECONDS", 0.1)
+    kernel = Kernel(discover=False, secrets={})
+
+    @kernel.action("tell")
+    async def tell() -> None:
+        await kernel.aemit("booked")
+
+    kernel.action("book", transactional=True)(lambda: kernel.invoke("tell"))
+    steps = [{"id": "book", "action": "book"}]
+    kernel.add_workflow({"name": "books", "trigger": {"type": "manual"}, "steps": steps})
+    done = kernel.run("books")
+    assert done.error_code == "UNAVAILABLE" and "pass it on (transaction=...)" in str(done.error)
+    kernel.emit("booked")
+    assert kernel.outbox.stats().total("PENDING") == 1

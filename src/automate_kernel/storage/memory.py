@@ -30,6 +30,9 @@ T = TypeVar("T")
 _DIALECT = replace(DIALECTS["sqlite"], first="", returning=sqlite3.sqlite_version_info >= (3, 35))
 
 
+# As long as a connection to a SQLite file of ours waits for its lock.
+_PATIENCE_SECONDS = 30.0
+
 # Within it too nobody may be in SQLite while the process is forked.
 _copying = ForkGate()
 _copied = new_lock()
@@ -96,16 +99,23 @@ class MemoryStorage:
             yield transaction
             return
         rows = _MemoryRows(self._connection, self._shifted if self._skipped else self._clock)
-        with self._gate.entered(), self._lock:
-            # Within another of this thread's it is a part of that one.
-            self._connection.execute("SAVEPOINT begun")
+        with self._gate.entered():
+            if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
+                # A transactional step, say, that waits for a call of its own on another thread.
+                error = sqlite3.OperationalError("database is locked")
+                raise storage_error(error, "memory", migrate="", retryable=True)
             try:
-                yield rows
-            except BaseException:
-                self._connection.execute("ROLLBACK TO begun")
-                raise
+                # Within another of this thread's it is a part of that one.
+                self._connection.execute("SAVEPOINT begun")
+                try:
+                    yield rows
+                except BaseException:
+                    self._connection.execute("ROLLBACK TO begun")
+                    raise
+                finally:
+                    self._connection.execute("RELEASE begun")
             finally:
-                self._connection.execute("RELEASE begun")
+                self._lock.release()
         if rows.rang:
             for bell in list(self._bells):
                 bell.wake()
