@@ -87,6 +87,7 @@ PENDING ◀▶ RUNNING ─┬▶ COMPLETED
     "automate_session": "The sessions of people on the pages. A session that has ended has no row.",
     "automate_api_idempotency": "The answers to requests with an `Idempotency-Key`; see "
     "[The API for clients](../howto/api.md#repeated-requests).",
+    "automate_consent": "Questions to people about accounts at services, until they are answered.",
     "automate_saved_query": "The queries of lists that people keep under a name.",
     "automate_workflow_document": "The workflows that people edit. Their texts are in their "
     "versions; see [Edit workflows](../howto/edit-workflows.md).",
@@ -141,6 +142,10 @@ COLUMN_NOTES = {
     ("automate_session", "seen_at"): "when it was used last, to the minute or so",
     ("automate_session", "expires_at"): "until when it must be used to go on",
     ("automate_session", "ends_at"): "when it ends in any case",
+    ("automate_consent", "id"): "SHA-256 of the state that the answer brings back",
+    ("automate_consent", "digest"): "SHA-256 over what the browser keeps, the user and the session",
+    ("automate_consent", "asked"): "the plugin, the tenant, and both addresses",
+    ("automate_consent", "expires_at"): "until when an answer counts",
     ("automate_saved_query", "id"): "SHA-256 over tenant, user, page and name",
     ("automate_saved_query", "name"): "what the user calls it",
     ("automate_saved_query", "page"): "`executions`, `outbox`",

@@ -52,6 +52,7 @@ from automate_kernel.workflows.execution import ExecutionStatus, check_event_nam
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from automate_kernel.access.accounts import AccountDesk
     from automate_kernel.access.audit import AuditLog
     from automate_kernel.access.saved_queries import SavedQueries
     from automate_kernel.access.sessions import SessionStore
@@ -431,6 +432,13 @@ class Kernel:
         from automate_kernel.access.tokens import TokenStore
 
         return TokenStore(self.storage)
+
+    @cached_property
+    def accounts(self) -> AccountDesk:
+        """The accounts of plugins at services: find, connect by OAuth 2."""
+        from automate_kernel.access.accounts import AccountDesk
+
+        return AccountDesk(self.storage, self.operations)
 
     @cached_property
     def sessions(self) -> SessionStore:
@@ -1476,9 +1484,9 @@ class Kernel:
         self.purge_definitions(older_than_seconds=age)
 
     def _purge_access(self) -> None:
-        """Delete sessions that have ended, and what the audit trail has kept for its time."""
+        """Delete sessions and questions that have ended, and old entries of the audit trail."""
         until, kept = time.monotonic() + _SWEEP_SECONDS, self._audit_kept
-        purges: list[Callable[[], int]] = [self.sessions.purge]
+        purges: list[Callable[[], int]] = [self.sessions.purge, self.accounts.purge]
         if kept is not None:
             purges.append(partial(self.audit.purge, older_than_seconds=kept))
         for purge in purges:

@@ -22,6 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from automate_kernel.access.accounts import CONSENT_SECONDS
 from automate_kernel.base.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
 from automate_pages import formats
@@ -34,7 +35,7 @@ from automate_pages.site import Site
 from automate_pages.users import User
 
 _THREADS = 8
-_NOTICE = "notice"
+_NOTICE, _KEPT = "notice", "kept"
 
 
 def pages(
@@ -161,6 +162,7 @@ class _Shell:
             part=_is_part(request),
             session=session,
             origin=browser.origin,
+            kept=browser.cookie(_KEPT),
         )
         if request.method == "GET" and _wants_stream(request):
             return self._stream(request, asked)
@@ -234,6 +236,9 @@ class _Shell:
         body = self._site.render(asked, found, csrf=csrf, notice=notice)
         response = HTMLResponse(body, found.status, headers=HEADERS)
         browser.keep_csrf(response, csrf)
+        if found.kept:
+            # Lax: a service's answer leads here from elsewhere.
+            browser.keep(response, _KEPT, found.kept, samesite="lax", max_age=CONSENT_SECONDS)
         if notice is not None:
             browser.forget(response, _NOTICE)
         return response

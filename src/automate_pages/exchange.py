@@ -46,7 +46,8 @@ class PageRequest:
 
     *query* and *form* are what the address and the body have; *part* asks for the changing part
     alone. *origin* is the scheme and the host of the pages, as the browser has them. *session* is
-    the id of the user's session, empty if another program logs people in.
+    the id of the user's session, empty if another program logs people in. *kept* is what the
+    browser was given to keep by an earlier answer.
     The site adds the *operations* that may be called by a form, the *history* of its kernel,
     and the place of its *webhooks*.
     """
@@ -61,6 +62,7 @@ class PageRequest:
     part: bool = False
     session: str = ""
     origin: str = ""
+    kept: str = ""
     operations: OperationDesk | None = None
     history: ActivityHistory | None = None
     webhooks: str | None = None
@@ -109,6 +111,8 @@ class PageAnswer:
     status: int = 200
     done: bool = False
     """True if an order was carried out, at least a part of it."""
+    kept: str = ""
+    """A text that the browser keeps for ten minutes, and shows to no script."""
 
 
 @dataclass(frozen=True, slots=True)

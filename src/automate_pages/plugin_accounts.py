@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from automate_kernel.access.accounts import ACCOUNT_KINDS
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.account import Account, AccountStatus
 from automate_kernel.operations.error_mapping import normalize
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.plugins.manifest import ManifestError, installed_manifest
 from automate_kernel.plugins.records import PluginRecord, PluginState
-
-ACCOUNT_KINDS = ("connector", "provider")
-"""The kinds of plugins that may have accounts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ _FIELDS = (
     "delay", "concurrency", "rate", "per_seconds",
 )  # fmt: skip
 # The field that names the object, of forms whose address doesn't; and an order without a name.
-_NAMED_BY = {"kinds": "kind", "operations": "name", "webhooks": "delivery"}
+_NAMED_BY = {"kinds": "kind", "operations": "name", "webhooks": "delivery", "accounts": "name"}
 _USUAL = {"workflow": "start", "operation": "call", "plugin": "load"}
 # The conditions of the lists that orders for many are sent from.
 _CONDITIONS = (

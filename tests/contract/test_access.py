@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from automate_kernel import AutomateError, ConfigError, Kernel
+from automate_kernel import AutomateError, ConfigError, Connector, Kernel
 from automate_kernel.access.roles import ROLES, SCOPES, scopes_of
 from automate_kernel.access.sessions import SessionStore
 from automate_kernel.base.errors import ErrorCodes, PayloadError, StorageError
+from automate_kernel.operations.account import Consent
+from automate_kernel.secrets import WritableFileSecretsBackend
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.storage.tables import AUDIT, SESSION, TOKEN
+from automate_kernel.storage.tables import AUDIT, CONSENT, SESSION, TOKEN
 from automate_testing.clock import FakeClock
 
 
@@ -46,6 +50,70 @@ def test_each_role_opens_what_it_is_for() -> None:
     assert scopes_of(["finance"]) == set()
     assert "outbox:write" in scopes_of(["operator"])
     assert "outbox:write" not in scopes_of(["approver", "viewer"])
+
+
+# -- accounts --------------------------------------------------------------------------------
+
+
+class Account:
+    """An account whose service asks at an address, and whose tokens are counted."""
+
+    key = "crm-account"
+
+    def __init__(self, url: str = "https://crm.example/ask?state=s1") -> None:
+        self.url, self.answers = url, list[str]()
+
+    def for_tenant(self, tenant: str | None) -> Account:
+        return self
+
+    def begin(self, redirect_uri: str) -> Consent:
+        return Consent(self.url, redirect_uri, {"verifier": "v3rifier"})
+
+    def finish(self, consent: Consent, answer_url: str, secrets: Any, *, by: str) -> None:
+        assert consent.private == {"verifier": "v3rifier"}
+        self.answers.append(f"{by} {answer_url}")
+
+
+def test_an_answer_counts_once_for_who_asked(
+    storage: Any, clock: FakeClock, tmp_path: Path
+) -> None:
+    """In ten minutes, in the same session and browser; the proof is in no table."""
+    account = Account()
+    crm = type("Crm", (Connector,), {"key": "crm", "oauth": lambda self: account})
+    writable = WritableFileSecretsBackend(tmp_path)
+    with Kernel(storage, plugins=[crm], secrets=[writable], discover=False) as kernel:
+        desk, back = kernel.accounts, "https://ops.example/back"
+        begin = partial(desk.begin, "connector", "crm", None, back, by="ada", session="s")
+        asked = begin()
+        stored = everything(storage, CONSENT)
+        assert "v3rifier" not in stored
+        assert asked.kept not in stored
+        for query, kept, who in (
+            ("state=s2", asked.kept, {}), ("", asked.kept, {}), ("state=s1", "", {}),
+            ("state=s1&state=s1", asked.kept, {}), ("state=s1", asked.kept[:-1], {}),
+            ("state=s1", asked.kept, {"by": "eve"}), ("state=s1", asked.kept, {"session": ""}),
+        ):  # fmt: skip
+            with pytest.raises(AutomateError) as refused:
+                desk.finish(query, kept, **{"by": "ada", "session": "s", **who})
+            assert refused.value.code is ErrorCodes.PERMISSION_DENIED, query
+        done = desk.finish("state=s1&code=c", asked.kept, by="ada", session="s")
+        assert (done.key, done.tenant, done.secret) == ("crm", None, "crm-account")
+        assert account.answers == [f"ada {back}?state=s1&code=c"]
+        with pytest.raises(AutomateError):
+            desk.finish("state=s1&code=c", asked.kept, by="ada", session="s")
+        late = begin()
+        clock.advance(601)
+        with pytest.raises(AutomateError):
+            desk.finish("state=s1", late.kept, by="ada", session="s")
+        assert (desk.purge(), desk.purge()) == (1, 0)
+        for url in ("javascript:alert(1)?state=s", "https://crm.example/ask"):
+            account.url = url
+            with pytest.raises(AutomateError, match="can't be opened"):
+                begin()
+        for kind, key in (("filter", "crm"), ("connector", "none")):
+            with pytest.raises(AutomateError) as unknown:
+                desk.find(kind, key, None)
+            assert unknown.value.code is ErrorCodes.NOT_FOUND
 
 
 # -- tokens ----------------------------------------------------------------------------------

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from automate_cli.command import Commands, Context
 from automate_cli.command_input import duration_input
 from automate_cli.inputs import argument, flag, option
-from automate_kernel.base.errors import AutomateError, ErrorCodes
-
-if TYPE_CHECKING:
-    from automate_kernel.kernel import Kernel
-    from automate_kernel.operations.account import Account
-    from automate_kernel.operations.plugin import Plugin
 
 app: Commands = Commands()
 
@@ -48,7 +40,8 @@ def connect(
     if tenant is not None:
         check_text(tenant, "tenant_id")
     kernel = context.session.in_memory(workflows=False)
-    account = _account(kernel, key, tenant)
+    is_provider = key in kernel.plugins.providers and key not in kernel.plugins.connectors
+    account = kernel.accounts.find("provider" if is_provider else "connector", key, tenant)
     require_client(account, kernel.secrets)  # better now than after a person's work
     receiver = LoopbackReceiver(port)
     try:
@@ -64,17 +57,3 @@ def connect(
     context.out.data({"connected": key, "tenant": tenant, "secret": account.key})
     whose = f"{key} of the tenant {tenant}" if tenant is not None else key
     context.out.line(f"{whose} is connected. Its tokens are in the secret {account.key}.")
-
-
-def _account(kernel: Kernel, key: str, tenant: str | None) -> Account:
-    connectors, providers = kernel.plugins.connectors, kernel.plugins.providers
-    is_provider = key in providers and key not in connectors
-    plugin: Plugin = kernel.provider(key) if is_provider else kernel.connector(key)
-    account = plugin.oauth()
-    if account is None:
-        raise AutomateError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"the plugin {key!r} is not connected to accounts",
-            hint=f"its credentials are in its config, or in secrets: automate plugins show {key}",
-        )
-    return account.for_tenant(tenant)

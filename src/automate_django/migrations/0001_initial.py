@@ -815,6 +815,19 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="AccountConsent",
+            fields=[
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("digest", models.CharField(max_length=64)),
+                ("asked", models.JSONField()),
+                ("expires_at", models.DateTimeField()),
+            ],
+            options={
+                "db_table": "automate_consent",
+                "indexes": [models.Index(fields=["expires_at"], name="automate_consent_expires")],
+            },
+        ),
+        migrations.CreateModel(
             name="PageSession",
             fields=[
                 ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),

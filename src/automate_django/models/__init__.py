@@ -3,6 +3,7 @@
 from automate_django.models.api import ApiToken, IdempotencyRecord
 from automate_django.models.imports import StagedImport
 from automate_django.models.tables import (
+    AccountConsent,
     AuditEntry,
     AwaitedEvent,
     ConnectorPoll,
@@ -39,6 +40,7 @@ from automate_django.models.tables import (
 from automate_django.models.tasks import TaskResult
 
 __all__ = [
+    "AccountConsent",
     "ApiToken",
     "AuditEntry",
     "AwaitedEvent",

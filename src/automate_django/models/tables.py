@@ -601,6 +601,20 @@ class PageSession(KernelTable):
         return f"{self.user_name} ({self.method})"
 
 
+class AccountConsent(KernelTable):
+    """A question to a person about an account at a service; its id is a hash of its state."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    digest = models.CharField(max_length=64)
+    asked = models.JSONField()
+    expires_at = models.DateTimeField()
+
+    Meta = meta_of(tables.CONSENT)
+
+    def __str__(self) -> str:
+        return self.id[:12]
+
+
 class PageQuery(KernelTable):
     """A query of a list that a user has saved."""
 

@@ -107,6 +107,7 @@ BUDGET = "automate_budget"
 AUDIT = "automate_audit"
 TOKEN = "automate_token"  # noqa: S105
 SESSION = "automate_session"
+CONSENT = "automate_consent"
 SAVED_QUERY = "automate_saved_query"
 IDEMPOTENCY = "automate_api_idempotency"
 DOCUMENT = "automate_workflow_document"
@@ -581,6 +582,18 @@ _ALL = (
         *_columns("time", "created_at seen_at expires_at ends_at"),
         _index("automate_session_expires", "expires_at"),
         _index("automate_session_user", "user_name created_at"),
+    ),
+    _table(
+        CONSENT,
+        # A question to a person about an account at a service; SHA-256 of the state that the answer
+        # brings back.
+        Column("id", "text", _KEY),
+        # SHA-256 over what the browser keeps (the verifier of PKCE), the user and the session.
+        Column("digest", "text", _KEY),
+        # The plugin, the tenant, the address of the question, and that of the answer.
+        Column("asked", "json"),
+        Column("expires_at", "time"),
+        _index("automate_consent_expires", "expires_at"),
     ),
     _table(
         SAVED_QUERY,

@@ -20,6 +20,7 @@ from automate_django.admin.pages.base import Link, PageSection
 from automate_django.admin.pages.display import shown_text
 from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
+from automate_kernel.access.accounts import ACCOUNT_KINDS
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.operations.account import (
     Account,
@@ -27,7 +28,7 @@ from automate_kernel.operations.account import (
     require_client,
     state_in,
 )
-from automate_pages.plugin_accounts import ACCOUNT_KINDS, plugin_accounts
+from automate_pages.plugin_accounts import plugin_accounts
 
 _SESSION_KEY = "automate_consents"
 _CONSENT_SECONDS, _MOST_CONSENTS = 600, 5
