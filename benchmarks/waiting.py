@@ -41,7 +41,7 @@ class Waiting:
     count: int
     before: Idle
     during: Idle
-    parked_per_second: float
+    deferred_per_second: float
     woken_per_second: float
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Waiting:
             f"a worker without work: {self.before}\n"
             f"with {self.count:,} executions that sleep and {self.count:,} that wait:"
             f" {self.during}\n"
-            f"started and parked: {self.parked_per_second:,.0f}/s,"
+            f"started and deferred: {self.deferred_per_second:,.0f}/s,"
             f" woken by an event each and ended: {self.woken_per_second:,.0f}/s"
         )
 
@@ -95,11 +95,11 @@ def _run(bench: Bench, count: int) -> Waiting:
         producer.call("start_waiting", "sleeping", count)
         producer.call("start_waiting", "waiting", count)
         until(_PARKED, 2 * count + 100)
-        parked = 2 * count / (time.monotonic() - began)
+        deferred = 2 * count / (time.monotonic() - began)
         during = idle(pid)
         began = time.monotonic()
         producer.call("ring", count)
         until(_DONE, count)
         woken = count / (time.monotonic() - began)
     producer.call("reset")
-    return Waiting(count, before, during, parked, woken)
+    return Waiting(count, before, during, deferred, woken)

@@ -34,7 +34,7 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
     "automate_approver": "Who may decide on an open approval: a row for each person and role.",
     "automate_execution_activity": "What became of executions and steps, by minute, worker and "
     "workflow; and summed up by 5 minutes, an hour and 6 hours. It is kept for a week.",
-    "automate_outbox_lane": "A row exists while an item with its `ordering_key` runs.",
+    "automate_ordering_lock": "A row exists while an item with its `ordering_key` runs.",
     "automate_outbox_slot": "A row exists while an item with its `concurrency_key` runs: the "
     "key has as many slots as may run at once.",
     "automate_outbox_pause": "The kinds that are paused, and workflows: `workflow:` and the name, "
@@ -199,7 +199,7 @@ COLUMN_NOTES = {
     ("automate_outbox", "waiting_for"): "what a waiting item waits for: `worker` (ready to be "
     "claimed), `time` (not due), `key` (its ordering or concurrency key is busy), `resume` (its "
     "kind, its execution or its workflow is paused); on a running one `cancel` asks it to stop and "
-    "`recall` to be put back and taken up again; else null",
+    "`release` to be put back and taken up again; else null",
     ("automate_outbox", "priority"): "higher goes first; a point is worth an hour of waiting",
     ("automate_outbox", "attempt_count"): "attempts begun, counted at the claim",
     ("automate_outbox", "max_attempts"): "after so many it is FAILED",
@@ -224,9 +224,9 @@ COLUMN_NOTES = {
     ("automate_outbox", "concurrency_limit"): "how many",
     ("automate_outbox", "last_error_code"): "of the last failed attempt",
     ("automate_outbox", "last_error"): "its text, redacted",
-    ("automate_outbox_lane", "ordering_key"): "the key that is busy",
-    ("automate_outbox_lane", "item_id"): "the item that runs",
-    ("automate_outbox_lane", "lease_token"): "of its claim",
+    ("automate_ordering_lock", "ordering_key"): "the key that is busy",
+    ("automate_ordering_lock", "item_id"): "the item that runs",
+    ("automate_ordering_lock", "lease_token"): "of its claim",
     ("automate_outbox_slot", "id"): "the slot's number and the key",
     ("automate_outbox_slot", "concurrency_key"): "the key",
     ("automate_outbox_slot", "item_id"): "the item that runs",

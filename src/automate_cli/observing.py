@@ -60,7 +60,7 @@ class Overview:
     workers: list[WorkerInfo]
     oldest_due_seconds: float | None
     paused: tuple[str, ...] = ()
-    handed_on: int = 0
+    handed_over: int = 0
     """The items that wait for another worker, as far as they were counted."""
 
     @property
@@ -121,7 +121,7 @@ class Observer:
         ]
         return Overview(
             now, kinds, self.outbox.workers(), stats.oldest_due_seconds, stats.paused,
-            self.outbox.count_handed_on(),
+            self.outbox.count_handed_over(),
         )  # fmt: skip
 
 

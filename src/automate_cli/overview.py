@@ -224,8 +224,8 @@ def _headline(found: Overview, where: str) -> str:
         f"{sum(w.in_flight for w in found.alive)} of {sum(w.slots for w in found.alive)} slots",
         f"oldest due {seconds(found.oldest_due_seconds)}",
     ]
-    if found.handed_on:
-        parts.append(f"{found.handed_on} handed on")
+    if found.handed_over:
+        parts.append(f"{found.handed_over} handed over")
     if found.paused:
         parts.append(f"paused: {', '.join(found.paused)}")
     return " · ".join(parts)

@@ -77,7 +77,7 @@ class _DjangoOutboxStore(outbox.RowsOutboxStore):
             lost = super().acknowledge(worker_id, outcomes, transaction=connection)
             if connection.in_atomic_block:
                 django_transaction.on_commit(
-                    lambda: self.forget([outcome.item_id for outcome in outcomes]),
+                    lambda: self.forget_claims([outcome.item_id for outcome in outcomes]),
                     using=connection.alias,
                 )
             return lost

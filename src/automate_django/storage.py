@@ -24,7 +24,7 @@ from automate_django.connections import (
     uses_sqlite,
 )
 from automate_kernel.base.errors import ConfigError, ErrorCodes, StorageError, type_name
-from automate_kernel.base.forks import ForkGate, renew_in_children
+from automate_kernel.base.forks import ForkGuard, renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
 from automate_kernel.storage.connections import BESIDE_SLOTS
 from automate_kernel.storage.errors import (
@@ -124,7 +124,7 @@ class DjangoStorage:
         self._notifier = (
             Notifier(self._own_connection, self._owner, self._saves) if listen else None
         )
-        self._gate = ForkGate(
+        self._guard = ForkGuard(
             self._close_idle, self._is_mine, holders=self._holders, idle=self._is_idle
         )
         connection_created.connect(self._connected)
@@ -132,7 +132,7 @@ class DjangoStorage:
 
     def _connected(self, connection: BaseDatabaseWrapper, **_: object) -> None:
         if connection.vendor == "sqlite":
-            self._gate.left = False  # its thread doesn't know that another is about to fork
+            self._guard.left = False  # its thread doesn't know that another is about to fork
 
     def _close_idle(self) -> bool:
         """Close the SQLite file, in all threads: a child would take their locks for its own."""
@@ -201,7 +201,7 @@ class DjangoStorage:
             )  # fmt: skip
         remember(connection)  # which may be older than this storage
         if connection.vendor == "sqlite":
-            self._gate.check()
+            self._guard.check()
         if is_open(connection):
             yield self._rows(connection)
         elif transaction is None:
@@ -222,7 +222,7 @@ class DjangoStorage:
         return transaction is not None or is_open(self.connection)
 
     def _gated(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
-        return self._gate.entered() if connection.vendor == "sqlite" else nullcontext()
+        return self._guard.entered() if connection.vendor == "sqlite" else nullcontext()
 
     @contextmanager
     def _lent(self, connection: BaseDatabaseWrapper) -> Iterator[None]:

@@ -111,8 +111,8 @@ _REPORT_SECONDS = 1.0
 _SWEEP_SECONDS = 5.0
 # At the end signals that wait for their receivers are sent for so long.
 _ANNOUNCED_SECONDS = 5.0
-# So many executions that others have handed on does a worker take up as it begins.
-_MOST_HANDED_ON = 10_000
+# So many executions that others have handed over does a worker take up as it begins.
+_MOST_HANDED_OVER = 10_000
 
 
 class Kernel:
@@ -210,16 +210,16 @@ class Kernel:
         from automate_kernel.triggers.webhooks import ReplayLedger
         from automate_kernel.triggers.webhooks.deliveries import Deliveries
         from automate_kernel.triggers.webhooks.receiver import WebhookReceiver
-        from automate_kernel.workflows.drive.announcer import Announcer
         from automate_kernel.workflows.drive.inline import InlineExecutions
         from automate_kernel.workflows.drive.runner import Runner
+        from automate_kernel.workflows.drive.signal_sender import SignalSender
+        from automate_kernel.workflows.steer.leader_election import LeaderElection
         from automate_kernel.workflows.steer.notices import ApprovalNotices
-        from automate_kernel.workflows.steer.precedence import Precedence
         from automate_kernel.workflows.steer.schedule import Ticker
         from automate_kernel.workflows.store.events import event_item
 
-        precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
-        self._precedence = precedence
+        leader_election = LeaderElection(self.outbox.workers, self.workflows.marks, self.version)
+        self._leader_election = leader_election
         self._runner = Runner(
             self.executions,
             operations=self.operations,
@@ -228,14 +228,14 @@ class Kernel:
             listening=self.workflows.listening,
             find_child=self._find_child,
             sender=self,
-            leaves_events=precedence.leaves,
+            leaves_events=leader_election.leaves,
         )
         self._inline = InlineExecutions(self._runner)
         notices = ApprovalNotices(
             self.executions, self.approvals, self.operations, self.workflows.program
         )
         # A receiver that hangs must not hold up what workers do every second.
-        self._announcer = Announcer()
+        self._signal_sender = SignalSender()
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
         self.deliveries: Deliveries = Deliveries(
             self.storage, self.outbox, event_item, self.operations.redactor.redact
@@ -472,7 +472,7 @@ class Kernel:
 
     def close(self) -> None:
         """Close plugins, secrets backends, the output store, threads and the storage's own."""
-        self._announcer.stop(_ANNOUNCED_SECONDS)
+        self._signal_sender.stop(_ANNOUNCED_SECONDS)
         self._inline.close()
         self._runner.close()
         self._poller.close()
@@ -1158,7 +1158,7 @@ class Kernel:
         options.setdefault("version", self.version)
         options.setdefault("workflows", self.workflows.marks)
         options.setdefault("preflight", partial(self._preflight, executes=works))
-        options.setdefault("take_over", self._take_up_handed_on if works else None)
+        options.setdefault("take_over", self._take_up_handed_over if works else None)
         options["periodic_tasks"] = [
             *self._clock(activity, events=EVENT in chosen),
             *self._upkeep(*kept),
@@ -1177,25 +1177,25 @@ class Kernel:
 
         lease = self.outbox.lease_seconds
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
-        tick = partial(self._ticker.tick, self._announcer.call)
+        tick = partial(self._ticker.tick, self._signal_sender.call)
         yield PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.look, clock=True)
         yield PeriodicTask("schedules", 1.0, tick, clock=True)
         yield PeriodicTask("polls", 1.0, self._poller.tick, clock=True)
         if events:
-            yield PeriodicTask("precedence", 1.0, self._precedence.look, clock=True)
+            yield PeriodicTask("leader_election", 1.0, self._leader_election.look, clock=True)
 
     def _upkeep(self, kept: float | None, failed: float | None) -> Iterator[PeriodicTask]:
         """Yield what a worker does beside its work, with the retention in seconds."""
         from automate_kernel.worker.periodic import PeriodicTask
 
         # Here, as it reads what has failed, however much that is.
-        yield PeriodicTask("failures", 1.0, partial(self._send_notices, self._announcer.call))
+        yield PeriodicTask("failures", 1.0, partial(self._send_notices, self._signal_sender.call))
         yield PeriodicTask("signals", 600.0, self.executions.signals.purge)
         yield PeriodicTask("reports", 3600.0, self.outbox.purge_reports)
         yield PeriodicTask("execution reports", 3600.0, self.executions.purge_activity)
         yield PeriodicTask("causes", 300.0, partial(write, self.storage, None, note_causes))
         yield PeriodicTask("execution statistics", 60.0, self.executions.roll_up_activity)
-        yield PeriodicTask("gates", 3600.0, self.executions.purge_gates)
+        yield PeriodicTask("start_locks", 3600.0, self.executions.purge_start_locks)
         yield PeriodicTask("audit trail and sessions", 3600.0, self._purge_access)
         if self.executions.outputs.store is not None:
             yield PeriodicTask("outputs", 21_600.0, self.executions.sweep_outputs)
@@ -1214,7 +1214,7 @@ class Kernel:
     def _preflight(self, *, executes: bool) -> None:
         require_schema(self.storage)
         try:
-            self._precedence.look()  # before its first claim, which may be of events
+            self._leader_election.look()  # before its first claim, which may be of events
         except StorageError as error:
             if not error.retryable:
                 raise
@@ -1222,11 +1222,11 @@ class Kernel:
         if executes:
             self._warn_of_unknown_actions()
 
-    def _take_up_handed_on(self, worker_id: str) -> int:
-        """Make due what others have handed on, and the worker has not; return the number."""
-        found = self.outbox.handed_on(limit=_MOST_HANDED_ON)
+    def _take_up_handed_over(self, worker_id: str) -> int:
+        """Make due what others have handed over, and the worker has not; return the number."""
+        found = self.outbox.handed_over(limit=_MOST_HANDED_OVER)
         untried = [one.id for one in found if one.handover and worker_id not in one.handover.tried]
-        return self.outbox.recall(untried) if untried else 0
+        return self.outbox.request_release(untried) if untried else 0
 
     def _warn_of_unknown_actions(self) -> None:
         """Log the actions of files and code that aren't known here: they may be misspelt."""
@@ -1235,7 +1235,7 @@ class Kernel:
                 lack = self.operations.absence(step.action) if step.action else None
                 if lack is not None:
                     logger.warning(
-                        "workflow %r, step %r: this worker %s; its executions are handed on",
+                        "workflow %r, step %r: this worker %s; its executions are handed over",
                         workflow.name, step.id, lack,
                     )  # fmt: skip
 
@@ -1325,8 +1325,8 @@ class Kernel:
         Other items that are due are left alone, unless it has to wait: for a retry, or because its
         kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*. A
         worker that goes on with it, or with a sub-workflow of it, has as much time. It is not
-        handed on to others: a step whose action isn't known here fails, and so does code that does
-        not repeat what is recorded.
+        handed over to others: a step whose action isn't known here fails, and so does code that
+        does not repeat what is recorded.
         """
         from automate_kernel.worker.handler import default_worker_id
         from automate_kernel.workflows.store.events import manual_event
@@ -1350,7 +1350,7 @@ class Kernel:
 
     def executing_here(self, execution_id: str | None = None) -> AbstractContextManager[None]:
         """
-        Let an execution, and its sub-workflows, fail here where they would be handed on.
+        Let an execution, and its sub-workflows, fail here where they would be handed over.
 
         Without an *execution_id* that holds for all.
 

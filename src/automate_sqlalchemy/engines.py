@@ -23,7 +23,7 @@ from sqlalchemy.pool import (
 )
 
 from automate_kernel.base.errors import ErrorCodes, StorageError
-from automate_kernel.base.forks import ForkGate
+from automate_kernel.base.forks import ForkGuard
 from automate_kernel.storage.shortage import Shortage, shortage_of
 
 BUSY_SECONDS: float = 30.0
@@ -103,12 +103,12 @@ def fork_gate(engine: Engine) -> Callable[[], AbstractContextManager[None]]:
         held = _held[engine] = {}
         event.listen(engine, "checkout", partial(_hold, held))
         event.listen(engine, "checkin", partial(_give_back, held))
-    gate = ForkGate(
+    guard = ForkGuard(
         partial(_close_idle, engine, held),
         partial(_is_mine, engine, held),
         holders=lambda: [thread for record, thread in held.copy().items() if record.in_use],
     )
-    return gate.entered
+    return guard.entered
 
 
 # Who has taken which connection of an engine. A pool knows their number at most.

@@ -306,7 +306,7 @@ class SqlAlchemyStorage:
         known = (engine.dialect.name, engine.dialect.driver)
         self._commits_each: bool = known == ("postgresql", "psycopg")
         self.supports_skip_locked: bool = not is_sqlite
-        self._gate = fork_gate(engine)
+        self._guard = fork_gate(engine)
         notice_moved_file(engine)
         renew_in_children(self)
 
@@ -327,7 +327,7 @@ class SqlAlchemyStorage:
     def _begin(self, atomic: bool, bounded: bool) -> Iterator[SqlAlchemyRows]:
         # Only our own statements are translated: what a handler does to the connection, and the
         # errors that it expects from it, stay SQLAlchemy's.
-        with self._gate(), self._translated_connection() as connection:
+        with self._guard(), self._translated_connection() as connection:
             # MySQL takes items in several statements, and wants another isolation for each of ours.
             if not atomic and connection.dialect.name in ("postgresql", "sqlite"):
                 yield SqlAlchemyRows(connection, self._clock, self._notifier, commits=True)
@@ -446,7 +446,7 @@ class SqlAlchemyStorage:
     def _changing(self) -> Iterator[SqlAlchemyRows]:
         """Open a transaction for changes of tables; on SQLite no other can then write."""
         with (
-            self._gate(),
+            self._guard(),
             self._translating(),
             self.engine.connect() as connection,
             connection.begin(),

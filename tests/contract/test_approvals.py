@@ -466,7 +466,7 @@ def test_a_notice_for_a_place_that_all_read_is_sent_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("written", ["{{ approval }}", "{{- approval -}}", "{{ approval | json }}"])
-def test_a_notice_that_hands_on_the_whole_approval_has_its_links(
+def test_a_notice_that_hands_over_the_whole_approval_has_its_links(
     local: World, written: str
 ) -> None:
     local.ask(by=["ann"], notify={"action": "note", "input": {"what": written}})

@@ -14,7 +14,7 @@ from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxSt
 from automate_kernel.outbox.item import new_id
 from automate_kernel.secrets.redaction import EnteringRedaction, Redactor
 from automate_kernel.storage import Storage
-from automate_kernel.storage.checkpoint import RECALL
+from automate_kernel.storage.checkpoint import RELEASE
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
 from automate_testing.contracts.values import KEPT, each_case, same
@@ -118,8 +118,8 @@ def test_what_runs_is_saved_while_it_is_cancelled(store: ExecutionStore) -> None
     item, execution = begin(store)
     assert store.cancel(execution.id)
     assert see(store, execution.id).status is ExecutionStatus.CANCELLING
-    assert item_of(store, execution).waiting_for == RECALL
-    assert store.outbox.recall_requests("worker") == {item.id: item.lease_token}
+    assert item_of(store, execution).waiting_for == RELEASE
+    assert store.outbox.release_requests("worker") == {item.id: item.lease_token}
     turn = Turn(saves=[run(execution, "b", output=2)])
     saved = store.checkpoints.save([Save(item, execution, turn, {}, True)])
     assert (saved.items, saved.steered) == ({item.id}, {item.id})
@@ -160,14 +160,14 @@ def test_a_paused_execution_is_parked(store: ExecutionStore) -> None:
     store.pause(execution.id)
     paused = see(store, execution.id)
     assert store.checkpoints.is_held(paused)
-    store.checkpoints.park(item, paused)
-    parked = item_of(store, execution)
-    assert (parked.waiting_for, parked.attempt_count) == ("resume", 0)
+    store.checkpoints.defer(item, paused)
+    deferred = item_of(store, execution)
+    assert (deferred.waiting_for, deferred.attempt_count) == ("resume", 0)
     assert store.outbox.claim_batch("worker") == []
     assert store.unpause(execution.id)
     (again,) = store.outbox.claim_batch("worker")
-    # Let go before it was parked: it is due.
-    store.checkpoints.park(again, paused)
+    # Let go before it was deferred: it is due.
+    store.checkpoints.defer(again, paused)
     assert len(store.outbox.claim_batch("worker")) == 1
 
 
@@ -175,11 +175,11 @@ def test_a_workflow_is_paused_and_resumed(store: ExecutionStore) -> None:
     """The items of its executions wait, whatever else the outbox has."""
     (item, execution), (other, second) = begin(store, tenant_id="t1"), begin(store)
     assert store.pauses.pause("w", "because", tenant_id="t1")
-    assert store.outbox.recall_requests("worker") == {item.id: item.lease_token}
+    assert store.outbox.release_requests("worker") == {item.id: item.lease_token}
     found = see(store, execution.id)
     assert store.checkpoints.is_held(found)
     assert not store.checkpoints.is_held(see(store, second.id))
-    store.checkpoints.park(item, found)
+    store.checkpoints.defer(item, found)
     put_back(store, other, ItemStatus.PENDING, 0)
     assert [each.id for each in store.outbox.claim_batch("worker")] == [other.id]
     assert [each.reason for each in store.pauses.paused()] == ["because"]
@@ -189,13 +189,13 @@ def test_a_workflow_is_paused_and_resumed(store: ExecutionStore) -> None:
 
 
 def test_what_is_cancelled_as_it_is_parked_cleans_up_at_once(store: ExecutionStore) -> None:
-    """A pause holds no clean-up: parked with the others, nobody would have woken it again."""
+    """A pause holds no clean-up: deferred with the others, nobody would have woken it again."""
     item, execution = begin(store)
     store.pauses.pause("w")
     found = see(store, execution.id)
     assert store.checkpoints.is_held(found)
     assert store.cancel(execution.id)
-    store.checkpoints.park(item, found)
+    store.checkpoints.defer(item, found)
     assert see(store, execution.id).status is ExecutionStatus.CANCELLING
     assert [each.id for each in store.outbox.claim_batch("worker")] == [item.id]
 
@@ -257,9 +257,9 @@ def test_all_executions_of_a_workflow_go_on(
     monkeypatch.setattr(pauses, "_BATCH", 2)
     begun = [begin(store) for _ in range(5)]
     store.pauses.pause("w")
-    assert len(store.outbox.recall_requests("worker")) == 5
+    assert len(store.outbox.release_requests("worker")) == 5
     for item, execution in begun:
-        store.checkpoints.park(item, execution)
+        store.checkpoints.defer(item, execution)
     assert store.outbox.claim_batch("worker") == []
     store.pauses.resume("w")
     assert len(store.outbox.claim_batch("worker", limit=10)) == 5
@@ -315,7 +315,7 @@ def race(
         saving.start()
         until_awaited(rows.native)
         # In this transaction, which has the item: as if the operator had been first by a moment.
-        store.outbox.recall([item.id], transaction=rows.native)
+        store.outbox.request_release([item.id], transaction=rows.native)
         its = [Where("id", "eq", item.payload["execution_id"])]
         rows.select(EXECUTION, its, lock=True)
         rows.update(EXECUTION, its, {"status": act()})

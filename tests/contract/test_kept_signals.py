@@ -73,7 +73,7 @@ class World(ClockedWorld):
     def purge_all(self, age: float = 0.0) -> None:
         """All that any worker or operator ever purges."""
         self.kernel.executions.signals.purge()
-        self.kernel.executions.purge_gates()
+        self.kernel.executions.purge_start_locks()
         self.kernel.outbox.purge_reports()
         self.kernel.purge(older_than_seconds=age)
 

@@ -84,7 +84,7 @@ class World(ClockedWorld):
         one = self.kernel.start("one")
         flow, call = self.begin_call()
         assert self.steps(one)[call.run.key] == "RUNNING"
-        flow.leave()
+        flow.close()
         return one
 
     def steps(self, execution_id: str) -> dict[tuple[str, int], str]:
@@ -147,7 +147,7 @@ def test_a_step_under_finally_that_a_worker_gave_back(world: World) -> None:
     turn = runner.turn(flow, [CallOutcome(call, begun=False)])
     flow.pause(turn)
     save(runner, flow, turn)
-    flow.leave()
+    flow.close()
     assert world.steps(one)["last", -1] == "PENDING"
     world.later(1)
     assert world.steps(one) == {
@@ -207,7 +207,7 @@ def test_a_step_of_what_is_paused(world: World, kind: str, how: str) -> None:
 
 @pytest.mark.parametrize("kind", ["step", "element", "code"])
 def test_a_step_that_waits_for_another_worker(world: World, kind: str) -> None:
-    """The one that takes it up doesn't know its action, and hands it on."""
+    """The one that takes it up doesn't know its action, and hands it over."""
     steps, left = LEFT[kind]
     world.add_either(steps)
     one = world.start_and_die()
@@ -232,7 +232,7 @@ def test_an_element_whose_turn_comes_later(world: World) -> None:
     flow, call = world.begin_call()
     down = AutomateError(ErrorCodes.UNAVAILABLE, "it is down")
     world.begin_next(flow, CallOutcome(call, error=down))
-    flow.leave()
+    flow.close()
     assert world.steps(one) == {("go", 0): "RETRY", ("go", 1): "RUNNING"}
     world.clock.advance(LEASE_SECONDS + 1)
     world.kernel.outbox.reap()
@@ -243,7 +243,7 @@ def test_an_element_whose_turn_comes_later(world: World) -> None:
     assert world.steps(one) == {("go", 0): "COMPLETED", ("go", 1): "RUNNING"}
     (run,) = (run for run in world.see(one).steps if run.position == 1)
     assert run.attempts == 2
-    flow.leave()
+    flow.close()
     for _ in range(3):
         world.later(60)
     assert (str(world.see(one).status), world.called) == ("COMPLETED", ["it"])

@@ -118,7 +118,7 @@ def test_nothing_is_written_beside_it(store: ExecutionStore) -> None:
     assert store.failed_attempts(before[1].id) == []
 
 
-@pytest.mark.parametrize("how", ["retries", "waits", "ends", "hands it on"])
+@pytest.mark.parametrize("how", ["retries", "waits", "ends", "hands it over"])
 def test_the_others_of_its_group_are_saved(store: ExecutionStore, how: str) -> None:
     """One that was lost takes none along, whichever way its turn would have ended."""
     (before, now), other = taken(store), begin(store)
@@ -126,7 +126,7 @@ def test_the_others_of_its_group_are_saved(store: ExecutionStore, how: str) -> N
         "retries": Turn(wait=60.0),
         "waits": waits(before),
         "ends": Turn(end=ExecutionStatus.COMPLETED),
-        "hands it on": Turn(lack=UnknownHereError("has no x.y"), wait=0.0),
+        "hands it over": Turn(lack=UnknownHereError("has no x.y"), wait=0.0),
     }[how]
     waiting = [OpenWait("the key", "signal", {})] if how == "waits" else []
     group = [saved_as(before, lost, waiting=waiting), saved_as(other, Turn(saves=[run(other)]))]
@@ -141,17 +141,17 @@ def test_the_others_of_its_group_are_saved(store: ExecutionStore, how: str) -> N
 def test_a_wait_whose_reply_was_lost_is_held(store: ExecutionStore) -> None:
     """The worker asks again, and learns that it was saved."""
     one = begin(store)
-    parked = saved_as(one, waits(one), waiting=[OpenWait("the key", "signal", {})])
-    assert store.checkpoints.save([parked]).items == {one[0].id}
-    assert store.checkpoints.save([parked]).items == {one[0].id}
+    deferred = saved_as(one, waits(one), waiting=[OpenWait("the key", "signal", {})])
+    assert store.checkpoints.save([deferred]).items == {one[0].id}
+    assert store.checkpoints.save([deferred]).items == {one[0].id}
 
 
 def test_no_note_of_a_handover_is_left(store: ExecutionStore) -> None:
-    """Who lost the item can't hand it on, and the note of who has it stays."""
+    """Who lost the item can't hand it over, and the note of who has it stays."""
     before, now = taken(store)
     lack = UnknownHereError("has no x.y")
     with pytest.raises(LeaseLostError):
-        store.checkpoints.hand_on(before[0], lack)
+        store.checkpoints.hand_over(before[0], lack)
     item = store.outbox.get(now[0].id)
     assert item is not None
     assert item.headers == now[0].headers
@@ -160,6 +160,6 @@ def test_no_note_of_a_handover_is_left(store: ExecutionStore) -> None:
 def test_no_pause_is_told_of_it(store: ExecutionStore) -> None:
     """Who lost an item that it would have let wait for a resume leaves it to the other."""
     before, now = taken(store)
-    store.checkpoints.park(*before)
-    assert store.outbox.recall_requests("another") == {}
+    store.checkpoints.defer(*before)
+    assert store.outbox.release_requests("another") == {}
     assert store.checkpoints.holds(now[0])

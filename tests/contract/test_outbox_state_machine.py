@@ -23,7 +23,7 @@ from automate_kernel.outbox import (
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.storage import MemoryStorage, Storage
-from automate_kernel.storage.tables import LANE, SLOT
+from automate_kernel.storage.tables import ORDERING_LOCK, SLOT
 from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import HealthCheck, settings
@@ -508,7 +508,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @invariant()
     def a_key_has_one_runner(self) -> None:
         with self.storage.begin() as rows:
-            lanes = {lane["ordering_key"]: lane["item_id"] for lane in rows.select(LANE)}
+            lanes = {lane["ordering_key"]: lane["item_id"] for lane in rows.select(ORDERING_LOCK)}
         running = [(i.key, i.id) for i in self.items.values() if i.key and i.status is RUNNING]
         assert len({key for key, _ in running}) == len(running)
         assert lanes == dict(running)

@@ -40,7 +40,7 @@ from automate_kernel.outbox import (
 )
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.tables import LANE, OUTBOX, SLOT, Table
+from automate_kernel.storage.tables import ORDERING_LOCK, OUTBOX, SLOT, Table
 from automate_testing.clock import FakeClock
 from automate_testing.contracts.outbox import OutboxStoreContract
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -93,7 +93,7 @@ class RowsContract(OutboxStoreContract):
         busy, waiting = store.enqueue_many(NewItem("k", ordering_key="busy") for _ in "12")
         assert self.claim_ids(store) == [first, busy]
         assert self.claim_ids(store) == []
-        self.finish_behind_its_back(store, first, *(() if left_behind else (LANE,)))
+        self.finish_behind_its_back(store, first, *(() if left_behind else (ORDERING_LOCK,)))
         assert self.claim_ids(store) == []
         store.reap()
         assert self.claim_ids(store) == [second]

@@ -899,7 +899,7 @@ def wrap(
     monkeypatch.setattr(target, name, wrapped)
 
 
-@pytest.mark.parametrize("moment", ["save", "_park", "after"])
+@pytest.mark.parametrize("moment", ["save", "_defer_waiting", "after"])
 def test_no_moment_loses_a_signal(
     paying: World, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -923,7 +923,7 @@ def test_no_moment_loses_a_signal(
 def test_a_signal_while_the_item_is_being_parked(
     paying: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one who wakes waits for the one who parks, and then finds the item."""
+    """The one who wakes waits for the one who defers, and then finds the item."""
     kernel, threads = paying.kernel, list[threading.Thread]()
     kernel.emit("order.paid", {"order": 1})
     real = kernel.executions.signals.unseen
@@ -1039,7 +1039,7 @@ class _Death(BaseException):
     """The end of a process."""
 
 
-@pytest.mark.parametrize("moment", ["save", "_park", "_signals.unseen", "_signals.begin"])
+@pytest.mark.parametrize("moment", ["save", "_defer_waiting", "_signals.unseen", "_signals.begin"])
 @pytest.mark.parametrize("signal_first", [True, False])
 def test_a_worker_that_dies_loses_nothing(
     paying: World, moment: str, signal_first: bool, monkeypatch: pytest.MonkeyPatch
@@ -1522,7 +1522,7 @@ def die_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
             handle(world.kernel, item)
 
 
-@pytest.mark.parametrize("moment", ["_write", "_write_beside", "_park"])
+@pytest.mark.parametrize("moment", ["_write", "_write_beside", "_defer_waiting"])
 def test_a_resumed_parent_whose_worker_dies_resumes_one_child(
     breaking: World, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -1592,8 +1592,8 @@ def test_an_unknown_workflow_fails_the_step(world: World) -> None:
     elsewhere = not isinstance(world.kernel.storage, MemoryStorage)
     expected = (ExecutionStatus.RUNNING, None) if elsewhere else (FAILED, "NOT_FOUND")
     assert (one.status, one.error_code) == expected
-    handed_on = [each.handover for each in world.kernel.outbox.handed_on()]
-    assert [note is not None and note.code for note in handed_on] == (
+    handed_over = [each.handover for each in world.kernel.outbox.handed_over()]
+    assert [note is not None and note.code for note in handed_over] == (
         ["UNKNOWN_WORKFLOW"] if elsewhere else []
     )
 
@@ -1619,7 +1619,7 @@ def test_a_parent_whose_worker_dies_starts_one_child(
     nested: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the checkpoint there is none; after it, the same one."""
-    for moment in ("_write", "_write_beside", "_park"):
+    for moment in ("_write", "_write_beside", "_defer_waiting"):
         one = nested.kernel.start("parent", {"n": 1})
         die_at(nested, monkeypatch, moment)
         nested.clock.advance(60)

@@ -8,7 +8,7 @@ from typing import Any
 
 from automate_kernel.outbox import ItemStatus, OutboxStore
 from automate_kernel.outbox.item import FINISHED
-from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
+from automate_kernel.storage.tables import ORDERING_LOCK, OUTBOX, SLOT
 
 _COLUMNS = (
     "id, kind, status, attempt_count, max_attempts, lease_token, lease_expires_at, ordering_key"
@@ -64,7 +64,7 @@ class Invariants:
 
     def check_idle(self) -> None:
         """Nothing is leased, and no lane or slot is taken."""
-        for table in (LANE, SLOT):
+        for table in (ORDERING_LOCK, SLOT):
             assert self.rows(f"SELECT * FROM {table}") == []
         held = f"SELECT id, status FROM {OUTBOX} WHERE lease_expires_at IS NOT NULL"
         assert self.rows(held) == []

@@ -20,7 +20,7 @@ import fault_kernel
 import processes
 import sqlalchemy as sa
 from automate_kernel.outbox.item import FINISHED
-from automate_kernel.storage.tables import LANE, OUTBOX, STEP
+from automate_kernel.storage.tables import ORDERING_LOCK, OUTBOX, STEP
 from automate_sqlalchemy import metadata
 from fault_invariants import Invariants, plain
 from leases import lapse
@@ -342,12 +342,12 @@ class Scene(Invariants):
                 f"SELECT {columns}, ordering_key FROM {OUTBOX}"
                 f" WHERE status IN ('PENDING', 'RETRY', 'RUNNING') ORDER BY id LIMIT 20"
             )
-            holders = f"SELECT item_id FROM {LANE}"
+            holders = f"SELECT item_id FROM {ORDERING_LOCK}"
             told = [
                 str(row)
                 for row in (
                     *left,
-                    *self.rows(f"SELECT * FROM {LANE}"),
+                    *self.rows(f"SELECT * FROM {ORDERING_LOCK}"),
                     *self.rows(
                         f"SELECT {columns}, lease_token FROM {OUTBOX} WHERE id IN ({holders})"
                     ),

@@ -47,7 +47,7 @@ def recover_waits(kernel: Kernel) -> None:
     """
     Do as `recover` does, but let no time pass that nobody has waited for.
 
-    Nothing but a signal may wake what is parked.
+    Nothing but a signal may wake what is deferred.
     """
     kernel.run_until_idle()
     pass_leases(kernel)

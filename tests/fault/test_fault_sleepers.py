@@ -11,7 +11,7 @@ import fault_kernel
 import pytest
 import sqlalchemy as sa
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
-from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
+from automate_kernel.storage.tables import ORDERING_LOCK, OUTBOX, SLOT
 from automate_sqlalchemy import SqlAlchemyStorage
 from fault_scene import Scene, until
 from fault_scripts import recover
@@ -143,7 +143,7 @@ def test_a_transaction_that_stays_open_stops_no_recovery(
     ]  # fmt: skip
     scene.outbox.claim_batch("dead", 10)
     # What held the others up is gone: so it is for the reaper to wake them.
-    for table in (LANE, SLOT):
+    for table in (ORDERING_LOCK, SLOT):
         scene.run(f"DELETE FROM {table}")
     url = sa.make_url(scene.url).update_query_dict({"options": "-c lock_timeout=2000"})
     impatient = fault_kernel.open_engine(url.render_as_string(False))

@@ -20,7 +20,7 @@ from automate_kernel.workflows.definition.admission import StartRate
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.decide.turn import Turn
 from automate_kernel.workflows.decide.admission import Admission
-from automate_kernel.workflows.store.gates import lock_gates
+from automate_kernel.workflows.store.start_locks import acquire_start_locks
 from automate_kernel.workflows.store.checkpoints import Save
 from automate_kernel.workflows.decide.children import Child
 from automate_kernel.workflows.steer.executions import ExecutionStore
@@ -153,18 +153,18 @@ def test_a_checkpoint_passes_the_gates_of_its_sub_workflows_in_their_order(
 ) -> None:
     """Whatever the order of the steps that start them: else two could wait for each other's."""
     item, execution = begun
-    child, gates = Workflow.from_dict({**WORKFLOW, "name": "child"}), ["a" * 64, "b" * 64]
+    child, locks = Workflow.from_dict({**WORKFLOW, "name": "child"}), ["a" * 64, "b" * 64]
     event = replace(execution.event, type="manual")
     rate = StartRate.model_validate({"limit": 10, "per": "1s"})
     turn = Turn(children=[
-        Child(new_id(), child, event, False, Admission(rate_limit=rate, rate_gate=gate))
-        for gate in reversed(gates)
+        Child(new_id(), child, event, False, Admission(rate_limit=rate, rate_lock=lock))
+        for lock in reversed(locks)
     ])  # fmt: skip
     with store.storage.begin() as rows:
-        lock_gates(rows, gates)
+        acquire_start_locks(rows, locks)
     group = [Save(item, execution, turn, {}, True)]
-    with saved_behind(store, group, DEBOUNCE, Where("id", "eq", gates[0])) as (rows, held):
-        its = [Where("id", "eq", gates[1])]
+    with saved_behind(store, group, DEBOUNCE, Where("id", "eq", locks[0])) as (rows, held):
+        its = [Where("id", "eq", locks[1])]
         assert rows.select(DEBOUNCE, its, lock=True, skip_locked=True)
         # Nor does it hold the item of an execution that a start would cancel.
         its = [Where("id", "eq", item.id)]

@@ -558,7 +558,7 @@ def test_workflows_are_validated_with_their_actions(project) -> None:
 
 
 def test_a_run_with_an_unknown_action_says_so_at_once(project) -> None:
-    """Who waits for it here has the reason, where a worker would hand it on."""
+    """Who waits for it here has the reason, where a worker would hand it over."""
     (project.folder / "typo.yaml").write_text(
         "name: typo\ntrigger: {type: manual}\nsteps:\n  - {id: a, action: cliapp_shop.totel}\n"
     )
@@ -588,7 +588,7 @@ def test_an_execution_says_which_worker_has_it_and_for_how_long(project) -> None
     assert project.data("executions", "show", one)["worker"] is None
 
 
-def test_what_is_handed_on_is_shown(project) -> None:
+def test_what_is_handed_over_is_shown(project) -> None:
     """By the execution, by top and by the doctor, with the reason."""
     (project.folder / "typo.yaml").write_text(
         "name: typo\ntrigger: {type: event, event: typo.made}\nsteps:\n"
@@ -604,10 +604,10 @@ def test_what_is_handed_on_is_shown(project) -> None:
     kernel.run_until_idle()
     told = "know the action 'cliapp_shop.totel'"
     shown = " ".join(project.run("executions", "show", one).stdout.split())
-    assert "handed on" in shown
+    assert "handed over" in shown
     assert told in shown
-    assert project.data("executions", "show", one)["handed_on"]["code"] == "UNKNOWN_ACTION"
-    assert "1 handed on" in project.run("top", "--once").stdout
+    assert project.data("executions", "show", one)["handed_over"]["code"] == "UNKNOWN_ACTION"
+    assert "1 handed over" in project.run("top", "--once").stdout
     findings = project.data("doctor")["findings"]
     assert any(told in each["text"] for each in findings)
 

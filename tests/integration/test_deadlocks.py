@@ -15,7 +15,7 @@ from automate_kernel.base.errors import StorageError
 from automate_kernel.outbox.item import new_id, NewItem, Outcome
 from automate_kernel.outbox.rows_store import RowsOutboxStore
 from automate_kernel.storage.errors import DeadlockError
-from automate_kernel.storage.tables import DEBOUNCE, LANE, OUTBOX, PAUSE, SCHEDULE
+from automate_kernel.storage.tables import DEBOUNCE, ORDERING_LOCK, OUTBOX, PAUSE, SCHEDULE
 from automate_sqlalchemy import SqlAlchemyStorage, metadata
 from lock_waits import until_awaited
 from waiting import PATIENCE
@@ -134,7 +134,7 @@ def test_a_claim_with_keys_waits_for_no_earlier_key(
     with postgresql_engine.connect() as rival:
         # Another claim, which is about to end one way or the other.
         lane = {"ordering_key": "a", "item_id": new_id(), "lease_token": new_id()}
-        rival.execute(metadata.tables[LANE].insert().values(lane))
+        rival.execute(metadata.tables[ORDERING_LOCK].insert().values(lane))
         claimed = store.claim_batch("w", 2)
         rival.rollback()
     claimed += store.claim_batch("w", 2)
@@ -142,7 +142,7 @@ def test_a_claim_with_keys_waits_for_no_earlier_key(
     assert [item.id for item in claimed] == [ids[0], ids[2]]
 
 
-@pytest.mark.parametrize("table", [PAUSE, LANE])
+@pytest.mark.parametrize("table", [PAUSE, ORDERING_LOCK])
 def test_a_claim_waits_for_a_pause_before_it_locks_what_others_wait_for(
     postgresql_engine: sa.Engine, table: str
 ) -> None:
@@ -158,7 +158,7 @@ def test_a_claim_waits_for_a_pause_before_it_locks_what_others_wait_for(
         store.enqueue("b", ordering_key="b", delay=60)
         store.enqueue("b", ordering_key="b")
     store.enqueue("a")
-    pauses, lanes = metadata.tables[PAUSE], metadata.tables[LANE]
+    pauses, lanes = metadata.tables[PAUSE], metadata.tables[ORDERING_LOCK]
     claimed = list[Any]()
     claim = threading.Thread(target=lambda: claimed.append(store.claim_batch("w", 1)))
     with engine.connect() as rival:

@@ -636,7 +636,7 @@ def test_a_fork_of_django_on_sqlite(case: str, told: str, tmp_path: Path) -> Non
 MADE = """
 import os, threading
 from automate_kernel.base import forks
-from automate_kernel.base.forks import ForkGate, new_lock
+from automate_kernel.base.forks import ForkGuard, new_lock
 from automate_kernel.storage.memory import MemoryStorage
 
 forks._PATIENCE_SECONDS = forks._IDLE_PATIENCE_SECONDS = 1000.0  # nothing is to be waited for
@@ -644,7 +644,7 @@ storage, kept, stop, begun = MemoryStorage(), [], threading.Event(), threading.E
 
 def make():
     while not stop.is_set():
-        kept.append((new_lock(), ForkGate()))
+        kept.append((new_lock(), ForkGuard()))
         if len(kept) > 50:
             kept.clear()
         begun.set()

@@ -51,7 +51,7 @@ def workflow(version: str) -> str:
 
 
 def pass_delays(kernel: Kernel) -> None:
-    """Let what is handed on be due at once."""
+    """Let what is handed over be due at once."""
     later = [Where("waiting_for", "eq", "time")]
     with kernel.storage.begin(atomic=False) as rows:
         ids = [row["id"] for row in rows.select(OUTBOX, later, columns=("id",))]
@@ -126,7 +126,7 @@ def test_a_rolling_deploy(engine: sa.Engine) -> None:
         events += [new.emit("order.placed") for _ in range(NUMBER)]
         with working(new):
             until(lambda: len(new.outbox.workers()) == 3, PATIENCE)
-            until(lambda: all(old._precedence.leaves_events for old in olds), PATIENCE)
+            until(lambda: all(old._leader_election.leaves_events for old in olds), PATIENCE)
             for _ in range(NUMBER):
                 events.append(new.emit("order.placed"))
                 gifts.append(new.emit("gift.asked"))
@@ -197,24 +197,24 @@ def test_a_rolling_deploy_of_code(engine: sa.Engine) -> None:
     assert new.outbox.stats().total("FAILED") == 0
 
 
-def test_what_is_handed_on_is_found(engine: sa.Engine) -> None:
+def test_what_is_handed_over_is_found(engine: sa.Engine) -> None:
     """Whatever else waits for its time; by tenant if asked for."""
     calls: Counter[str] = Counter()
     old, new = kernel_of(engine, "v1", calls), kernel_of(engine, "v2", calls)
     new.outbox.enqueue("later", delay=3600)
     started = [new.start("order", tenant_id=tenant) for tenant in ("acme", "globex", None)]
     old.run_until_idle()
-    found = old.outbox.handed_on()
+    found = old.outbox.handed_over()
     assert {item.payload["execution_id"] for item in found} == set(started)
     assert {item.handover.code for item in found if item.handover} == {"UNKNOWN_ACTION"}
-    (one,) = old.outbox.handed_on(tenant_id="acme")
+    (one,) = old.outbox.handed_over(tenant_id="acme")
     assert one.payload["execution_id"] == started[0]
-    assert len(old.outbox.handed_on(limit=2)) == 2
-    assert old.outbox.count_handed_on() == 3
+    assert len(old.outbox.handed_over(limit=2)) == 2
+    assert old.outbox.count_handed_over() == 3
     pass_delays(new)
     new.run_until_idle()
-    assert new.outbox.handed_on() == []
-    assert new.outbox.count_handed_on() == 0
+    assert new.outbox.handed_over() == []
+    assert new.outbox.count_handed_over() == 0
 
 
 # -- real processes --------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from automate_kernel.outbox import (
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.storage.query import Where
-from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
+from automate_kernel.storage.tables import ORDERING_LOCK, OUTBOX, SLOT
 from automate_testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -160,7 +160,7 @@ def test_an_item_that_comes_as_its_key_is_being_left_is_woken(
 
     @sa.event.listens_for(engine, "before_cursor_execute")
     def look(_: object, __: object, statement: str, *___: object) -> None:
-        if not come and statement.startswith("DELETE") and LANE in statement:
+        if not come and statement.startswith("DELETE") and ORDERING_LOCK in statement:
             come.append("soon")
             come[:] = [store.enqueue("k", ordering_key="key")]
             assert store.claim_batch("another") == []
@@ -197,7 +197,10 @@ def test_two_who_cancel_items_of_one_line_do_not_wait_for_each_other(
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize(
     ("table", "keys"),
-    [(LANE, {"ordering_key": "key"}), (SLOT, {"concurrency_key": "key", "concurrency_limit": 1})],
+    [
+        (ORDERING_LOCK, {"ordering_key": "key"}),
+        (SLOT, {"concurrency_key": "key", "concurrency_limit": 1}),
+    ],
 )
 def test_a_claim_that_froze_stops_no_recovery(
     store: SkipLockedClaimOutboxStore, clock: FakeClock, table: str, keys: Any, *, kept: bool
@@ -220,7 +223,10 @@ def test_a_claim_that_froze_stops_no_recovery(
 
 @pytest.mark.parametrize(
     ("table", "keys"),
-    [(LANE, {"ordering_key": "key"}), (SLOT, {"concurrency_key": "key", "concurrency_limit": 1})],
+    [
+        (ORDERING_LOCK, {"ordering_key": "key"}),
+        (SLOT, {"concurrency_key": "key", "concurrency_limit": 1}),
+    ],
 )
 def test_an_outcome_that_is_repeated_frees_no_key_of_a_later_claim(
     store: SkipLockedClaimOutboxStore, engine: sa.Engine, table: str, keys: Any
@@ -245,7 +251,10 @@ def test_an_outcome_that_is_repeated_frees_no_key_of_a_later_claim(
 
 @pytest.mark.parametrize(
     ("table", "keys"),
-    [(LANE, {"ordering_key": "key"}), (SLOT, {"concurrency_key": "key", "concurrency_limit": 1})],
+    [
+        (ORDERING_LOCK, {"ordering_key": "key"}),
+        (SLOT, {"concurrency_key": "key", "concurrency_limit": 1}),
+    ],
 )
 def test_two_claims_at_once_put_items_of_one_key_to_wait(
     postgresql_engine: sa.Engine, table: str, keys: Any

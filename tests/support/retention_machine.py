@@ -288,7 +288,7 @@ class Machine(RuleBasedStateMachine):
         """All that workers and operators purge, but for executions that failed."""
         one, age = self.operator, self.age
         one.executions.signals.purge()
-        one.executions.purge_gates()
+        one.executions.purge_start_locks()
         one.executions.purge_activity(older_than_seconds=age)
         one.executions.purge_outputs(older_than_seconds=age)
         one.outbox.purge_reports(older_than_seconds=age)

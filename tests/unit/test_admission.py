@@ -302,7 +302,7 @@ def test_two_starts_at_once_do_not_both_pass(open_kernel: Open) -> None:
     """Whichever database, one of those that start together begins, and the others are skipped."""
     concurrency = {"when_full": "skip", "key": CUSTOMER}
     kernels = [open_kernel(concurrency=concurrency) for _ in range(4)]
-    # Again with a key whose gate is there, and with new ones.
+    # Again with a key whose start lock is there, and with new ones.
     for customer in (0, 0, 1, 2, 3, 4, 5):
         starts = [
             lambda kernel=kernel: kernel.start("w", {"customer": customer})  # noqa: B023
@@ -458,11 +458,11 @@ def test_a_plain_workflow_has_no_gates_and_no_slots(open_kernel: Open) -> None:
     kernel.run("w")
     kernel.run_until_idle()
     assert held(kernel) == 0
-    assert gates(kernel) == 0
+    assert locks(kernel) == 0
     assert {item.concurrency_key for item in kernel.outbox.find()} == {None}
 
 
-def gates(kernel: Kernel) -> int:
+def locks(kernel: Kernel) -> int:
     with kernel.storage.begin(atomic=False) as rows:
         return sum(row["n"] for row in rows.count(DEBOUNCE))
 
@@ -902,7 +902,7 @@ def test_one_that_goes_on_keeps_its_event(open_kernel: Open, clock: FakeClock, h
 
 
 def test_two_first_events_at_once(open_kernel: Open) -> None:
-    """They meet at the gate: one execution, whichever is the last."""
+    """They meet at the start lock: one execution, whichever is the last."""
     kernels = [open_kernel(debounce={"for": "5s"}) for _ in range(4)]
     for _ in range(3):
         together(*[lambda kernel=kernel: kernel.start("w") for kernel in kernels])
@@ -1022,9 +1022,9 @@ def test_old_gates_go(open_kernel: Open, clock: FakeClock) -> None:
     kernel = open_kernel(debounce={"for": "3d", "key": CUSTOMER})
     waiting = kernel.start("w", {"customer": 1})
     kernel.executions.cancel(kernel.start("w", {"customer": 2}))
-    assert (kernel.executions.purge_gates(), gates(kernel)) == (0, 2)
+    assert (kernel.executions.purge_start_locks(), locks(kernel)) == (0, 2)
     clock.advance(2 * 86_400)
-    assert (kernel.executions.purge_gates(), gates(kernel)) == (1, 1)
+    assert (kernel.executions.purge_start_locks(), locks(kernel)) == (1, 1)
     assert kernel.start("w", {"customer": 1}) == waiting
 
 
@@ -1036,7 +1036,7 @@ def test_many_keys_at_once_do_not_wait_in_a_circle(
     kernels = [open_kernel(concurrency=concurrency, rate_limit={"limit": 1000}) for _ in range(3)]
     for kernel in kernels:
         # They would put off what a paused thread holds up. The database finds a circle by itself.
-        monkeypatch.setattr(kernel._runner._held_up, "wait_briefly", lambda *_: None)
+        monkeypatch.setattr(kernel._runner._locked_starts, "wait_briefly", lambda *_: None)
     for n in range(60):
         kernels[0].emit("go", {"customer": (n * 7) % 5})
 

@@ -170,7 +170,7 @@ def world_of(*steps: dict[str, Any], **more: Any) -> World:
 
 
 def test_nothing_but_a_signal_wakes_a_wait_without_an_end() -> None:
-    """It is parked for a hundred years."""
+    """It is deferred for a hundred years."""
     world = world_of({"id": "a", "wait_for": {"event": "red"}})
     assert world.turn.wait is not None
     assert world.turn.wait > 99 * 365 * 86_400

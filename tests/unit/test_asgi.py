@@ -274,7 +274,7 @@ def test_other_requests_find_nothing(kernel: Kernel, method: str, path: str, sta
 
 
 async def raw(app, method: str, target: str, headers=None, body: bytes = b"") -> int:
-    """The status for a request whose target is sent as it stands, as servers hand it on."""
+    """The status for a request whose target is sent as it stands, as servers hand it over."""
     sent = []
     scope = {
         "type": "http", "method": method, "path": unquote(target), "root_path": "",

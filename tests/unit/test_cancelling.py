@@ -317,7 +317,7 @@ def test_who_can_t_read_a_definition_leaves_the_clean_up_to_those_who_can(cleans
         (stored,) = rows.select(DEFINITION, [])
         rows.update(DEFINITION, [], {"body": {**stored["body"], "field_of_the_next_one": 1}})
     assert old.executions.cancel(one)
-    old.run_until_idle()  # which hands it on
+    old.run_until_idle()  # which hands it over
     clock.advance(3600)
     new.run_until_idle()
     execution = see(new, one)

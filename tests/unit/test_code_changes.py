@@ -86,13 +86,13 @@ def resumed(kernel: Kernel, execution: Execution, step_id: str | None = None) ->
 
 def taken_up(kernel: Kernel, execution: Execution) -> Execution:
     """Let the worker of *kernel* have an execution that waits."""
-    assert kernel.outbox.recall([execution.item_id or ""]) == 1
+    assert kernel.outbox.request_release([execution.item_id or ""]) == 1
     kernel.run_until_idle()
     found = see(kernel, execution.id)
     return found
 
 
-def why_handed_on(kernel: Kernel, execution: Execution) -> str:
+def why_handed_over(kernel: Kernel, execution: Execution) -> str:
     """Return the reason why an execution waits for other code; nothing of it has failed."""
     found, note = kernel.executions.get(execution.id), kernel.executions.handover(execution)
     assert found is not None and not found.status.finished
@@ -128,7 +128,7 @@ async def gathered(ctx: WorkflowContext) -> list[str]:
     ("changed", "now"),
     [(c_then_b, "now c at"), (c_a_b, "now c at"), (gathered, "now a at")],
 )
-def test_code_that_calls_something_else_hands_on_and_names_both_lines(
+def test_code_that_calls_something_else_hands_over_and_names_both_lines(
     storage: MemoryStorage, changed: Callable[..., Any], now: str
 ) -> None:
     """Nothing is called or fails, and a worker whose code repeats the calls goes on."""
@@ -140,7 +140,7 @@ def test_code_that_calls_something_else_hands_on_and_names_both_lines(
     calls.clear()
     other = deployed(storage, changed)
     found = resumed(other, execution)
-    text = why_handed_on(other, found)
+    text = why_handed_over(other, found)
     assert calls == []
     line = a_then_b.__code__.co_firstlineno + 1
     assert "recorded is a at " in text and f"test_code_changes.py:{line} (call 1)" in text
@@ -163,7 +163,7 @@ KINDS: dict[str, Callable[[WorkflowContext], Any]] = {
 
 @pytest.mark.parametrize("now", KINDS)
 @pytest.mark.parametrize("before", [kind for kind in KINDS if kind not in ("start", "call")])
-def test_a_wait_that_becomes_another_kind_of_call_hands_on(
+def test_a_wait_that_becomes_another_kind_of_call_hands_over(
     storage: MemoryStorage, before: str, now: str
 ) -> None:
     """It waits no longer for what the code doesn't ask for, and its answer is not taken for one."""
@@ -192,7 +192,7 @@ def test_a_wait_that_becomes_another_kind_of_call_hands_on(
     if before == now:
         assert found.status is ExecutionStatus.RUNNING and not new.executions.handover(found)
     else:
-        assert f"(call 2, {before}); now x at " in why_handed_on(new, found) and calls == []
+        assert f"(call 2, {before}); now x at " in why_handed_over(new, found) and calls == []
         assert not old.executions.handover(taken_up(old, found))
 
 
@@ -230,7 +230,7 @@ def test_the_answer_of_one_wait_is_not_taken_for_that_of_another(
         answer(old, execution_id, "paid", signals)
     new = deployed(storage, waits("sent", "paid", signals=signals))
     found = answer(new, execution_id, "paid" if come == 1 else "sent", signals)
-    reason = why_handed_on(new, found)
+    reason = why_handed_over(new, found)
     assert "recorded is wait_for for 'paid' at " in reason and calls == []
     assert "; now wait_for for 'sent' at " in reason
     # No event is lost to the code that waits for it.
@@ -300,7 +300,7 @@ async def two_then_wait(ctx: WorkflowContext) -> str:
         (one_then_wait, two_then_wait, "wait_for", "undo"),
     ],
 )
-def test_a_call_that_is_new_among_those_that_are_recorded_hands_on(
+def test_a_call_that_is_new_among_those_that_are_recorded_hands_over(
     storage: MemoryStorage,
     began: Callable[..., Any],
     changed: Callable[..., Any],
@@ -317,17 +317,17 @@ def test_a_call_that_is_new_among_those_that_are_recorded_hands_on(
     other.run_until_idle()
     found = other.executions.get(execution_id)
     assert found is not None and calls == []
-    reason = why_handed_on(other, found)
+    reason = why_handed_over(other, found)
     assert f"recorded is {recorded} at" in reason and f"; now {now} at" in reason
     back = taken_up(deployed(storage, began), found)
     assert (back.status, calls) == (ExecutionStatus.COMPLETED, [])
 
 
-def test_code_that_ends_without_a_recorded_call_hands_on(storage: MemoryStorage) -> None:
+def test_code_that_ends_without_a_recorded_call_hands_over(storage: MemoryStorage) -> None:
     broken.add("b")
     execution = deployed(storage, a_then_b).run("flow")
     other = deployed(storage, nothing)
-    reason = why_handed_on(other, resumed(other, execution))
+    reason = why_handed_over(other, resumed(other, execution))
     assert "recorded is a at" in reason and "the workflow ends without it" in reason
 
 
@@ -372,7 +372,7 @@ def test_that_the_code_has_changed_can_not_be_held_up(storage: MemoryStorage) ->
     execution = deployed(storage, a_then_b).run("flow")
     calls.clear()
     other = deployed(storage, stubborn)
-    assert "now c at" in why_handed_on(other, resumed(other, execution)) and calls == []
+    assert "now c at" in why_handed_over(other, resumed(other, execution)) and calls == []
 
 
 def test_a_change_at_the_end_needs_nothing(storage: MemoryStorage) -> None:

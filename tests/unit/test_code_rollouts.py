@@ -89,7 +89,7 @@ def deployed(storage: Any, *functions: Code, **options: Any) -> Kernel:
     return kernel
 
 
-def is_handed_on(kernel: Kernel, execution_id: str) -> bool:
+def is_handed_over(kernel: Kernel, execution_id: str) -> bool:
     note = kernel.executions.handover(see(kernel, execution_id))
     assert note is None or note.code in ("CHANGED_CODE", "UNKNOWN_CODE")
     return note is not None
@@ -97,7 +97,7 @@ def is_handed_on(kernel: Kernel, execution_id: str) -> bool:
 
 def wake(kernel: Kernel, execution_id: str) -> Execution:
     """Let the worker of *kernel* have the execution now."""
-    kernel.outbox.recall([see(kernel, execution_id).item_id or ""])
+    kernel.outbox.request_release([see(kernel, execution_id).item_id or ""])
     kernel.run_until_idle()
     return see(kernel, execution_id)
 
@@ -268,7 +268,7 @@ ROWS: dict[str, tuple[Code, Code]] = {
 
 
 def roll(storage: MemoryStorage, workers: list[Kernel], turns: tuple[int, ...]) -> Execution:
-    """Let an execution be woken by one worker after the other; who can't go on hands it on."""
+    """Let an execution be woken by one worker after the other; who can't go on hands it over."""
     first = workers[turns[0]]
     execution_id = first.start("flow")
     first.run_until_idle()
@@ -281,9 +281,9 @@ def roll(storage: MemoryStorage, workers: list[Kernel], turns: tuple[int, ...]) 
         storage.skip(1.0)
         kernel.run_until_idle()
         for other in workers:
-            if is_handed_on(other, execution_id):
+            if is_handed_over(other, execution_id):
                 wake(other, execution_id)
-        assert not is_handed_on(kernel, execution_id), "no worker fits"
+        assert not is_handed_over(kernel, execution_id), "no worker fits"
     return see(first, execution_id)
 
 
@@ -335,7 +335,7 @@ def test_a_bad_deploy_is_taken_back(storage: MemoryStorage) -> None:
     assert calls == {"a": 3}
     for execution_id in waiting:
         item = item_of(new, execution_id)
-        assert is_handed_on(new, execution_id) and item.attempt_count == 0
+        assert is_handed_over(new, execution_id) and item.attempt_count == 0
         assert new.outbox.failed_attempts(item.id) == []
     back = deployed(storage, before)
     back.run_until_idle()
@@ -358,7 +358,7 @@ def test_what_no_code_repeats_any_more_is_ended_by_an_operator(storage: MemorySt
     for execution_id in ids:
         assert wake(good, execution_id).status is ExecutionStatus.RUNNING
     findings = worker_findings(good.outbox, command="automate outbox")
-    (found,) = [each for each in findings if "handed on" in each.text]
+    (found,) = [each for each in findings if "handed over" in each.text]
     assert "3 items" in found.text and "does not repeat what is recorded" in found.text
     assert "now b at" in found.text
     assert "whose code repeats what is recorded" in str(found.remedy)
@@ -381,7 +381,7 @@ def test_what_no_code_repeats_any_more_is_ended_by_an_operator(storage: MemorySt
 # -- crossed with other features -------------------------------------------------------------------
 
 
-def test_a_parent_waits_for_a_child_that_is_handed_on(storage: MemoryStorage) -> None:
+def test_a_parent_waits_for_a_child_that_is_handed_over(storage: MemoryStorage) -> None:
     """It fails not, and undoes nothing."""
 
     async def parent(ctx: WorkflowContext) -> list[Any]:
@@ -404,13 +404,13 @@ def test_a_parent_waits_for_a_child_that_is_handed_on(storage: MemoryStorage) ->
     for _ in range(20):
         old.run_until_idle()
         storage.skip(600.0)
-    assert is_handed_on(old, child.id)
+    assert is_handed_over(old, child.id)
     assert see(old, parent_id).status is ExecutionStatus.RUNNING and calls["undo"] == 0
     new.run_until_idle()
     assert see(new, parent_id).output == ["a", "d", "c"] and calls["undo"] == 0
 
 
-def test_a_parent_that_is_handed_on_takes_what_its_child_gave(storage: MemoryStorage) -> None:
+def test_a_parent_that_is_handed_over_takes_what_its_child_gave(storage: MemoryStorage) -> None:
     async def child(ctx: WorkflowContext) -> str:
         await ctx.wait_for(signal="go")
         return await ctx.step(b)
@@ -428,7 +428,7 @@ def test_a_parent_that_is_handed_on_takes_what_its_child_gave(storage: MemorySto
     old.signal(one.id, "go")
     old.run_until_idle()
     assert see(old, one.id).status is ExecutionStatus.COMPLETED
-    assert is_handed_on(old, parent_id)
+    assert is_handed_over(old, parent_id)
     assert wake(new, parent_id).output == ["d", "b"]
     assert calls == {"d": 1, "b": 1}
 
@@ -465,7 +465,7 @@ def test_a_childs_output_that_only_the_new_parent_reads(storage: MemoryStorage) 
     assert see(new, one.id).output == {"text": "new"}
     assert new.executions.unpause(parent_id)
     old.run_until_idle()
-    assert is_handed_on(old, parent_id)
+    assert is_handed_over(old, parent_id)
     assert (wake(new, parent_id).output, calls["undo"]) == ("new", 0)
 
 
@@ -504,7 +504,7 @@ def test_compensations_of_other_code(storage: MemoryStorage, end: str) -> None:
     assert calls["undo"] == 1
     storage.skip(600.0)
     old.run_until_idle()
-    assert is_handed_on(old, execution_id) and calls["release"] == 0
+    assert is_handed_over(old, execution_id) and calls["release"] == 0
     assert not see(old, execution_id).status.finished
     broken.pop("undo")
     found = wake(new, execution_id)
@@ -549,7 +549,7 @@ def test_a_finally_of_other_code(storage: MemoryStorage) -> None:
     new.run_until_idle()
     storage.skip(600.0)
     old.run_until_idle()
-    assert is_handed_on(old, execution_id) and calls["c"] == 0
+    assert is_handed_over(old, execution_id) and calls["c"] == 0
     broken.pop("d")
     found = wake(new, execution_id)
     assert found.status is ExecutionStatus.FAILED and "b is broken" in str(found.error)
@@ -564,7 +564,7 @@ def begun_by_new(
     execution_id = new.start("flow")
     new.run_until_idle()
     wake(old, execution_id)
-    assert is_handed_on(old, execution_id)
+    assert is_handed_over(old, execution_id)
     return execution_id, old, new
 
 
@@ -575,13 +575,13 @@ async def d_undone(ctx: WorkflowContext) -> str:
         return await ctx.step(b)
 
 
-def test_a_cancellation_while_it_is_handed_on(storage: MemoryStorage) -> None:
+def test_a_cancellation_while_it_is_handed_over(storage: MemoryStorage) -> None:
     """Who knows what is to be undone undoes it; an operator ends it at once if nobody does."""
     execution_id, old, new = begun_by_new(storage, d_undone, undoing(undo))
     assert old.executions.cancel(execution_id)
     old.run_until_idle()
     assert see(old, execution_id).status is ExecutionStatus.CANCELLING
-    assert is_handed_on(old, execution_id) and calls["undo"] == 0
+    assert is_handed_over(old, execution_id) and calls["undo"] == 0
     assert wake(new, execution_id).status is ExecutionStatus.CANCELLED and calls["undo"] == 1
     other_id = new.start("flow")
     new.run_until_idle()
@@ -592,7 +592,7 @@ def test_a_cancellation_while_it_is_handed_on(storage: MemoryStorage) -> None:
     assert see(old, other_id).status is ExecutionStatus.CANCELLED and calls["undo"] == 1
 
 
-def test_its_time_is_over_while_it_is_handed_on(storage: MemoryStorage) -> None:
+def test_its_time_is_over_while_it_is_handed_over(storage: MemoryStorage) -> None:
     old = deployed(storage, undoing(undo), timeout="1h")
     new = deployed(storage, d_undone, timeout="1h")
     execution_id = new.start("flow")
@@ -600,12 +600,12 @@ def test_its_time_is_over_while_it_is_handed_on(storage: MemoryStorage) -> None:
     storage.skip(7200.0)
     old.run_until_idle()
     found = see(old, execution_id)
-    assert is_handed_on(old, execution_id) and (found.error_code, calls["undo"]) == (None, 0)
+    assert is_handed_over(old, execution_id) and (found.error_code, calls["undo"]) == (None, 0)
     found = wake(new, execution_id)
     assert found.error_code == "DEADLINE_EXCEEDED" and calls["undo"] == 1
 
 
-def test_a_pause_while_it_is_handed_on(storage: MemoryStorage) -> None:
+def test_a_pause_while_it_is_handed_over(storage: MemoryStorage) -> None:
     execution_id, old, new = begun_by_new(storage, d_undone, before)
     assert old.executions.pause(execution_id)
     storage.skip(6000.0)
@@ -633,7 +633,7 @@ def test_an_operator_goes_on_with_what_only_others_repeat(storage: MemoryStorage
     else:
         assert old.executions.retry_step(execution_id, "b")
     old.run_until_idle()
-    assert is_handed_on(old, execution_id)
+    assert is_handed_over(old, execution_id)
     assert wake(new, execution_id).output == ["d", "b"] and calls == {"d": 1, "b": 2}
 
 
@@ -659,7 +659,7 @@ def test_a_chain_over_a_rolling_deploy(storage: MemoryStorage) -> None:
     new.run_until_idle()
     old.signal(execution_id, "go")
     old.run_until_idle()
-    assert is_handed_on(old, execution_id)
+    assert is_handed_over(old, execution_id)
     first = wake(new, execution_id)
     assert first.status is ExecutionStatus.COMPLETED and first.successor_id
     # It has begun on the new worker, and goes on there.
@@ -667,7 +667,7 @@ def test_a_chain_over_a_rolling_deploy(storage: MemoryStorage) -> None:
         (going,) = new.executions.find(status="RUNNING")
         old.signal(going.id, "go")
         old.run_until_idle()
-        assert is_handed_on(old, going.id)
+        assert is_handed_over(old, going.id)
         assert wake(new, going.id).output == (2 if last else None)
     assert calls == {"d": 3}
 
@@ -695,13 +695,13 @@ def test_the_record_is_not_changed_by_code_that_does_not_repeat_it(
     before_ = see(new, execution_id).steps
     storage.skip(600.0)
     old.run_until_idle()
-    assert is_handed_on(old, execution_id)
+    assert is_handed_over(old, execution_id)
     assert see(old, execution_id).steps == before_ and calls == {"d": 1, "c": 1}
     broken.clear()
     assert wake(new, execution_id).output == ["d", "d", "c"]
 
 
-def test_what_is_in_flight_is_saved_before_it_is_handed_on(storage: MemoryStorage) -> None:
+def test_what_is_in_flight_is_saved_before_it_is_handed_over(storage: MemoryStorage) -> None:
     """Only the event that comes shows the change: the step beside it isn't made again."""
     gate = Gate()
 
@@ -736,7 +736,7 @@ def test_what_is_in_flight_is_saved_before_it_is_handed_on(storage: MemoryStorag
         old.signal(execution_id, "new")
         until(lambda: not old.outbox.find(kind="automate.signal", status="PENDING"))
         gate.set()
-        until(lambda: is_handed_on(old, execution_id))
+        until(lambda: is_handed_over(old, execution_id))
     assert (calls["slow"], calls["b"]) == (2, 0)
     assert wake(new, execution_id).output == ["b", "slow"] and calls["slow"] == 2
 
@@ -782,7 +782,7 @@ def test_a_payload_that_others_took(storage: MemoryStorage) -> None:
     new.run_until_idle()
     new.signal(execution_id, "go")
     old.run_until_idle()
-    assert is_handed_on(old, execution_id)
+    assert is_handed_over(old, execution_id)
     assert wake(new, execution_id).output == "seven"
     # Nobody has taken this one.
     failed = old.start("flow", "x")
@@ -804,16 +804,16 @@ def test_it_goes_on_at_once_when_a_worker_comes_that_fits(storage: MemoryStorage
     for execution_id in ids:
         wake(old, execution_id)
     with storage.begin() as rows:
-        for item in old.outbox.handed_on(limit=100):
+        for item in old.outbox.handed_over(limit=100):
             note = {**(item.handover.to_json() if item.handover else {}), "times": 20}
             headers = {**item.headers, "automate.handover": note}
             rows.update(OUTBOX, [Where("id", "eq", item.id)], {"headers": headers})
     assert old.outbox.reschedule([item_of(old, each).id for each in ids], delay=280.0) == 20
-    assert len(old.outbox.handed_on(limit=100)) == 20
+    assert len(old.outbox.handed_over(limit=100)) == 20
     with working(old), working(deployed(storage, before)):
         until(lambda: len(old.outbox.workers()) == 2)
         with working(new):
-            until(lambda: not old.outbox.handed_on())
+            until(lambda: not old.outbox.handed_over())
             for execution_id in ids:
                 new.signal(execution_id, "go")
             until(lambda: len(new.executions.find(status="COMPLETED")) == 20)

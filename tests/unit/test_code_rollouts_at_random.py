@@ -124,10 +124,10 @@ def deployed(storage: MemoryStorage, program: Program) -> Kernel:
 
 
 def woken(kernel: Kernel, other: Kernel, execution_id: str) -> bool:
-    """Return True if an execution has ended; *other* has it now if *kernel* has handed it on."""
+    """Return True if an execution has ended; *other* has it now if *kernel* has handed it over."""
     found = see(kernel, execution_id)
     if not found.status.finished and kernel.executions.handover(found):
-        other.outbox.recall([found.item_id or ""])
+        other.outbox.request_release([found.item_id or ""])
         other.run_until_idle()
         found = see(other, execution_id)
         assert found.status.finished or not other.executions.handover(found), "nobody goes on"

@@ -167,7 +167,7 @@ def warnings(outbox: RowsOutboxStore) -> list[Finding]:
     return [each for each in found if each.state == "warn"]
 
 
-def test_work_that_is_handed_on() -> None:
+def test_work_that_is_handed_over() -> None:
     """By its reason, with its number and since when."""
     kernel = Kernel(MemoryStorage(FakeClock()), discover=False, secrets={})
     steps = [{"id": "a", "action": "mail.send2"}]
@@ -176,7 +176,7 @@ def test_work_that_is_handed_on() -> None:
         kernel.start("w")
     kernel.run_until_idle()
     (found,) = warnings(kernel.outbox)  # type: ignore[arg-type]
-    assert found.text.startswith("3 items handed on since 2026-01-01 00:00 UTC: worker ")
+    assert found.text.startswith("3 items handed over since 2026-01-01 00:00 UTC: worker ")
     assert "doesn't know the action 'mail.send2'" in found.text
     assert found.remedy == (
         "start a worker that knows it: automate worker; or cancel the executions"

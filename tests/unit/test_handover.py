@@ -1,4 +1,4 @@
-"""A worker that lacks what an execution needs hands it on, and never fails it."""
+"""A worker that lacks what an execution needs hands it over, and never fails it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def step(step_id: str, action: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("how", ["worker", "inline"])
-def test_an_unknown_action_is_handed_on(storage: MemoryStorage, clock: FakeClock, how: str) -> None:
+def test_an_unknown_action_is_handed_over(
+    storage: MemoryStorage, clock: FakeClock, how: str
+) -> None:
     """The step before it stays saved, nothing is counted, and a newer worker goes on."""
     old, new = kernel_on(storage, "mail.draft"), kernel_on(storage, "mail.draft", "mail.send2")
     define(new, step("a", "mail.draft"), step("b", "mail.send2"))
@@ -113,7 +115,7 @@ def test_a_worker_warns_of_unknown_actions_as_it_starts(
 
 
 def test_a_step_forward_between_two_handovers(storage: MemoryStorage, clock: FakeClock) -> None:
-    """What was handed on, went on, and is handed on again has not waited since the first time."""
+    """What was handed over, went on, and is handed over again has not waited since the first time."""
     none, some = kernel_on(storage), kernel_on(storage, "mail.draft")
     define(none, step("a", "mail.draft"), step("b", "mail.send2"))
     define(some, step("a", "mail.draft"), step("b", "mail.send2"))
@@ -156,7 +158,7 @@ def test_what_is_in_flight_ends_and_is_saved_first(storage: MemoryStorage) -> No
     assert calls == [1]
 
 
-def test_a_broken_plugin_hands_on(storage: MemoryStorage) -> None:
+def test_a_broken_plugin_hands_over(storage: MemoryStorage) -> None:
     """It is broken here, by a missing library say, and may work elsewhere."""
     old = kernel_on(storage)
     old.plugins.register("no_such_module:Mail", "connector", key="mail")
@@ -169,7 +171,7 @@ def test_a_broken_plugin_hands_on(storage: MemoryStorage) -> None:
     assert "no_such_module" in note.reason
 
 
-def test_an_action_that_its_connector_lacks_hands_on(storage: MemoryStorage) -> None:
+def test_an_action_that_its_connector_lacks_hands_over(storage: MemoryStorage) -> None:
     """The connector is there, in a version without the action."""
 
     class Mail(Connector):
@@ -213,7 +215,9 @@ def test_a_caller_that_waits_has_the_error_at_once(storage: MemoryStorage) -> No
     assert "there is no action 'mail.send2'" in str(execution.error)
 
 
-def test_a_step_under_on_failure_is_handed_on_too(storage: MemoryStorage, clock: FakeClock) -> None:
+def test_a_step_under_on_failure_is_handed_over_too(
+    storage: MemoryStorage, clock: FakeClock
+) -> None:
     """The failure is saved, and who knows the action recovers from it."""
     old, new = kernel_on(storage), kernel_on(storage, "mail.undo")
     for kernel in (old, new):
@@ -269,7 +273,7 @@ def give_newer_fields(storage: MemoryStorage) -> None:
 
 
 @pytest.mark.parametrize("how", ["worker", "inline"])
-def test_a_definition_with_newer_fields_is_handed_on(storage: MemoryStorage, how: str) -> None:
+def test_a_definition_with_newer_fields_is_handed_over(storage: MemoryStorage, how: str) -> None:
     """This version can't read it; the one that wrote it can."""
     new, old = kernel_on(storage, "mail.send"), kernel_on(storage, "mail.send")
     define(new, step("a", "mail.send"))
@@ -312,7 +316,7 @@ def test_what_holds_a_place_under_a_newer_definition_holds_up_no_recovery(
     assert item.concurrency_limit == 2
 
 
-def test_a_filter_that_is_not_known_hands_on(storage: MemoryStorage, clock: FakeClock) -> None:
+def test_a_filter_that_is_not_known_hands_over(storage: MemoryStorage, clock: FakeClock) -> None:
     """The definition is fine where the filter is."""
     new, old = kernel_on(storage), kernel_on(storage)
     for kernel in (new, old):
@@ -356,7 +360,7 @@ def test_it_is_passed_round_soon_among_workers_that_have_not_had_it(
 
 
 def test_a_note_says_who_has_had_it(storage: MemoryStorage, clock: FakeClock) -> None:
-    """Also as it is kept: of two workers each hands it on, and neither takes it up at once again."""
+    """Also as it is kept: of two workers each hands it over, and neither takes it up at once again."""
     one, other = kernel_on(storage), kernel_on(storage)
     define(one, step("a", "mail.send2"))
     execution_id = one.start("w")
@@ -370,9 +374,9 @@ def test_a_note_says_who_has_had_it(storage: MemoryStorage, clock: FakeClock) ->
         assert note == Handover.of({NOTE: note.to_json()})
         assert [each for each in ("w1", "w2", "w3") if each not in note.tried] == others
         if times == 1:
-            assert kernel._take_up_handed_on("w1") == 0
-            assert kernel._take_up_handed_on("w2") == 1
-    assert [one._take_up_handed_on(worker) for worker in ("w1", "w2", "w3")] == [0, 0, 1]
+            assert kernel._take_up_handed_over("w1") == 0
+            assert kernel._take_up_handed_over("w2") == 1
+    assert [one._take_up_handed_over(worker) for worker in ("w1", "w2", "w3")] == [0, 0, 1]
 
 
 @given(st.dictionaries(st.text(), st.none() | st.integers() | st.text()))
@@ -383,7 +387,7 @@ def test_a_strange_note_is_no_note(content: dict[str, Any]) -> None:
     assert Handover.of({}) is None
 
 
-def test_the_workers_are_read_once_for_all_that_are_handed_on_together(
+def test_the_workers_are_read_once_for_all_that_are_handed_over_together(
     storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many executions of a deploy a worker can't go on with."""

@@ -39,7 +39,7 @@ class World:
         self.intake = Intake(
             (EVENT, ADVANCE),
             stopping=lambda: self.stops,
-            give_back=self.back.extend,
+            release=self.back.extend,
             failed=lambda tasks, error: self.failures.append((len(tasks), str(error))),
             went_on=lambda: None,
             liveness=self.liveness,
@@ -182,7 +182,7 @@ def kernel() -> Iterator[Kernel]:
         yield kernel
 
 
-def parked(kernel: Kernel, count: int) -> None:
+def deferred(kernel: Kernel, count: int) -> None:
     """Let so many executions wait for the bell."""
     for _ in range(count):
         kernel.start("waits")
@@ -199,7 +199,7 @@ def test_nothing_of_executions_holds_up_a_claim_for_another_kind(
     """However long they take to be woken, loaded or begun, other kinds are claimed and handled."""
     handled, go = threading.Event(), threading.Event()
     kernel.handler("other")(lambda item: handled.set())
-    parked(kernel, 3)
+    deferred(kernel, 3)
     target, name = {
         "loading": (kernel.executions.checkpoints, "load_all"),
         "waking": (kernel.executions.signals, "_wake_parked"),
@@ -323,7 +323,7 @@ def test_an_event_that_is_cancelled_while_it_waits_begins_nothing(
 
 def test_an_event_wakes_a_bounded_number_in_each_round(kernel: Kernel) -> None:
     """Between them, other items have their turn."""
-    parked(kernel, 450)
+    deferred(kernel, 450)
     kernel.emit("bell")
     kernel.run_until_idle(kinds=[EVENT])
     (signal,) = kernel.outbox.claim_batch("worker", kinds=[SIGNAL])

@@ -84,7 +84,7 @@ OUTPUT = "{{ steps.poll.output }}"
 
 
 def test_a_step_is_repeated_until_its_output_is_right(works: Works, test: WorkflowTest) -> None:
-    """Between two rounds the execution is parked, as one item that waits for its time."""
+    """Between two rounds the execution is deferred, as one item that waits for its time."""
     works.add(POLL, output=OUTPUT)
     execution = test.start("w")
     for looks in (1, 2):

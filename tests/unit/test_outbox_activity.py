@@ -134,7 +134,7 @@ class FailingStore(RowsOutboxStore):
         self.asked += 1
         raise LookupError("no such table")
 
-    def leave(self, worker_id: str) -> None:
+    def remove_worker(self, worker_id: str) -> None:
         raise LookupError("no such table")
 
 
@@ -194,8 +194,8 @@ def test_a_report_that_comes_late_lists_no_worker_that_has_ended() -> None:
             left.pass_()
             super().report(worker, activity)
 
-        def leave(self, worker_id: str) -> None:
-            super().leave(worker_id)
+        def remove_worker(self, worker_id: str) -> None:
+            super().remove_worker(worker_id)
             left.set()
 
     store = Late(MemoryStorage())

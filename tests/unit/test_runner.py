@@ -622,7 +622,7 @@ def test_two_calls_that_can_not_be_saved_give_the_execution_back_once(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both may notice in the same moment. Counted twice, no timer would ring for the next one."""
-    both, forget = threading.Barrier(2), Engine._forget
+    both, forget = threading.Barrier(2), Engine._close
 
     def fail_together(runner: Runner, flow: Flow, call: StepCall) -> CallOutcome:
         both.wait(PATIENCE)
@@ -638,7 +638,7 @@ def test_two_calls_that_can_not_be_saved_give_the_execution_back_once(
         """It isn't even called."""
 
     monkeypatch.setattr(Runner, "perform", fail_together)
-    monkeypatch.setattr(Engine, "_forget", forget_together)
+    monkeypatch.setattr(Engine, "_close", forget_together)
     define(kernel, step("a", for_each=[1, 2], concurrency=2))
     kernel.start("w")
     worker, thread = start_worker(kernel)

@@ -511,11 +511,11 @@ def test_a_paused_workflow_stops_running_executions(
 ) -> None:
     """Within a second or so, between two steps."""
     shop, begun, go_on = live_shop, threading.Event(), threading.Event()
-    recall, recalled = Engine._recall, Gate()
+    request_release, to_release = Engine._request_release, Gate()
 
     def note(engine: Engine, driven: ActiveExecution) -> None:
-        recall(engine, driven)
-        recalled.set()
+        request_release(engine, driven)
+        to_release.set()
 
     @shop.kernel.action("slow")
     def slow() -> None:
@@ -523,12 +523,12 @@ def test_a_paused_workflow_stops_running_executions(
         assert go_on.wait(PATIENCE)
 
     shop.add({"id": "a", "action": "slow"}, step("b"))
-    monkeypatch.setattr(Engine, "_recall", note)
+    monkeypatch.setattr(Engine, "_request_release", note)
     with working(shop.kernel):
         one = shop.kernel.start("w")
         assert begun.wait(PATIENCE)
         shop.kernel.workflows.pause("w")
-        recalled.pass_()
+        to_release.pass_()
         go_on.set()
 
         def is_parked() -> bool:

@@ -247,7 +247,7 @@ def test_what_looks_at_what_is_due_is_the_clock(kernel: Kernel) -> None:
     kernel.add_workflow({"name": "asked", "trigger": trigger, "steps": steps})
     tasks = kernel.worker(retention_seconds=60.0).periodic_tasks
     assert {one.name for one in tasks if one.clock} == {
-        "reaper", "schedules", "polls", "precedence",
+        "reaper", "schedules", "polls", "leader_election",
     }  # fmt: skip
     upkeep = {one.name for one in tasks if not one.clock}
     assert "failures" in upkeep and len(upkeep) >= 5

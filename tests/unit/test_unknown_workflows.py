@@ -1,4 +1,4 @@
-"""A worker that doesn't know the workflow which a step starts hands the execution on."""
+"""A worker that doesn't know the workflow which a step starts hands the execution over."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class World:
     def item(self, execution_id: str) -> OutboxItem:
         return item_of(self.new, execution_id)
 
-    def handed_on(self, execution_id: str) -> bool:
+    def handed_over(self, execution_id: str) -> bool:
         note = self.item(execution_id).handover
         return note is not None and note.code == "UNKNOWN_WORKFLOW"
 
@@ -97,7 +97,7 @@ TABLE: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", list(TABLE))
-def test_a_step_whose_workflow_is_not_known_is_handed_on(world: World, case: str) -> None:
+def test_a_step_whose_workflow_is_not_known_is_handed_over(world: World, case: str) -> None:
     """Wherever it stands: nothing fails and no attempt is spent, and the next worker goes on."""
     steps, more, end = TABLE[case]
     world.define(*steps, **more)
@@ -105,7 +105,7 @@ def test_a_step_whose_workflow_is_not_known_is_handed_on(world: World, case: str
     for _ in range(3):
         world.old.run_until_idle()
         world.clock.advance(LATER)
-    assert world.handed_on(one) or case == "beside a failure"
+    assert world.handed_over(one) or case == "beside a failure"
     before = world.see(one)
     assert not before.status.finished or case == "beside a failure"
     assert not any(run.step_id.endswith("sub") and run.attempts for run in before.steps)
@@ -135,7 +135,7 @@ def test_it_says_what_is_lacking(world: World) -> None:
 
 
 def test_what_runs_beside_it_ends_first_and_is_saved(world: World) -> None:
-    """A worker hands it on once its calls have ended, and nobody makes them again."""
+    """A worker hands it over once its calls have ended, and nobody makes them again."""
     begun, go = threading.Event(), threading.Event()
 
     @world.old.action
@@ -154,9 +154,9 @@ def test_what_runs_beside_it_ends_first_and_is_saved(world: World) -> None:
     one = world.new.start("parent")
     with working(world.old):
         assert begun.wait(PATIENCE)
-        assert not world.handed_on(one)
+        assert not world.handed_over(one)
         go.set()
-        until(lambda: world.handed_on(one))
+        until(lambda: world.handed_over(one))
     runs = {run.step_id: run.status for run in world.see(one).steps}
     assert runs == {"slow": StepStatus.COMPLETED, "a": StepStatus.COMPLETED}
     world.clock.advance(LATER)
@@ -165,7 +165,7 @@ def test_what_runs_beside_it_ends_first_and_is_saved(world: World) -> None:
     assert world.see(one).steps[0].attempts == 1
 
 
-def test_a_workflow_in_code_is_handed_on_too(world: World) -> None:
+def test_a_workflow_in_code_is_handed_over_too(world: World) -> None:
     """Its function sees no error, and its record has nothing of the call."""
     seen: list[str] = []
 
@@ -184,7 +184,7 @@ def test_a_workflow_in_code_is_handed_on_too(world: World) -> None:
     world.old.run_until_idle()
     world.clock.advance(2)
     world.old.run_until_idle()
-    assert world.handed_on(one)
+    assert world.handed_over(one)
     assert [run.step_id for run in world.see(one).steps] == ["sleep"]
     world.clock.advance(LATER)
     world.new.run_until_idle()

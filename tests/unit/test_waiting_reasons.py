@@ -230,7 +230,7 @@ def test_no_reason_shows_a_secret(kernel: Kernel) -> None:
     assert "4711" not in str(found["event"])
 
 
-def test_what_a_worker_handed_on_says_what_it_lacked(kernel: Kernel, clock: FakeClock) -> None:
+def test_what_a_worker_handed_over_says_what_it_lacked(kernel: Kernel, clock: FakeClock) -> None:
     """Another version of the application knows the action."""
     kernel.add_workflow(
         {"name": "w", "trigger": MANUAL, "steps": [{"id": "a", "action": "shop.unknown"}]}
@@ -238,9 +238,9 @@ def test_what_a_worker_handed_on_says_what_it_lacked(kernel: Kernel, clock: Fake
     execution_id = kernel.start("w")
     kernel.run_until_idle()
     found = reasons(kernel, execution_id)
-    assert set(found) == {"handed_on"}
-    assert "shop.unknown" in found["handed_on"].text
-    assert found["handed_on"].details["times"] == 1
+    assert set(found) == {"handed_over"}
+    assert "shop.unknown" in found["handed_over"].text
+    assert found["handed_over"].details["times"] == 1
 
 
 def test_a_step_that_waits_beside_it_hides_no_handover(kernel: Kernel) -> None:
@@ -250,7 +250,7 @@ def test_a_step_that_waits_beside_it_hides_no_handover(kernel: Kernel) -> None:
         {"id": "told", "wait_for": {"signal": "go"}},
         {"id": "a", "needs": [], "action": "shop.unknown"},
     )
-    assert list(reasons(kernel, execution_id)) == ["handed_on", "signal"]
+    assert list(reasons(kernel, execution_id)) == ["handed_over", "signal"]
 
 
 def test_an_execution_whose_item_is_gone_has_no_reason(kernel: Kernel) -> None:

@@ -229,7 +229,7 @@ def test_refuses_a_missing_or_repeated_header(name: str) -> None:
         rest = [(other, text) for other, text in headers.items() if other != header]
         assert not verifies(name, rest)
         assert not verifies(name, [*headers.items(), (header.upper(), value)])
-        # As a server that joins repeated headers hands them on.
+        # As a server that joins repeated headers hands them over.
         assert not verifies(name, {**headers, header: f"{value},{value}"})
 
 

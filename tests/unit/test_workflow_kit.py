@@ -186,7 +186,7 @@ def test_memory_skips_time() -> None:
 
 
 def test_a_misspelt_action_fails_at_once() -> None:
-    """No other worker is there that could know it: nothing is handed on and waited for."""
+    """No other worker is there that could know it: nothing is handed over and waited for."""
     kernel = make()
     steps = [{"id": "tell", "action": "chat.sai"}]
     trigger = {"type": "event", "event": "talk"}
@@ -202,7 +202,7 @@ def test_a_misspelt_action_fails_at_once() -> None:
                 assert "did you mean 'chat.say'" in (one.error or "")
     kernel.start("misspelt")
     kernel.run_until_idle()
-    assert kernel.outbox.handed_on()  # elsewhere others may know it
+    assert kernel.outbox.handed_over()  # elsewhere others may know it
 
 
 def test_functions_and_ids_are_taken_as_elsewhere() -> None:

@@ -170,7 +170,7 @@ def show(
         "failed_attempts": failed,
     }
     handover = kernel.executions.handover(execution)
-    data["handed_on"] = None if handover is None else handover.to_json()
+    data["handed_over"] = None if handover is None else handover.to_json()
     reasons = why_execution_waits(kernel, execution)
     data["reasons"] = [each.to_json() for each in reasons]
     held = _held(kernel, execution)

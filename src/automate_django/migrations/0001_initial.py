@@ -384,7 +384,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="OutboxLane",
+            name="OrderingLock",
             fields=[
                 (
                     "ordering_key",
@@ -394,8 +394,8 @@ class Migration(migrations.Migration):
                 ("lease_token", models.UUIDField()),
             ],
             options={
-                "db_table": "automate_outbox_lane",
-                "indexes": [models.Index(fields=["item_id"], name="automate_outbox_lane_item")],
+                "db_table": "automate_ordering_lock",
+                "indexes": [models.Index(fields=["item_id"], name="automate_ordering_lock_item")],
             },
         ),
         migrations.CreateModel(

@@ -160,14 +160,14 @@ class OutboxItem(KernelTable):
         return f"{self.kind} {self.id}"
 
 
-class OutboxLane(KernelTable):
+class OrderingLock(KernelTable):
     """The item that runs for an ordering key."""
 
     ordering_key = models.CharField(max_length=200, primary_key=True)
     item_id = models.UUIDField()
     lease_token = models.UUIDField()
 
-    Meta = meta_of(tables.LANE)
+    Meta = meta_of(tables.ORDERING_LOCK)
 
 
 class OutboxSlot(KernelTable):

@@ -48,15 +48,15 @@ _OTHERS = (
 _LOOK_SECONDS = 0.005
 
 
-class ForkGate:
+class ForkGuard:
     """
-    A gate before a library that must not be in use, in any thread, while the process is forked.
+    A guard before a library that must not be in use, in any thread, while the process is forked.
 
     SQLite is such a library. A fork copies its locks as they are. In the child nobody ever frees
     the locks of a thread that is not there. So a fork waits until all are out, for ten seconds, has
     newcomers wait, and calls *leave*, which closes what the child must not inherit. *leave* returns
     False while somebody still uses it. *mine* returns True if the thread that forks does so itself:
-    then it is no use to wait. *holders* returns the threads that use it past the gate. *idle*
+    then it is no use to wait. *holders* returns the threads that use it past the guard. *idle*
     returns True if nothing is done or half done there: then a fork waits for two seconds.
     """
 
@@ -72,7 +72,7 @@ class ForkGate:
         self._used_by = ""
         self.left = False
         self.torn = False
-        _gates[id(self)] = self
+        _guards[id(self)] = self
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -107,7 +107,7 @@ class ForkGate:
         while _closed:
             others = _inside.copy()
             del others[token]
-            # Who is in another gate must come out, and the thread that forks waits for nobody.
+            # Who is in another guard must come out, and the thread that forks waits for nobody.
             if me in _closed or any(thread == me for _, thread in others.values()):
                 self.left = False
                 return
@@ -119,18 +119,18 @@ class ForkGate:
     @property
     def idle(self) -> bool:
         """True if who uses the library does nothing with it now."""
-        return all(gate is not self for gate, _ in _inside.copy().values()) and self._idle()
+        return all(guard is not self for guard, _ in _inside.copy().values()) and self._idle()
 
     def note_users(self) -> None:
         """Note which threads use the library, and where they are, for the child's error."""
-        threads = [thread for gate, thread in _inside.copy().values() if gate is self]
+        threads = [thread for guard, thread in _inside.copy().values() if guard is self]
         users = [_place_of(thread) for thread in dict.fromkeys([*threads, *self._holders()])]
         self._used_by = f" by {', '.join(users)}" if users else ""
 
     def leave(self) -> bool:
         """Close what a child must not inherit; return False while somebody uses the library."""
         self.left = False
-        if all(gate is not self for gate, _ in _inside.copy().values()):
+        if all(guard is not self for guard, _ in _inside.copy().values()):
             self.left = self._leave()
         return self.left
 
@@ -138,10 +138,10 @@ class ForkGate:
 # Nothing of these is locked: each step on them is atomic, and a signal handler that comes in
 # between, in the same thread, would wait for ever.
 _renewables: WeakValueDictionary[int, Renewable] = WeakValueDictionary()
-_gates: WeakValueDictionary[int, ForkGate] = WeakValueDictionary()
+_guards: WeakValueDictionary[int, ForkGuard] = WeakValueDictionary()
 _locks: WeakValueDictionary[int, Any] = WeakValueDictionary()
-# Who is in which gate, and the threads that are about to fork.
-_inside: dict[object, tuple[ForkGate, int]] = {}
+# Who is in which guard, and the threads that are about to fork.
+_inside: dict[object, tuple[ForkGuard, int]] = {}
 _closed: list[int] = []
 
 
@@ -169,16 +169,16 @@ def _close_gates() -> None:
     began = time.monotonic()
     _closed.append(threading.get_ident())
     while True:
-        gates = _alive(_gates)
-        used = {gate for gate in gates if not gate.leave()}
-        awaited, waited = used - _hopeless(gates), time.monotonic() - began
+        guards = _alive(_guards)
+        used = {guard for guard in guards if not guard.leave()}
+        awaited, waited = used - _hopeless(guards), time.monotonic() - began
         if not awaited or waited > _PATIENCE_SECONDS:
             break
-        if waited > _IDLE_PATIENCE_SECONDS and all(gate.idle for gate in awaited):
+        if waited > _IDLE_PATIENCE_SECONDS and all(guard.idle for guard in awaited):
             break
         time.sleep(_LOOK_SECONDS)
-    for gate in used:
-        gate.note_users()
+    for guard in used:
+        guard.note_users()
 
 
 def is_within(thread: int, modules: tuple[str, ...]) -> bool:
@@ -209,16 +209,16 @@ def _place_of(thread: int) -> str:
     return f"{name} ({frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name})"
 
 
-def _hopeless(gates: list[ForkGate]) -> set[ForkGate]:
-    """Return the gates that nobody leaves before this thread goes on."""
+def _hopeless(guards: list[ForkGuard]) -> set[ForkGuard]:
+    """Return the guards that nobody leaves before this thread goes on."""
     inside = [*_inside.copy().values()]
-    hopeless, stuck = {gate for gate in gates if gate.mine()}, {threading.get_ident()}
+    hopeless, stuck = {guard for guard in guards if guard.mine()}, {threading.get_ident()}
     known = -1
     while known != len(hopeless) + len(stuck):
         known = len(hopeless) + len(stuck)
-        hopeless.update(gate for gate, thread in inside if thread in stuck)
+        hopeless.update(guard for guard, thread in inside if thread in stuck)
         # They may wait for a lock that this thread has.
-        stuck.update(thread for gate, thread in inside if gate in hopeless)
+        stuck.update(thread for guard, thread in inside if guard in hopeless)
     return hopeless
 
 
@@ -228,12 +228,12 @@ def _open_gates() -> None:
 
 
 def _renew_gates() -> None:
-    """Let nobody into a gate that somebody was in. Forget the threads that are not here."""
+    """Let nobody into a guard that somebody was in. Forget the threads that are not here."""
     me, inside = threading.get_ident(), _inside.copy()
-    occupied = {gate for gate, _ in inside.values()}
-    for gate in _alive(_gates):
-        # uWSGI, which forks in C, has closed no gate.
-        gate.torn = gate.torn or not (gate.left if _closed else gate not in occupied)
+    occupied = {guard for guard, _ in inside.values()}
+    for guard in _alive(_guards):
+        # uWSGI, which forks in C, has closed no guard.
+        guard.torn = guard.torn or not (guard.left if _closed else guard not in occupied)
     for token, (_, thread) in inside.items():
         if thread != me:
             del _inside[token]

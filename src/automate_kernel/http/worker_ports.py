@@ -112,7 +112,7 @@ class StartFailures:
     def end(self) -> None:
         """Take the report back."""
         if self._reported is not None:
-            self._outbox.leave(self._id)
+            self._outbox.remove_worker(self._id)
             self._reported = None
 
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from automate_kernel.workflows.definition.model import Step, Workflow
     from automate_kernel.workflows.definition.triggers import WebhookTrigger
     from automate_kernel.workflows.execution import Execution
+    from automate_kernel.workflows.steer.deadlocks import BlockedChild
     from automate_kernel.workflows.steer.schedule import Schedule
-    from automate_kernel.workflows.steer.standstills import BlockedChild
 
 
 def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
@@ -542,9 +542,9 @@ def execution_findings(kernel: Kernel, *, command: str) -> list[Finding]:
 
     *command* is the command that steers executions, for remedies.
     """
-    standstills = kernel.executions.standstills()
+    deadlocks = kernel.executions.deadlocks()
     found = []
-    for each in standstills:
+    for each in deadlocks:
         waiting = [_blocked_text(kernel, child) for child in each.blocked]
         text = f"executions wait for each other for ever: {_listed(waiting, '; ')}"
         remedy = (
@@ -570,7 +570,7 @@ def _key_of(kernel: Kernel, execution: Execution) -> str:
     """Return the concurrency key of *execution* as people know it; nothing for a workflow's own."""
     try:
         concurrency = kernel.executions.definition(execution.definition_id).concurrency
-    except AutomateError:  # of another version: the executions stand still all the same
+    except AutomateError:  # of another version: the executions deadlock all the same
         return ""
     if concurrency is None or concurrency.key is None:
         return ""
@@ -610,7 +610,7 @@ def worker_findings(
         *_stale(running, command),
         *_lost(workers),
         *_idle(stats, workers, worker, idle_seconds),
-        *_handed_on(outbox, worker),
+        *_handed_over(outbox, worker),
         *_following(workers),
         *_waiting(stats, command, kinds),
     ]
@@ -651,15 +651,15 @@ def _idle(
     yield Finding("workers", "fail", text, f"start one that has its handler: {worker}")
 
 
-def _handed_on(outbox: OutboxStore, worker: str) -> Iterator[Finding]:
+def _handed_over(outbox: OutboxStore, worker: str) -> Iterator[Finding]:
     """Find work that the workers which met it could not go on with."""
     causes: dict[str, list[Handover]] = {}
-    for item in outbox.handed_on(limit=_LOOKED_AT):
+    for item in outbox.handed_over(limit=_LOOKED_AT):
         if item.handover is not None:
             causes.setdefault(item.handover.cause, []).append(item.handover)
     for notes in sorted(causes.values(), key=len, reverse=True):
         since, reason = min(note.since for note in notes), notes[0].reason
-        text = f"{_counted(len(notes))} handed on since {since:%Y-%m-%d %H:%M} UTC: {reason}"
+        text = f"{_counted(len(notes))} handed over since {since:%Y-%m-%d %H:%M} UTC: {reason}"
         remedy = f"start {notes[0].needed}: {worker}; or cancel the executions"
         if notes[0].code == CHANGED_CODE:
             remedy += ", then resume them from a step or start them again"
@@ -669,7 +669,7 @@ def _handed_on(outbox: OutboxStore, worker: str) -> Iterator[Finding]:
 def _following(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
     """Find workers that leave events to a newer worker."""
     # Here, so that commands which look at no workers don't import the engine.
-    from automate_kernel.workflows.steer.precedence import followers, leader
+    from automate_kernel.workflows.steer.leader_election import followers, leader
 
     first, behind = leader(workers), [one.id for one in followers(workers)]
     if first is not None and behind:

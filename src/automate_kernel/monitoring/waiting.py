@@ -40,10 +40,11 @@ class WaitReason:
     One reason for a wait.
 
     *code* is one of ``paused``, ``workflow_paused``, ``kind_paused``, ``concurrency``,
-    ``ordering``, ``limit``, ``handed_on``, ``no_worker``, ``worker``, ``running``, ``lease_over``,
-    ``retry``, ``time``, ``event``, ``signal``, ``approval`` and ``workflow``. *text* says it for
-    people, *hint* what makes it go on, and *command* the words after ``automate`` that do so or
-    show more. *until* is the time at which it ends by itself. *details* have the names and ids.
+    ``ordering``, ``limit``, ``handed_over``, ``no_worker``, ``worker``, ``running``,
+    ``lease_over``, ``retry``, ``time``, ``event``, ``signal``, ``approval`` and ``workflow``.
+    *text* says it for people, *hint* what makes it go on, and *command* the words after
+    ``automate`` that do so or show more. *until* is the time at which it ends by
+    itself. *details* have the names and ids.
     """
 
     code: str
@@ -211,7 +212,7 @@ def _of_lease(rows: Rows, item: OutboxItem) -> WaitReason:
 def _of_handover(item: OutboxItem, note: Handover) -> WaitReason:
     until = item.next_attempt_at if item.waiting_for == "time" else None
     return WaitReason(
-        "handed_on", f"It was handed on by the worker {note.worker}: {note.reason}.",
+        "handed_over", f"It was handed over by the worker {note.worker}: {note.reason}.",
         f"It waits for {note.needed}. Or cancel it, then resume it from a step or start it again.",
         "", until,
         {"code": note.code, "worker": note.worker, "since": note.since, "times": note.times},

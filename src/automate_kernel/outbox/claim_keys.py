@@ -29,7 +29,7 @@ class ClaimKeys:
         self._ordering = set[str]()
         self._slots_taken = False
 
-    def parked(
+    def deferred(
         self, rows: Rows, claimed: Sequence[Row], paused: AbstractSet[str]
     ) -> tuple[set[str], set[str]]:
         """
@@ -42,8 +42,8 @@ class ClaimKeys:
             if self._ordering or self._slots_taken:
                 self.busy = True
                 return set(), {row["id"] for row in suspects}
-            # What is remembered may be old, and nobody would wake what is parked after a resume:
-            # locked, the pause can't end before the parked items can be seen.
+            # What is remembered may be old, and nobody would wake what is deferred after a resume:
+            # locked, the pause can't end before the deferred items can be seen.
             which = [Where("kind", "in", sorted(paused))]
             found = rows.select(PAUSE, which, order_by=("kind",), lock=True, columns=("kind",))
             self._paused = {row["kind"] for row in found}

@@ -116,7 +116,7 @@ def _locked(rows: Rows, full: Sequence[Row]) -> set[str]:
     }
 
 
-def leave(
+def release(
     rows: Rows,
     finished: Iterable[tuple[str, str]],
     tokens: Iterable[str] = (),

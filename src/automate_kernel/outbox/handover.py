@@ -2,8 +2,8 @@
 Handovers: notes of workers that could not go on with an item, for lack of what others have.
 
 While old and new workers run side by side, an old worker meets actions and definitions that it
-doesn't know. It hands the item on: the item waits for a moment, without a spent attempt, and the
-note in its headers says why, since when, and who handed it on last.
+doesn't know. It hands the item over: the item waits for a moment, without a spent attempt, and the
+note in its headers says why, since when, and who handed it over last.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ CODES = (
     "UNKNOWN_ACTION", "UNUSABLE_PLUGIN", "UNKNOWN_WORKFLOW", "UNREADABLE_DEFINITION",
     "UNKNOWN_CODE", CHANGED_CODE,
 )  # fmt: skip
-"""The codes of errors for which items are handed on."""
+"""The codes of errors for which items are handed over."""
 
 LONGEST_SECONDS = 300.0
-"""The longest wait, on average, of an item that is handed on."""
+"""The longest wait, on average, of an item that is handed over."""
 
 _SHORTEST_SECONDS = 5.0
 # Among workers that have not met it yet it is passed round sooner.
@@ -38,10 +38,10 @@ _MOST_TRIED = 100
 @dataclass(frozen=True, slots=True)
 class Handover:
     """
-    The note on an item that is handed on.
+    The note on an item that is handed over.
 
     *code* and *reason* say what *worker* lacked; *since* is the time of the first of the *times*
-    that it was handed on without a step forward. *tried* are the workers that did.
+    that it was handed over without a step forward. *tried* are the workers that did.
     """
 
     code: str
@@ -108,5 +108,5 @@ class Handover:
         if untried:
             first, most = _UNTRIED_SECONDS, _SHORTEST_SECONDS
         mean = min(most, first * 2.0 ** min(self.times - 1, 10))
-        # Spread by a quarter, so that what was handed on together comes back apart.
+        # Spread by a quarter, so that what was handed over together comes back apart.
         return mean * (0.75 + random() / 2)

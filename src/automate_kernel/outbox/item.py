@@ -177,9 +177,9 @@ class OutboxItem:
 
     `attempt_count` counts the attempts begun, the current one included. A waiting item
     `waiting_for`: ``worker``, ``time``, ``key`` (its ordering or concurrency key) or ``resume``.
-    On a running item ``cancel`` means that it is asked to stop, and ``recall`` that it is to be put
-    back and taken up again. `last_error_group` is shared by
-    errors of one type and place; a claimed item, as its handler has it, lacks it.
+    On a running item ``cancel`` means that it is asked to stop, and ``release`` that it is to
+    be put back and taken up again. `last_error_group` is shared by errors of
+    one type and place; a claimed item, as its handler has it, lacks it.
     """
 
     id: str
@@ -216,7 +216,7 @@ class OutboxItem:
 
     @property
     def handover(self) -> Handover | None:
-        """The note of the last worker that handed it on, while it waits for another worker."""
+        """The note of the last worker that handed it over, while it waits for another worker."""
         note = Handover.of(self.headers)
         waits = self.status.value in WAITING
         return note if waits and note is not None and note.code == self.last_error_code else None

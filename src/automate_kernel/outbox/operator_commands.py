@@ -21,7 +21,7 @@ from automate_kernel.outbox.item import (
 from automate_kernel.outbox.queries import conditions, item_ids_of
 from automate_kernel.outbox.retention import forget
 from automate_kernel.outbox.store import OutboxListener
-from automate_kernel.storage.checkpoint import RECALL
+from automate_kernel.storage.checkpoint import RELEASE
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage, write_bounded
 from automate_kernel.storage.tables import OUTBOX
@@ -150,7 +150,7 @@ class OperatorCommands:
             if bounded := [row for row in found if row["concurrency_key"] is not None]:
                 # It may have kept a slot.
                 pairs = [(row["concurrency_key"], row["id"]) for row in bounded]
-                concurrency_keys.leave(rows, pairs)
+                concurrency_keys.release(rows, pairs)
             return set(hit)
 
         return write_bounded(self._storage, transaction, work)
@@ -213,8 +213,8 @@ class OperatorCommands:
         return write_bounded(self._storage, None, work)
 
 
-def recall(rows: Rows, item_ids: Iterable[str]) -> int:
-    """Make waiting items due, and leave word on running ones; see `OutboxStore.recall`."""
+def request_release(rows: Rows, item_ids: Iterable[str]) -> int:
+    """Make waiting items due, and leave word on running ones; see `OutboxStore.request_release`."""
     live = [Where("status", "in", (*WAITING, _RUNNING))]
     columns = ("id", "status", "priority", "waiting_for")
     found = _locked(rows, item_ids_of(item_ids), live, columns)
@@ -224,7 +224,7 @@ def recall(rows: Rows, item_ids: Iterable[str]) -> int:
         rows.update(OUTBOX, [Where("id", "in", group)], changes)
     # One that is asked to stop stays so.
     free = [row["id"] for row in running if row["waiting_for"] is None]
-    rows.update(OUTBOX, [Where("id", "in", free)], {"waiting_for": RECALL})
+    rows.update(OUTBOX, [Where("id", "in", free)], {"waiting_for": RELEASE})
     return len(found)
 
 

@@ -1,8 +1,8 @@
 """
 Ordering keys: strictly one item of a key at a time, in the order of enqueueing.
 
-A row of `automate_kernel.storage.tables.LANE` exists while an item with the key runs; the primary
-key makes it exclusive. An item that is claimed while its key is taken, or before its turn, goes
+A row of the table `ORDERING_LOCK` exists while an item with the key runs; the primary key makes it
+exclusive. An item that is claimed while its key is taken, or before its turn, goes
 back to wait (``waiting_for = "key"``), out of the index that is claimed from, so each one costs
 that detour once. Whoever leaves a key wakes the next in line.
 
@@ -24,7 +24,7 @@ from datetime import datetime
 from automate_kernel.outbox.concurrency_keys import delete_abandoned, is_free
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows
-from automate_kernel.storage.tables import LANE, OUTBOX
+from automate_kernel.storage.tables import ORDERING_LOCK, OUTBOX
 
 # The next in line may be cancelled between a look at it and its wake-up, and the one after it too.
 _TRIES = 10
@@ -40,9 +40,9 @@ def enter(rows: Rows, claimed: Sequence[Row], token: str) -> tuple[set[str], set
     first: dict[str, Row] = {}
     for row in sorted(claimed, key=_place):
         first.setdefault(row["ordering_key"], row)
-    free = first.keys() - _lanes(rows, first)
+    free = first.keys() - _busy(rows, first)
     # In the order of their keys, so that two claims never wait for each other in a circle.
-    rows.insert(LANE, [
+    rows.insert(ORDERING_LOCK, [
         {"ordering_key": key, "item_id": first[key]["id"], "lease_token": token}
         for key in sorted(free)
     ])  # fmt: skip
@@ -50,13 +50,13 @@ def enter(rows: Rows, claimed: Sequence[Row], token: str) -> tuple[set[str], set
         Where("item_id", "in", sorted(first[key]["id"] for key in free)),
         Where("lease_token", "eq", token),
     ]
-    entered = {lane["ordering_key"] for lane in rows.select(LANE, mine)}
+    entered = {held["ordering_key"] for held in rows.select(ORDERING_LOCK, mine)}
     # Only now: whoever left a key a moment ago may have put its item back to wait, before ours.
     earlier = {key: head for key in sorted(entered) if (head := _earlier(rows, first[key]))}
     if earlier:
-        rows.delete(LANE, [Where("ordering_key", "in", sorted(earlier)), *mine])
+        rows.delete(ORDERING_LOCK, [Where("ordering_key", "in", sorted(earlier)), *mine])
     held = {key for key, head in earlier.items() if _hold(rows, head)}
-    held |= _lanes(rows, first.keys() - entered, lock=True)
+    held |= _busy(rows, first.keys() - entered, lock=True)
     running = {first[key]["id"] for key in entered - earlier.keys()}
     ready = {
         row["id"] for row in claimed
@@ -65,11 +65,12 @@ def enter(rows: Rows, claimed: Sequence[Row], token: str) -> tuple[set[str], set
     return {row["id"] for row in claimed} - running - ready, ready, set(free)
 
 
-def _lanes(rows: Rows, keys: Iterable[str], *, lock: bool = False) -> set[str]:
+def _busy(rows: Rows, keys: Iterable[str], *, lock: bool = False) -> set[str]:
     """Return those of *keys* that are taken, or with *lock* those of them that nobody leaves."""
     found = rows.select(
-        LANE, [Where("ordering_key", "in", sorted(keys))], order_by=("ordering_key",), lock=lock,
-        skip_locked=lock, share=True, columns=("ordering_key",),
+        ORDERING_LOCK, [Where("ordering_key", "in", sorted(keys))],
+        order_by=("ordering_key",), lock=lock, skip_locked=lock, share=True,
+        columns=("ordering_key",),
     )  # fmt: skip
     return {row["ordering_key"] for row in found}
 
@@ -102,7 +103,7 @@ def _head(rows: Rows, key: str) -> Row | None:
     return found[0] if found else None
 
 
-def leave(
+def release(
     rows: Rows, finished: Iterable[tuple[str, str]], tokens: Iterable[str], *, wait: bool = True
 ) -> None:
     """
@@ -118,10 +119,12 @@ def leave(
     ]
     # First, and not as they are deleted: whoever has found a key taken has put its item to wait by
     # then, and whoever comes later finds the key locked, and puts none to wait.
-    found = rows.select(LANE, its, lock=True, skip_locked=not wait, columns=("ordering_key",))
+    found = rows.select(
+        ORDERING_LOCK, its, lock=True, skip_locked=not wait, columns=("ordering_key",)
+    )
     left = sorted(row["ordering_key"] for row in found)
     wake(rows, (key for key, _ in pairs) if wait else left, wait=wait)
-    rows.delete(LANE, [Where("ordering_key", "in", left), *its])
+    rows.delete(ORDERING_LOCK, [Where("ordering_key", "in", left), *its])
 
 
 def wake(rows: Rows, keys: Iterable[str], *, wait: bool = True) -> None:
@@ -148,11 +151,11 @@ def wake(rows: Rows, keys: Iterable[str], *, wait: bool = True) -> None:
 
 def mend(rows: Rows) -> None:
     """Free keys of items that don't run, and wake keys with waiting items and no running one."""
-    delete_abandoned(rows, LANE, "ordering_key")
+    delete_abandoned(rows, ORDERING_LOCK, "ordering_key")
     # Both conditions, so that the index of waiting items with a key serves.
     asleep = [Where("waiting_for", "eq", "key"), Where("ordering_key", "ne", None)]
     waiting = rows.count(OUTBOX, ("ordering_key",), asleep)
     keys = sorted(row["ordering_key"] for row in waiting)
-    busy = _lanes(rows, keys)
+    busy = _busy(rows, keys)
     # A worker that froze in a transaction must not stop all recovery.
     wake(rows, (key for key in keys if key not in busy), wait=False)

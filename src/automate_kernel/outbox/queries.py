@@ -17,7 +17,14 @@ from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.query import Now, Operator, Portion, Where
 from automate_kernel.storage.rows import Row, Rows
-from automate_kernel.storage.tables import LANE, OUTBOX, PAUSE, SLOT, TABLES, WORKFLOW_PAUSE
+from automate_kernel.storage.tables import (
+    ORDERING_LOCK,
+    OUTBOX,
+    PAUSE,
+    SLOT,
+    TABLES,
+    WORKFLOW_PAUSE,
+)
 
 
 class ItemFilter(TypedDict, total=False):
@@ -168,7 +175,7 @@ def running_items(rows: Rows, limit: int) -> list[OutboxItem]:
     return [OutboxItem.from_row(row) for row in found]
 
 
-_HANDED_ON = (
+_HANDED_OVER = (
     Where("waiting_for", "eq", "time"),
     # None of them waits for longer; what waits for next year isn't looked at.
     Where("next_attempt_at", "le", Now(LONGEST_SECONDS * 2)),
@@ -176,15 +183,15 @@ _HANDED_ON = (
 )
 
 
-def count_handed_on(rows: Rows) -> int:
+def count_handed_over(rows: Rows) -> int:
     """Count the items that wait for another worker, in the database."""
-    (counted,) = rows.count(OUTBOX, where=_HANDED_ON)
+    (counted,) = rows.count(OUTBOX, where=_HANDED_OVER)
     return int(counted["n"])
 
 
-def handed_on_items(rows: Rows, limit: int, tenant_id: str | None) -> list[OutboxItem]:
-    """Return items that wait for another worker; see `OutboxStore.handed_on`."""
-    waiting = list(_HANDED_ON)
+def handed_over_items(rows: Rows, limit: int, tenant_id: str | None) -> list[OutboxItem]:
+    """Return items that wait for another worker; see `OutboxStore.handed_over`."""
+    waiting = list(_HANDED_OVER)
     if tenant_id is not None:
         waiting.append(Where("tenant_id", "eq", tenant_id))
     found = rows.select(OUTBOX, waiting, order_by=("next_attempt_at",), limit=limit)
@@ -208,7 +215,7 @@ def pauses_of_kinds(rows: Rows) -> dict[str, str]:
 
 
 def requests(rows: Rows, worker_id: str, word: str) -> dict[str, str]:
-    """Return the items of a worker on which *word* is left: ``cancel`` or ``recall``."""
+    """Return the items of a worker on which *word* is left: ``cancel`` or ``release``."""
     asked = [
         Where("waiting_for", "eq", word),
         # So that a database without partial indexes has an index to use.
@@ -312,7 +319,7 @@ def read_stats(rows: Rows) -> OutboxStats:
 # What the reaper looks after, each by an index of its own.
 _RECOVERABLE = (
     (OUTBOX, (Where("lease_expires_at", "lt", Now()),)),
-    (LANE, ()),
+    (ORDERING_LOCK, ()),
     (SLOT, ()),
     (OUTBOX, (Where("waiting_for", "ne", None), Where("ordering_key", "ne", None))),
     (OUTBOX, (Where("waiting_for", "eq", "key"), Where("concurrency_key", "ne", None))),

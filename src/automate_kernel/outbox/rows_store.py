@@ -59,13 +59,13 @@ from automate_kernel.outbox.item import (
 )
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
 from automate_kernel.outbox.limits import KindLimits, Limit, TimedCache, read_limits
-from automate_kernel.outbox.operator_commands import OperatorCommands, recall
+from automate_kernel.outbox.operator_commands import OperatorCommands, request_release
 from automate_kernel.outbox.queries import Due, ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxListener, OutboxStore, OutboxTables
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
-from automate_kernel.storage.checkpoint import RECALL
+from automate_kernel.storage.checkpoint import RELEASE
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.query import Now, Plus, Where
 from automate_kernel.storage.rows import Row, Rows, Storage, Wakeup, write, write_bounded
@@ -385,16 +385,16 @@ class RowsOutboxStore(OutboxStore):
         self, rows: Rows, taken: list[Row], keys: ClaimKeys, paused: frozenset[str]
     ) -> list[Row]:
         """Return those of *taken* that may run now; the others go back to wait for their reason."""
-        parked, late = keys.parked(rows, taken, paused)
-        _put_back(rows, [row for row in taken if row["id"] in parked], "resume")
+        deferred, late = keys.deferred(rows, taken, paused)
+        _put_back(rows, [row for row in taken if row["id"] in deferred], "resume")
         # In the place of those that can't use their turn.
-        concurrency_keys.wake(rows, (r["concurrency_key"] for r in taken if r["id"] in parked))
+        concurrency_keys.wake(rows, (r["concurrency_key"] for r in taken if r["id"] in deferred))
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
             self._keyed_until = time.monotonic() + _KEYED_SECONDS
-        held, ready = keys.enter(rows, [row for row in taken if row["id"] not in parked | late])
+        held, ready = keys.enter(rows, [row for row in taken if row["id"] not in deferred | late])
         _put_back(rows, [row for row in taken if row["id"] in held], "key")
         _put_back(rows, [row for row in taken if row["id"] in ready | late], "worker")
-        away = parked | late | held | ready
+        away = deferred | late | held | ready
         return [row for row in taken if row["id"] not in away]
 
     # -- leases ------------------------------------------------------------------------------
@@ -460,7 +460,7 @@ class RowsOutboxStore(OutboxStore):
             if token is None or not rows.update(OUTBOX, its, self._renewal):
                 raise LeaseLostError(f"the lease of item {item_id} is lost")
 
-    def forget(self, item_ids: Iterable[str], *, token: str | None = None) -> None:
+    def forget_claims(self, item_ids: Iterable[str], *, token: str | None = None) -> None:
         """Drop what is remembered of claims that are over."""
         for item_id in item_ids:
             lease = self._leases.get(item_id)
@@ -490,7 +490,7 @@ class RowsOutboxStore(OutboxStore):
             token, ids = done
             with self.storage.begin(atomic=False) as rows:
                 lost = self._complete(rows, token, ids)
-            self.forget(ids, token=token)
+            self.forget_claims(ids, token=token)
             return lost
         with self.storage.begin(transaction) as rows:
             lost = self._record(rows, worker_id, outcomes)
@@ -499,7 +499,7 @@ class RowsOutboxStore(OutboxStore):
                 # Its own claims alone: a late outcome must not make the store forget who holds it
                 # now.
                 if (lease := self._lease(outcome.item_id, worker_id)) is not None:
-                    self.forget([outcome.item_id], token=outcome.token or lease.token)
+                    self.forget_claims([outcome.item_id], token=outcome.token or lease.token)
         return lost
 
     def _all_done(
@@ -531,12 +531,12 @@ class RowsOutboxStore(OutboxStore):
         keyed: list[tuple[str, _Lease]] = []
         attempts: list[Row] = []
         leases = [(self._lease_for(rows, worker_id, outcome), outcome) for outcome in outcomes]
-        parked = self._park_alike(rows, leases)
+        deferred = self._defer_alike(rows, leases)
         for lease, outcome in leases:
             if lease is None:
                 lost.add((outcome.item_id, outcome.token))
                 continue
-            if (outcome.item_id, lease.token) in parked:
+            if (outcome.item_id, lease.token) in deferred:
                 continue
             if outcome.status is ItemStatus.COMPLETED:
                 done.append((outcome.item_id, lease.token))
@@ -550,7 +550,7 @@ class RowsOutboxStore(OutboxStore):
         for token, ids in _by_token(done):
             lost |= {(item_id, token) for item_id in self._complete(rows, token, ids)}
         failed_attempts.keep_attempts(rows, attempts, failed_attempts.MOST_OF_ITEM)
-        _leave_keys(
+        _release_keys(
             rows,
             [
                 (item_id, lease.token, lease.ordering_key, lease.concurrency_key)
@@ -560,7 +560,7 @@ class RowsOutboxStore(OutboxStore):
         )
         return {item_id for item_id, _ in lost}
 
-    def _park_alike(
+    def _defer_alike(
         self, rows: Rows, leases: Sequence[tuple[_Lease | None, Outcome]]
     ) -> set[tuple[str, str]]:
         """Put items back, many with one statement; returns the ids and tokens of these."""
@@ -571,14 +571,14 @@ class RowsOutboxStore(OutboxStore):
                 status = _next_status(lease, outcome)
                 key = (lease.token, lease.priority, status, outcome.next_attempt)
                 alike.setdefault(key, []).append((lease, outcome))
-        parked: set[tuple[str, str]] = set()
+        deferred: set[tuple[str, str]] = set()
         for (token, _, status, _), group in alike.items():
             ids = sorted(outcome.item_id for _, outcome in group)
             # Those that were lost, or are asked to stop, are looked at one by one.
             held = [*_fence(ids, token), Where("waiting_for", "eq", None)]
             if len(ids) > 1 and rows.update(OUTBOX, held, _changes(*group[0], status)) == len(ids):
-                parked |= {(item_id, token) for item_id in ids}
-        return parked
+                deferred |= {(item_id, token) for item_id in ids}
+        return deferred
 
     def _lease_for(self, rows: Rows, worker_id: str, outcome: Outcome) -> _Lease | None:
         lease = self._lease(outcome.item_id, worker_id)
@@ -615,10 +615,10 @@ class RowsOutboxStore(OutboxStore):
         # An item that is asked to stop does not wait again, nor does it fail for want of attempts.
         held = [*fenced, Where("waiting_for", "eq", None)] if again else fenced
         changes = _changes(lease, outcome, status)
-        recalled = [*fenced, Where("waiting_for", "eq", RECALL)]
+        to_release = [*fenced, Where("waiting_for", "eq", RELEASE)]
         anew = {**changes, **waiting_changes(0.0, lease.priority)}
         if not rows.update(OUTBOX, held, changes) and not (
-            again and rows.update(OUTBOX, recalled, anew)
+            again and rows.update(OUTBOX, to_release, anew)
         ):
             cancelled = _changes(lease, outcome, ItemStatus.CANCELLED)
             if not again or not rows.update(OUTBOX, fenced, cancelled):
@@ -656,7 +656,7 @@ class RowsOutboxStore(OutboxStore):
         spent = [_expired_attempt(row) for row in reaped if not _never_began(row)]
         failed_attempts.keep_attempts(rows, spent, failed_attempts.MOST_OF_ITEM)
         kept = {item.id for item in result.retried}
-        _leave_keys(
+        _release_keys(
             rows,
             [
                 (row["id"], row["lease_token"], row["ordering_key"], row["concurrency_key"])
@@ -768,13 +768,13 @@ class RowsOutboxStore(OutboxStore):
         """Return items under lease; see `OutboxStore.running`."""
         return self._read(queries.running_items, limit)
 
-    def handed_on(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
-        """Return items that wait for another worker; see `OutboxStore.handed_on`."""
-        return self._read(queries.handed_on_items, limit, tenant_id)
+    def handed_over(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
+        """Return items that wait for another worker; see `OutboxStore.handed_over`."""
+        return self._read(queries.handed_over_items, limit, tenant_id)
 
-    def count_handed_on(self) -> int:
+    def count_handed_over(self) -> int:
         """Return the number of items that wait for another worker, without reading them."""
-        return self._read(queries.count_handed_on)
+        return self._read(queries.count_handed_over)
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""
@@ -846,13 +846,15 @@ class RowsOutboxStore(OutboxStore):
         """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
         return self._read(queries.requests, worker_id, "cancel")
 
-    def recall(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
-        """Recall items; see `OutboxStore.recall`."""
-        return write_bounded(self.storage, transaction, lambda rows: recall(rows, item_ids))
+    def request_release(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
+        """Ask for the release of items; see `OutboxStore.request_release`."""
+        return write_bounded(
+            self.storage, transaction, lambda rows: request_release(rows, item_ids)
+        )
 
-    def recall_requests(self, worker_id: str) -> dict[str, str]:
-        """Return the items that a worker must put back; see `OutboxStore.recall_requests`."""
-        return self._read(queries.requests, worker_id, RECALL)
+    def release_requests(self, worker_id: str) -> dict[str, str]:
+        """Return the items that a worker must put back; see `OutboxStore.release_requests`."""
+        return self._read(queries.requests, worker_id, RELEASE)
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""
@@ -867,11 +869,11 @@ class RowsOutboxStore(OutboxStore):
     def resume(self, kind: str) -> None:
         """Claim items of *kind* again."""
         _check_no_workflow(kind)
-        parked = [Where("kind", "eq", kind), Where("waiting_for", "eq", "resume")]
+        deferred = [Where("kind", "eq", kind), Where("waiting_for", "eq", "resume")]
 
         def work(rows: Rows) -> None:
             rows.delete(PAUSE, [Where("kind", "eq", kind)])
-            rows.update(OUTBOX, parked, {"waiting_for": "worker"})
+            rows.update(OUTBOX, deferred, {"waiting_for": "worker"})
 
         write_bounded(self.storage, None, work)
         self._paused.forget()
@@ -937,7 +939,7 @@ class RowsOutboxStore(OutboxStore):
             worker_reports.write_report(rows, worker, activity)
         activity.saved()
 
-    def leave(self, worker_id: str) -> None:
+    def remove_worker(self, worker_id: str) -> None:
         """Take a worker that has ended off the list."""
         self._read(lambda rows: rows.delete(WORKER, [Where("id", "eq", worker_id)]))
 
@@ -1066,15 +1068,15 @@ def _by_token(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     return [(token, sorted(ids)) for token, ids in groups.items()]
 
 
-def _leave_keys(
+def _release_keys(
     rows: Rows, left: Sequence[tuple[str, str, str | None, str | None]], *, wait: bool = True
 ) -> None:
     """Free the ordering and concurrency keys of items: their ids, tokens and keys of both sorts."""
     tokens = {token for _, token, _, _ in left}
     if bounded := [(key, item_id) for item_id, _, _, key in left if key is not None]:
-        concurrency_keys.leave(rows, bounded, tokens, wait=wait)
+        concurrency_keys.release(rows, bounded, tokens, wait=wait)
     if ordered := [(key, item_id) for item_id, _, key, _ in left if key is not None]:
-        ordering_keys.leave(rows, ordered, tokens, wait=wait)
+        ordering_keys.release(rows, ordered, tokens, wait=wait)
 
 
 def _read_item(rows: Rows, item_id: str) -> OutboxItem:

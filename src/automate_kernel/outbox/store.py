@@ -323,7 +323,7 @@ class OutboxStore(ABC):
             ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} has no transactions to share"
         )
 
-    def forget(  # noqa: B027  (a store may leave it out)
+    def forget_claims(  # noqa: B027  (a store may leave it out)
         self, item_ids: Iterable[str], *, token: str | None = None
     ) -> None:
         """
@@ -413,7 +413,7 @@ class OutboxStore(ABC):
         """
         return self.find(status=ItemStatus.RUNNING, limit=limit)
 
-    def handed_on(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
+    def handed_over(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
         """
         Return items that wait for another worker, since the last worker lacked something.
 
@@ -421,9 +421,9 @@ class OutboxStore(ABC):
         """
         return []
 
-    def count_handed_on(self) -> int:
+    def count_handed_over(self) -> int:
         """Return the number of items that wait for another worker; of many it counts 1,000."""
-        return len(self.handed_on(limit=1000))
+        return len(self.handed_over(limit=1000))
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """
@@ -571,9 +571,9 @@ class OutboxStore(ABC):
         """
         return {}
 
-    def recall(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
+    def request_release(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
         """
-        Recall items: those that wait are due now, and those that run are put back soon.
+        Ask for the release of items: waiting items are due now, running items are put back soon.
 
         A running item's handler is told, if it is one that can be; an execution of a workflow saves
         the calls that it is in and begins no other. No attempt is spent. Returns how many there
@@ -586,7 +586,7 @@ class OutboxStore(ABC):
                 raise
             return 0
 
-    def recall_requests(self, worker_id: str) -> dict[str, str]:
+    def release_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items of *worker_id* that are to be put back, with their claims' tokens."""
         return {}
 
@@ -683,7 +683,7 @@ class OutboxStore(ABC):
         that is safe.
         """
 
-    def leave(self, worker_id: str) -> None:  # noqa: B027  (a store may leave it out)
+    def remove_worker(self, worker_id: str) -> None:  # noqa: B027  (a store may leave it out)
         """Take a worker that has ended off the list of `workers`."""
 
     def workers(self) -> list[WorkerInfo]:

@@ -22,7 +22,7 @@ from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 
-RECALL = "recall"
+RELEASE = "release"
 """On a running item that is to be put back, and taken up anew: it waits for that."""
 
 LIVE = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
@@ -303,7 +303,9 @@ _ACCEPTS = (
 )
 # Whoever pauses or cancels an execution locks the item first, and leaves word there: a statement
 # that had to wait for that sees it on the item, not on the execution.
-_ENDS_UNSTEERED = f"(item.waiting_for IS NULL OR item.waiting_for <> '{RECALL}' OR NOT given.final)"
+_ENDS_UNSTEERED = (
+    f"(item.waiting_for IS NULL OR item.waiting_for <> '{RELEASE}' OR NOT given.final)"
+)
 # The items that are still held, and whether something of them changes. Nearly always nothing does,
 # and to write a row anew costs as much as to insert a step. They are locked first: whoever takes
 # one over waits, and then finds it so.

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from automate_kernel.base.errors import StorageError
-from automate_kernel.base.forks import ForkGate, new_lock, new_rlock
+from automate_kernel.base.forks import ForkGuard, new_lock, new_rlock
 from automate_kernel.storage.dialects import DIALECTS, Clock, utc_now
 from automate_kernel.storage.errors import storage_error, unsendable
 from automate_kernel.storage.migration import create_statements
@@ -34,7 +34,7 @@ _DIALECT = replace(DIALECTS["sqlite"], first="", returning=sqlite3.sqlite_versio
 _PATIENCE_SECONDS = 30.0
 
 # Within it too nobody may be in SQLite while the process is forked.
-_copying = ForkGate()
+_copying = ForkGuard()
 _copied = new_lock()
 
 
@@ -68,7 +68,7 @@ class MemoryStorage:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock
         self._skipped = timedelta()
-        self._lock, self._gate = new_rlock(), ForkGate()
+        self._lock, self._guard = new_rlock(), ForkGuard()
         self._bells: set[_Bell] = set()
         self.kernels: set[object] = set()
         """One object for each open kernel on it: beside a single one there is no other worker."""
@@ -99,7 +99,7 @@ class MemoryStorage:
             yield transaction
             return
         rows = _MemoryRows(self._connection, self._shifted if self._skipped else self._clock)
-        with self._gate.entered():
+        with self._guard.entered():
             if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
                 # A transactional step, say, that waits for a call of its own on another thread.
                 error = sqlite3.OperationalError("database is locked")

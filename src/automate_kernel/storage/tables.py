@@ -79,7 +79,7 @@ class Table:
 
 
 OUTBOX = "automate_outbox"
-LANE = "automate_outbox_lane"
+ORDERING_LOCK = "automate_ordering_lock"
 SLOT = "automate_outbox_slot"
 PAUSE = "automate_outbox_pause"
 WORKFLOW_PAUSE = "workflow:"
@@ -143,7 +143,7 @@ _ALL = (
         Column("status", "text", 16, fixed=True),
         # What a waiting item waits for: "worker" (ready to be claimed), "time" (not due), "key"
         # (its ordering or concurrency key is busy), "resume" (its kind is paused). On a running
-        # item "cancel" asks it to stop, "recall" to be put back. Else null. Only ready items stand
+        # item "cancel" asks it to stop, "release" to be put back. Else null. Only ready items stand
         # in the index that is claimed from.
         Column("waiting_for", "text", 8, null=True, fixed=True),
         *_columns("int", "priority attempt_count max_attempts"),
@@ -202,10 +202,10 @@ _ALL = (
         autovacuum_analyze_scale_factor=0.05,
     ),
     _table(
-        LANE,
+        ORDERING_LOCK,
         Column("ordering_key", "text", _NAME),
         *_columns("id", "item_id lease_token"),
-        _index("automate_outbox_lane_item", "item_id"),
+        _index("automate_ordering_lock_item", "item_id"),
     ),
     _table(
         SLOT,
@@ -502,7 +502,7 @@ _ALL = (
     ),
     _table(
         DEBOUNCE,
-        # A gate, which starts of one key lock: SHA-256 over workflow, tenant and key; and the
+        # A row that starts of one key lock: SHA-256 over workflow, tenant and key; and the
         # execution that came through it last, which may wait for the last event.
         Column("id", "text", _KEY),
         Column("execution_id", "id"),

@@ -95,7 +95,7 @@ class Acknowledger:
         if lost is None:
             logger.error("%d results could not be recorded; they run again", len(outcomes))
             lost = {outcome.item_id for outcome in outcomes}
-        self._in_flight.drop(group)
+        self._in_flight.remove(group)
         self._quarantine.ended(group)
         self._count(group, outcomes, lost)
         self._activity.add(group, lost)
@@ -124,7 +124,7 @@ class Acknowledger:
             self.stats.count(result.outcome or Outcome(task.item.id))
         elif result is None:
             self.stats.lost += 1
-            self._store.forget([task.item.id], token=task.item.lease_token)
+            self._store.forget_claims([task.item.id], token=task.item.lease_token)
         elif result.item_id in lost:
             self.stats.lost += 1
             logger.warning("lease of item %s lost: its result is dropped", result.item_id)

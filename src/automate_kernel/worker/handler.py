@@ -258,7 +258,7 @@ class ItemRunner:
 
     def _outcome(self, item: OutboxItem, result: Any) -> Outcome | OutcomeRecorded:
         if isinstance(result, OutcomeRecorded):
-            self.store.forget([item.id], token=item.lease_token)
+            self.store.forget_claims([item.id], token=item.lease_token)
             return result
         if isinstance(result, Snooze):
             return Outcome(item.id, ItemStatus.PENDING, result.seconds, token=item.lease_token)

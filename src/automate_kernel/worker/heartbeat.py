@@ -121,7 +121,7 @@ class Heartbeat:
             task.stop()
 
     def stop_cancelled(self) -> None:
-        """Stop or put back what was cancelled or recalled: a query for all, none if none runs."""
+        """Stop what was cancelled, and release what is to be released; one query for all."""
         if not self._in_flight:
             return
         for item_id, token in self._store.stop_requests(self._worker_id).items():
@@ -132,16 +132,16 @@ class Heartbeat:
                 logger.info("%s is cancelled while it runs", task.item)
                 task.asked = True
                 task.stop()
-        if any(task.recall is not None for task in self._in_flight.held().values()):
-            self._recall()
+        if any(task.release is not None for task in self._in_flight.held().values()):
+            self._release()
 
-    def _recall(self) -> None:
-        """Put back the tasks whose items are recalled."""
-        for item_id, token in self._store.recall_requests(self._worker_id).items():
+    def _release(self) -> None:
+        """Release the tasks whose items are to be released."""
+        for item_id, token in self._store.release_requests(self._worker_id).items():
             task = self._in_flight.tasks.get(item_id)
             if task is None or task.item.lease_token != token or task.ended or task.lost:
                 continue
-            recall, task.recall = task.recall, None
-            if recall is not None:
+            release, task.release = task.release, None
+            if release is not None:
                 logger.info("%s is put back while it runs", task.item)
-                recall()
+                release()

@@ -19,7 +19,7 @@ class Task:
 
     __slots__ = (
         "asked", "begun", "cancel", "claimed_at", "ended", "ended_at", "item", "leased_at", "lost",
-        "recall", "started_at",
+        "release", "started_at",
     )  # fmt: skip
 
     def __init__(
@@ -40,8 +40,8 @@ class Task:
         """True once it is asked to stop, since its item was cancelled."""
         self.ended: bool = False
         self.cancel: Callable[[], Any] | None = None
-        self.recall: Callable[[], Any] | None = None
-        """The function that puts its item back once that is recalled, if it has such a function."""
+        self.release: Callable[[], Any] | None = None
+        """The function that puts its item back when that is to be released, if there is one."""
 
     def ran_out(self, lease_seconds: float) -> bool:
         """Return True if nothing has renewed its lease in time: this process was frozen, say."""
@@ -72,7 +72,7 @@ class InFlight:
         with self._lock:
             self.tasks.update((task.item.id, task) for task in tasks)
 
-    def drop(self, ended: Sequence[Ended]) -> None:
+    def remove(self, ended: Sequence[Ended]) -> None:
         """Hold these no longer."""
         tasks = self.tasks
         with self._lock:

@@ -124,7 +124,7 @@ class ThreadPool:
         if self._setup.stopping():
             return
         since = late_since()
-        late = self._threads.take_back(
+        late = self._threads.withdraw(
             lambda tasks: [task for task in tasks if task.claimed_at <= since]
         )
         if late:

@@ -126,7 +126,7 @@ class Reporter:
         if self._try(self._store.report, about.id, about, self._activity):
             self._last = (now, *state)
             if self._ended:  # meanwhile, as nobody waits for this for long: nobody is to be listed
-                self._try(self._store.leave, about.id, about.id)
+                self._try(self._store.remove_worker, about.id, about.id)
 
     def report_stop(self) -> None:
         """Write a report if the worker has begun to stop, and none says so yet."""
@@ -153,7 +153,7 @@ class Reporter:
         try:
             if not self._activity.idle:
                 self._store.report(about, self._activity)
-            self._store.leave(about.id)
+            self._store.remove_worker(about.id)
         except Exception as error:
             # It is only about the worker: what it did is safe. The list shows it as lost.
             warn_of(logger, error, "worker %s could not sign off: %s", about.id)

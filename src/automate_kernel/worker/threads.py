@@ -60,8 +60,8 @@ class Threads(Generic[T, R]):
                 self.busy -= 1
             self._done(call, result)
 
-    def take_back(self, choose: Callable[[Sequence[T]], Sequence[T]]) -> Sequence[T]:
-        """Take back those of the waiting calls that *choose* returns; the others wait on."""
+    def withdraw(self, choose: Callable[[Sequence[T]], Sequence[T]]) -> Sequence[T]:
+        """Take out those of the waiting calls that *choose* returns; the others wait on."""
         if self.busy <= self._most:
             return ()
         entries = self._emptied()

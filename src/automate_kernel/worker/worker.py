@@ -617,7 +617,7 @@ class Worker:
     def _done_all(self, ended: list[Ended]) -> None:
         recorded = [task.item for task, result in ended if isinstance(result, OutcomeRecorded)]
         for item in recorded:
-            self.store.forget([item.id], token=item.lease_token)
+            self.store.forget_claims([item.id], token=item.lease_token)
         self._acknowledger.put(ended)
 
     def _hand_back(self, tasks: Sequence[Task]) -> None:

@@ -137,8 +137,8 @@ def _of_items(request: PageRequest) -> Iterator[Card]:
         kinds = shorten(", ".join(stats.paused), 80)
         yield Card("Paused kinds", number(len(stats.paused)), request.url("kinds"), "warn", kinds)
     later = any("time" in its for its in stats.waiting.values())
-    if handed := store.count_handed_on() if later or not stats.waiting else 0:
-        notes = [item.handover for item in store.handed_on(limit=1) if item.handover]
+    if handed := store.count_handed_over() if later or not stats.waiting else 0:
+        notes = [item.handover for item in store.handed_over(limit=1) if item.handover]
         reason = shown_text(request.kernel, notes[0].reason, 120).text if notes else ""
         yield Card("Wait for another worker", number(handed), request.url("outbox"), "warn", reason)
 

@@ -1,4 +1,4 @@
-"""The kinds of items: the number of each, their pauses and limits, and keys that stand still."""
+"""The kinds of items: the number of each, their pauses and limits, and keys that deadlock."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def show(request: PageRequest) -> PageAnswer:
                 for name in names
             ],
             "keys": _busy_keys(request),
-            "standstills": executions.standstills(),
+            "deadlocks": executions.deadlocks(),
             "chosen": request.text("kind"),
             "steers": request.user.may("steer"),
         },

@@ -198,7 +198,7 @@ class ApiContract:
         kernel.run_until_idle()
         assert acme.get(f"{self.api}/executions/{other}/output").status_code == 404
 
-    def test_an_execution_that_is_handed_on_says_why(self, acme: Any, kernel: Kernel) -> None:
+    def test_an_execution_that_is_handed_over_says_why(self, acme: Any, kernel: Kernel) -> None:
         kernel.add_workflow(
             {
                 "name": "handing",
@@ -207,9 +207,9 @@ class ApiContract:
             }
         )
         one = kernel.start("handing", tenant_id="acme")
-        assert acme.get(f"{self.api}/executions/{one}").json()["handed_on"] is None
+        assert acme.get(f"{self.api}/executions/{one}").json()["handed_over"] is None
         kernel.run_until_idle()
-        found = acme.get(f"{self.api}/executions/{one}").json()["handed_on"]
+        found = acme.get(f"{self.api}/executions/{one}").json()["handed_over"]
         assert (found["code"], found["times"]) == ("UNKNOWN_ACTION", 1)
         assert "doesn't know the action 'shop.fly2'" in found["reason"]
 

@@ -14,7 +14,7 @@ import pytest
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.storage import Now, Plus, Portion, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import DEBOUNCE, DELIVERY, LANE, PAUSE, STEP
+from automate_kernel.storage.tables import DEBOUNCE, DELIVERY, ORDERING_LOCK, PAUSE, STEP
 from automate_testing.clock import FakeClock
 from automate_testing.contracts.values import KEPT, same
 
@@ -573,7 +573,7 @@ class StorageContract:
             for key in range(20):
                 with storage.begin() as rows:
                     lane = {"ordering_key": f"key-{key}", "item_id": new_id(number)}
-                    added += rows.insert(LANE, [{**lane, "lease_token": new_id(number)}])
+                    added += rows.insert(ORDERING_LOCK, [{**lane, "lease_token": new_id(number)}])
             return added
 
         assert sum(self.race(run)) == 20

@@ -15,7 +15,7 @@ from automate_django.connections import freshen
 from automate_django.models import OutboxItem, OutboxWorker, WorkflowExecution
 from automate_kernel import signals as kernel_signals
 from automate_kernel.outbox import NewItem
-from automate_kernel.workflows.drive.announcer import Announcer
+from automate_kernel.workflows.drive.signal_sender import SignalSender
 from django.core.management import CommandError, call_command
 from django.db import connections
 from shop.models import Message, Order
@@ -142,10 +142,10 @@ def test_receivers_of_a_worker_have_connections_that_work(postgresql: str) -> No
 
     signals.event_received.connect(look)
     try:
-        announcer = Announcer()
+        signal_sender = SignalSender()
         for event in ("break", "look"):
-            announcer.send(kernel_signals.event_received, get_kernel(), event=event)
-        announcer.stop(PATIENCE_SECONDS)
+            signal_sender.send(kernel_signals.event_received, get_kernel(), event=event)
+        signal_sender.stop(PATIENCE_SECONDS)
     finally:
         signals.event_received.disconnect(look)
     assert seen == [0]

@@ -46,7 +46,7 @@ from automate_kernel.workflows.store.execution_pages import ExecutionPage
 from automate_pages.screens.execution import pinned_workflow
 
 _LATELY = 1000
-_MOST_HANDED_ON = 200
+_MOST_HANDED_OVER = 200
 
 _Done = tuple[bool, str, object]
 """The outcome of an action: True if it changed anything, words for the user, what to show."""
@@ -108,11 +108,11 @@ def workflow_names(reach: Reach) -> list[str]:
     return sorted({entry.workflow.name for entry in kernel.workflows.entries()} | set(found))
 
 
-def _handed_on(reach: Reach) -> list[dict[str, Any]]:
+def _handed_over(reach: Reach) -> list[dict[str, Any]]:
     """Return the reasons for which executions wait for another worker."""
     if reach.nothing:
         return []
-    items = get_kernel().outbox.handed_on(limit=_MOST_HANDED_ON, tenant_id=reach.tenant)
+    items = get_kernel().outbox.handed_over(limit=_MOST_HANDED_OVER, tenant_id=reach.tenant)
     causes: dict[str, list[Handover]] = {}
     for item in items:
         if item.handover is not None and item.kind == ADVANCE:
@@ -177,7 +177,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             first_page="after" not in request.GET,
             actions=allowed_actions(request, query.all_actions, "executions"),
             groups=self._groups(query, reach),
-            handed_on=_handed_on(reach),
+            handed_over=_handed_over(reach),
         )
 
     def _groups(self, query: ExecutionQuery, reach: Reach) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.bulk_actions import allowed_actions
 from automate_django.kernel import get_kernel
 from automate_kernel.outbox import OutboxItem, WorkerInfo
-from automate_kernel.workflows.steer.precedence import followers, leader
+from automate_kernel.workflows.steer.leader_election import followers, leader
 
 MOST_RUNNING = 200
 

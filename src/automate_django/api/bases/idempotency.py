@@ -140,10 +140,10 @@ def answer_once(
             if response.status_code < 500:
                 _keep(once, using, response)
     except BaseException:
-        once.let_go()
+        once.release()
         raise
     if response.status_code >= 500:
-        once.let_go()
+        once.release()
     return response
 
 

@@ -144,7 +144,7 @@ class Api:
             found = answer(route, request, arguments)
             once.keep(found)
         except BaseException:
-            once.let_go()
+            once.release()
             raise
         return found
 

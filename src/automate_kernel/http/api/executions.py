@@ -56,7 +56,7 @@ def show(request: ApiRequest, execution_id: str) -> Any:
     attempts = store.failed_attempts(execution.id)
     return WholeValue(
         execution, steps=runs, waits=store.waits(execution.id), failed_attempts=attempts,
-        attempts=step_attempts(execution.steps, attempts), handed_on=store.handover(execution),
+        attempts=step_attempts(execution.steps, attempts), handed_over=store.handover(execution),
         reasons=why_execution_waits(request.kernel, execution),
     )  # fmt: skip
 

@@ -106,7 +106,7 @@ class KeyedRequest:
             body=self.redact(found.body),
         )  # fmt: skip
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Free the key. If the database is gone, it gets free by itself."""
         with contextlib.suppress(StorageError):
             write(self.storage, None, lambda rows: rows.delete(IDEMPOTENCY, self._mine))

@@ -235,13 +235,13 @@ class WaitOutput(ApiOutput):
 
 
 class HandoverOutput(ApiOutput):
-    """The note of a worker that handed an execution on."""
+    """The note of a worker that handed an execution over."""
 
     code: str
     reason: ShownText
     worker: str
     since: Time
-    times: int = Field(description="How often it was handed on since then.")
+    times: int = Field(description="How often it was handed over since then.")
 
 
 class WaitReasonOutput(ApiOutput):
@@ -262,7 +262,7 @@ class ExecutionDetailOutput(ExecutionOutput):
     )
     output: ShownJSON
     output_ref: str | None = Field(description=_REF)
-    handed_on: HandoverOutput | None = Field(
+    handed_over: HandoverOutput | None = Field(
         description="The reason why it waits for another worker, if it does."
     )
     definition_id: str

@@ -15,7 +15,7 @@ from automate_kernel.http.api.exchange import (
 )
 from automate_kernel.http.api.problems import ApiError, NotThereError
 from automate_kernel.workflows.steer.schedule import Schedule
-from automate_kernel.workflows.store.catalogue import EVERYBODY, Entry
+from automate_kernel.workflows.store.catalogue import ALL_TENANTS, Entry
 
 # So many of the latest executions say which versions are in use.
 _VERSIONS_AMONG = 200
@@ -143,7 +143,7 @@ def _schedules(request: ApiRequest, name: str | None = None) -> list[Schedule]:
 
 
 def _seen(request: ApiRequest) -> Any:
-    return EVERYBODY if request.client.operator else request.client.own_tenant
+    return ALL_TENANTS if request.client.operator else request.client.own_tenant
 
 
 def _entries(request: ApiRequest) -> list[Entry]:

@@ -2,11 +2,11 @@
 Admission: whether a start of a workflow begins an execution, and when.
 
 A workflow says it with ``concurrency``, ``rate_limit`` and ``debounce``. Starts of one key must not
-decide at the same time, so each locks the *gates* of its keys first: rows, see
-`automate_kernel.workflows.store.gates`.
+decide at the same time, so each takes the *start locks* of its keys first: rows, see
+`automate_kernel.workflows.store.start_locks`.
 
-No gate counts the executions that may go on at once. Their wake-ups share a concurrency key of
-the outbox, and each keeps its slot until it ends; see `automate_kernel.outbox.concurrency_keys`.
+No start lock counts the executions that may go on at once. Their wake-ups share a concurrency key
+of the outbox, and each keeps its slot until it ends; see `automate_kernel.outbox.concurrency_keys`.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ class Admission:
     """
     The conditions on one start of a workflow, with their keys as the event gives them.
 
-    *concurrency_key* is that of the wake-up, *rate_gate* and *debounce_gate* are ids of gates.
+    *concurrency_key* is that of the wake-up, *rate_lock* and *debounce_lock* are ids of rows.
     """
 
     concurrency: Concurrency | None = None
     concurrency_key: str | None = None
     rate_limit: StartRate | None = None
-    rate_gate: str = ""
+    rate_lock: str = ""
     debounce: Debounce | None = None
-    debounce_gate: str = ""
+    debounce_lock: str = ""
 
     @property
-    def gates(self) -> list[str]:
-        """The ids of the gates to lock before it is decided."""
+    def locks(self) -> list[str]:
+        """The ids of the start locks to take before it is decided."""
         decides = self.concurrency is not None and self.concurrency.when_full != "queue"
         ids = (
             self.concurrency_key if decides else None,
-            self.rate_gate if self.rate_limit else None,
-            self.debounce_gate if self.debounce else None,
+            self.rate_lock if self.rate_limit else None,
+            self.debounce_lock if self.debounce else None,
         )
         return [each for each in ids if each is not None]
 
@@ -80,7 +80,7 @@ def admission_of(
 ) -> Admission | None:
     """Return the conditions on a start of *workflow*, whose rendered *keys* are by field."""
 
-    def gate(field: str) -> str:
+    def lock(field: str) -> str:
         about = [field, workflow.name, tenant_id, plain_value(keys.get(field))]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -90,15 +90,12 @@ def admission_of(
     return Admission(
         concurrency,
         # Half of it: beside the tenant's id there is less room in the outbox.
-        gate("concurrency")[:32] if concurrency is not None else None,
+        lock("concurrency")[:32] if concurrency is not None else None,
         rate,
-        gate("rate_limit") if rate is not None else "",
+        lock("rate_limit") if rate is not None else "",
         debounce,
-        gate("debounce") if debounce is not None else "",
+        lock("debounce") if debounce is not None else "",
     )
-
-
-# -- gates -----------------------------------------------------------------------------------------
 
 
 # -- decisions -------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ FindChild = Callable[[str, Event], tuple[Workflow, Admission | None]]
 """Finds the workflow called so that an event may start, and its conditions on a start."""
 
 _NAMESPACE = uuid.UUID("5b6d7a3e-6c59-5f0e-8f0e-2f4f3c1d9a77")
-_DEPTH, _LANES, _STEP, _UNREAD = "depth", "lanes", "step", "unread"
+_DEPTH, _HELD_KEYS, _STEP, _UNREAD = "depth", "held_keys", "step", "unread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,12 @@ def child_event(
         source=parent.id,
         tenant_id=parent.tenant_id,
         occurred_at=at,
-        headers=_headers(depth, _lanes_around(parent), _step_text(run.key)) if waited else {},
+        headers=_headers(depth, _keys_around(parent), _step_text(run.key)) if waited else {},
         labels=parent.labels,
     )
 
 
-def check_lane(event: Event, name: str, admission: Admission | None) -> None:
+def check_held_keys(event: Event, name: str, admission: Admission | None) -> None:
     """
     Raise ``FAILED_PRECONDITION`` if the sub-workflow *name* of *event* could never begin.
 
@@ -103,7 +103,7 @@ def check_lane(event: Event, name: str, admission: Admission | None) -> None:
     concurrency = None if admission is None else admission.concurrency
     if admission is None or concurrency is None or concurrency.limit > MOST_DEPTH:
         return
-    held = _lanes(event).count(admission.concurrency_key or "")
+    held = _held_keys(event).count(admission.concurrency_key or "")
     if held >= concurrency.limit:
         raise AutomateError(
             ErrorCodes.FAILED_PRECONDITION,
@@ -115,7 +115,7 @@ def check_lane(event: Event, name: str, admission: Admission | None) -> None:
 
 def inherited_headers(event: Event) -> dict[str, str]:
     """Return the headers of one that goes on in the place of *event*'s: the same wait for it."""
-    return _headers(_depth(event), _lanes(event), event.headers.get(_STEP))
+    return _headers(_depth(event), _held_keys(event), event.headers.get(_STEP))
 
 
 def left_headers(event: Mapping[str, Any]) -> dict[str, str]:
@@ -124,8 +124,8 @@ def left_headers(event: Mapping[str, Any]) -> dict[str, str]:
     return {_STEP: step} if step else {}
 
 
-def _headers(depth: int, lanes: list[str], step: str | None) -> dict[str, str]:
-    known = {_DEPTH: str(depth) if depth else "", _LANES: " ".join(lanes), _STEP: step or ""}
+def _headers(depth: int, held: list[str], step: str | None) -> dict[str, str]:
+    known = {_DEPTH: str(depth) if depth else "", _HELD_KEYS: " ".join(held), _STEP: step or ""}
     return {name: text for name, text in known.items() if text}
 
 
@@ -139,14 +139,14 @@ def _depth(event: Event) -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
-def _lanes(event: Event) -> list[str]:
+def _held_keys(event: Event) -> list[str]:
     """Return the concurrency keys of the executions that wait for that of *event*."""
-    return event.headers.get(_LANES, "").split() if event.type == "manual" else []
+    return event.headers.get(_HELD_KEYS, "").split() if event.type == "manual" else []
 
 
-def _lanes_around(parent: Execution) -> list[str]:
+def _keys_around(parent: Execution) -> list[str]:
     own = parent.concurrency_key
-    return [*_lanes(parent.event), *([own] if own is not None else [])]
+    return [*_held_keys(parent.event), *([own] if own is not None else [])]
 
 
 # -- going on with one that has begun --------------------------------------------------------------

@@ -196,7 +196,7 @@ def changed(step_id: str, place: CallPlace, now: str) -> ChangedCodeError:
 # -- going on after an end -------------------------------------------------------------------------
 
 
-def forgotten_on_resume(
+def reset_on_resume(
     runs: Sequence[StepRun], step_id: str | None, workflow: str, error: str | None = None
 ) -> list[StepRun]:
     """

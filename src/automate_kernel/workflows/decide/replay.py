@@ -630,7 +630,7 @@ class _Driver:
 
     def _why_over(self, one: _Open) -> str | None:
         """Return the reason why a call that has failed is not tried again; None if it is."""
-        if self._changed is not None and not self._hands_on:
+        if self._changed is not None and not self._hands_over:
             return HAD_FAILED
         if not self._is_held or one.request.recovers:
             return None
@@ -667,9 +667,9 @@ class _Driver:
         """Let the function go on as far as it can, and return the turn that has come together."""
         execution, settled = self._execution, self._draft.settled()
         error = execution.error_code, execution.error, execution.error_group
-        if not self._hands_on:
+        if not self._hands_over:
             self._go_through()
-        if self._hands_on:
+        if self._hands_over:
             execution.error_code, execution.error, execution.error_group = error
             return self._left_to_others(settled)
         turn = self._draft.take()
@@ -686,12 +686,12 @@ class _Driver:
         return turn
 
     @property
-    def _hands_on(self) -> bool:
+    def _hands_over(self) -> bool:
         """True if the code does not repeat its record, or a workflow that it starts isn't known."""
         return self._changed is not None and self._waiting.is_left(self._changed)
 
     def _left_to_others(self, settled: Turn) -> Turn:
-        """Return the turn of an execution that is handed on: of it all, *settled* alone is kept."""
+        """Return the turn of an execution that is handed over, of which only *settled* is kept."""
         # What has come into the turn since follows from code that goes another way.
         turn = self._draft.back_to(settled)
         self._in_flight.difference_update(call.run.key for call in turn.calls)
@@ -720,7 +720,7 @@ class _Driver:
         over = self._changed is not None or self._result is not None
         if over and not self._in_flight:
             self._check_end()
-            if not self._hands_on:
+            if not self._hands_over:
                 self._end()
 
     def _is_retried(self, key: StepKey) -> bool:

@@ -300,7 +300,7 @@ def _drop_ended_waits(turn: Turn) -> None:
     turn.abandoned = [each for each in turn.abandoned if each not in unborn]
 
 
-def put_down(run: StepRun, turn: Turn, crashes: int, kept: int) -> None:
+def release_run(run: StepRun, turn: Turn, crashes: int, kept: int) -> None:
     """
     Let *run* be PENDING, which was called and is not any more: its worker died, or gave it back.
 

@@ -18,7 +18,7 @@ from automate_kernel.workflows.decide.agenda import Waits
 from automate_kernel.workflows.decide.children import (
     BegunChild,
     Child,
-    check_lane,
+    check_held_keys,
     child_event,
     child_id,
     error_of,
@@ -293,7 +293,7 @@ class WaitingSteps:
             # One of another definition begins anew: that may be what mends it.
             if again.workflow.hash() == before.definition:
                 child = replace(again, goes_on=True)
-        check_lane(child.event, name, child.admission)
+        check_held_keys(child.event, name, child.admission)
         started = {"execution_id": child.id}
         if not step.wait:
             return Begun(None, WaitEnd(started), child)

@@ -46,7 +46,7 @@ SENT = "signal"
 """The source of an event that is a signal to one execution."""
 
 _NAMESPACE = uuid.UUID("0d2ff7ef-3b8a-5a3c-9b53-0a7a3a1a2d3e")
-EVERYBODY = ""
+ANYONE = ""
 """The name under which an approval is found that anybody may decide on."""
 MOST_BYTES = 2 * MAX_PAYLOAD_BYTES
 """The most bytes of a signal: an event was accepted already, and the key comes in addition."""

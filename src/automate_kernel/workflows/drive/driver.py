@@ -46,8 +46,19 @@ class ActiveExecution:
     """An execution in a driver: its task, its flow, and what waits for its next turn."""
 
     __slots__ = (
-        "arrived", "calls", "come", "due", "flow", "given_up", "held_back", "result", "saving",
-        "stays_until", "stops", "task", "woken",
+        "abandoned",
+        "arrived",
+        "calls",
+        "come",
+        "deferred",
+        "due",
+        "flow",
+        "result",
+        "saving",
+        "stays_until",
+        "stops",
+        "task",
+        "woken",
     )  # fmt: skip
 
     def __init__(self, task: Task, flow: Flow) -> None:
@@ -58,9 +69,9 @@ class ActiveExecution:
         """The signals that have come for what it waits for."""
         self.saving: Turn | None = None
         """The turn that is being saved."""
-        self.held_back: int = 0
+        self.deferred: int = 0
         """The number of times that what it saves was held up since it was saved last."""
-        self.given_up: bool = False
+        self.abandoned: bool = False
         """True once nothing more of it is to begin: it is another worker's, or was ended."""
         self.stops: bool = False
         """True once its calls are to stop, since it is cancelled and cleans up then."""
@@ -77,7 +88,7 @@ class ActiveExecution:
     @property
     def over(self) -> bool:
         """True if it only waits for the calls in flight."""
-        return self.given_up or self.task.lost or self.task.asked
+        return self.abandoned or self.task.lost or self.task.asked
 
 
 Entry = tuple[ActiveExecution, Sequence[CallOutcome] | None]
@@ -135,9 +146,9 @@ class ExecutionDriver(ABC):
     def _failed(self, active: ActiveExecution, error: BaseException) -> Result:
         """Return the result of an execution that can't be driven: a defect, say."""
 
-    def _give_up(self, active: ActiveExecution) -> None:
+    def _abandon(self, active: ActiveExecution) -> None:
         """Let nothing more of *active* begin."""
-        active.given_up = True
+        active.abandoned = True
 
     def _refused(self, active: ActiveExecution, error: AutomateError) -> None:
         """Go on with an execution that could not be saved, for *error*."""
@@ -179,7 +190,7 @@ class ExecutionDriver(ABC):
         if turn is None or self._is_over(active):
             self._go_on(active)
             return
-        if active.flow.recalled:
+        if active.flow.to_release:
             turn = active.flow.paused(turn)
             if turn.last:
                 self._save(active, turn)
@@ -200,10 +211,10 @@ class ExecutionDriver(ABC):
                 for outcome in outcomes:
                     flow.running.pop(outcome.call.run.key, None)
                 if not flow.running:
-                    self._leave(active, None if active.task.asked else active.result)
+                    self._release(active, None if active.task.asked else active.result)
                 return
             turn = self._turn(active, outcomes, come)
-            if self._stopping() or flow.recalled:
+            if self._stopping() or flow.to_release:
                 flow.pause(turn)
             elif flow.waiting or active.stays_until is not None:
                 self._wait_on(active, turn, told=bool(come))
@@ -235,7 +246,7 @@ class ExecutionDriver(ABC):
         try:
             return active.flow.context.copy().run(self._runner.perform, active.flow, call)
         except LeaseLostError:
-            self._drop(active)
+            self._abandon_unsaved(active)
             return CallOutcome(call, begun=False)
         except StorageError as error:
             # Nothing of a transactional step was written: another attempt is no failure of its own.
@@ -245,7 +256,7 @@ class ExecutionDriver(ABC):
     def _is_over(self, active: ActiveExecution) -> bool:
         """Return True if nothing more of *active* may begin; renew a lease that ran out."""
         task, now = active.task, time.monotonic()
-        if active.given_up or task.lost or task.asked:
+        if active.abandoned or task.lost or task.asked:
             return True
         if now - task.leased_at < self._lease_seconds:
             return False
@@ -265,23 +276,23 @@ class ExecutionDriver(ABC):
         active.task.lost = True
         return False
 
-    def _leave(self, active: ActiveExecution, result: Result) -> None:
-        if self._forget(active):
+    def _release(self, active: ActiveExecution, result: Result) -> None:
+        if self._close(active):
             self._end([(active.task, result)])
 
-    def _forget(self, active: ActiveExecution) -> bool:
+    def _close(self, active: ActiveExecution) -> bool:
         """Leave what was entered around *active*; return False if another thread was first."""
         try:
             self._active.remove(active)
         except KeyError:
             return False
-        active.flow.leave()
+        active.flow.close()
         return True
 
     def _fail(self, active: ActiveExecution, error: BaseException) -> None:
         """Give an execution up whose turn raised: a defect, not a step's failure."""
-        self._give_up(active)
-        self._leave(active, self._failed(active, error))
+        self._abandon(active)
+        self._release(active, self._failed(active, error))
 
     # -- timers ------------------------------------------------------------------------------
 
@@ -387,12 +398,12 @@ class ExecutionDriver(ABC):
         for active in group:
             turn = saved.get(active.task.item.id)
             if turn is None:
-                self._drop(active)
+                self._abandon_unsaved(active)
                 self._ready.put((active, None))
             elif isinstance(turn, AutomateError):
                 self._refused(active, turn)
             elif turn.last:
-                self._forget(active)
+                self._close(active)
                 ended.append((active.task, OutcomeRecorded()))
             else:
                 self._saved(active, turn)
@@ -402,17 +413,17 @@ class ExecutionDriver(ABC):
     def _saved(self, active: ActiveExecution, turn: Turn) -> None:
         """Let *active* go on after *turn*."""
         task, leased_at = active.task, active.flow.leased_at
-        active.saving, active.held_back = turn, 0
+        active.saving, active.deferred = turn, 0
         task.leased_at = max(task.leased_at, leased_at)
         self._ready.put((active, None))
 
-    def _drop(self, active: ActiveExecution) -> None:
+    def _abandon_unsaved(self, active: ActiveExecution) -> None:
         """Begin nothing more of an execution that could not be saved."""
         item = active.task.item
         if self._holds(active):
             # The execution was ended from outside, and the item has nothing to drive.
             active.result = Outcome(item.id, token=item.lease_token)
-        self._give_up(active)
+        self._abandon(active)
 
 
 def broken(call: StepCall, error: BaseException) -> CallOutcome:

@@ -53,7 +53,6 @@ from automate_kernel.workflows.decide.children import CANCEL
 from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.decide.waiting import LOOK_SECONDS
 from automate_kernel.workflows.decide.waits import ADVANCE, EVENT, SIGNAL, Arrived
-from automate_kernel.workflows.drive.announcer import Announcer
 from automate_kernel.workflows.drive.driver import ActiveExecution, ExecutionDriver, broken
 from automate_kernel.workflows.drive.flow import MOST_TEXT, Flow, needs_saving
 from automate_kernel.workflows.drive.intake import Intake
@@ -61,6 +60,7 @@ from automate_kernel.workflows.drive.runner import (
     OVERRUN_SECONDS,
     Runner,
 )
+from automate_kernel.workflows.drive.signal_sender import SignalSender
 from automate_kernel.workflows.execution import StepKey
 
 logger: logging.Logger = get_logger(__name__)
@@ -69,7 +69,7 @@ logger: logging.Logger = get_logger(__name__)
 _MOST = 500
 _GROUP = 200
 # What is held up is tried again after so many seconds at most.
-_MOST_HELD_BACK = 10.0
+_MOST_DEFERRED = 10.0
 # No more is claimed than threads are likely to begin within this time: another worker may be free,
 # and who dies over one execution takes an attempt from all that it holds.
 _AHEAD_SECONDS = 0.25
@@ -121,7 +121,7 @@ class Engine(ExecutionDriver):
         # What is saved later: its time, and a number that tells it from others of that time.
         self._later: list[tuple[float, int, ActiveExecution]] = []
         self._steps = Threads(setup.slots, "automate-step", self._perform, self._performed)
-        self._announcer = Announcer()
+        self._signal_sender = SignalSender()
         # For how long a call holds a thread, on average.
         self._mean_seconds = 1.0
         # True if there was no room the last time.
@@ -142,7 +142,7 @@ class Engine(ExecutionDriver):
         self._intake = Intake(
             (EVENT, ADVANCE),
             stopping=setup.stopping,
-            give_back=self._give_back,
+            release=self._release_unbegun,
             failed=self._fail_begin,
             went_on=self._offer_room,
             liveness=setup.liveness,
@@ -205,7 +205,7 @@ class Engine(ExecutionDriver):
     def _begin_events(self, tasks: Sequence[Task]) -> Iterator[None]:
         for part in self._intake.parts(EVENT, tasks):
             if self._runner.leaves_events():
-                self._give_back(part)  # claimed a moment before that was known
+                self._release_unbegun(part)  # claimed a moment before that was known
                 continue
             # One by one: a death then counts for one. Or while it waited here it was cancelled.
             alone = [task for task in part if task.asked or task.lost or begin_is_noted(task.item)]
@@ -218,7 +218,9 @@ class Engine(ExecutionDriver):
         try:
             if self._handlers[EVENT].around is not None or ADVANCE not in self._handlers:
                 raise _OneByOneError
-            begun = self._runner.begin_events([task.item for task in tasks], self._announcer.send)
+            begun = self._runner.begin_events(
+                [task.item for task in tasks], self._signal_sender.send
+            )
         except Exception:
             # One of them can't be begun, and must not hold up the others.
             yield from self._run_each(tasks)
@@ -261,7 +263,7 @@ class Engine(ExecutionDriver):
     def _undelivered(self, task: Task, error: Exception) -> Result:
         item = task.item
         if isinstance(error, LockedError):
-            pause = self._runner.put_off(item, error).seconds
+            pause = self._runner.defer(item, error).seconds
             return Outcome(item.id, ItemStatus.PENDING, pause, token=item.lease_token)
         return self._setup.failed(task, error)
 
@@ -270,7 +272,7 @@ class Engine(ExecutionDriver):
             self._end([(task, self._setup.run(task))])
             yield
 
-    def _give_back(self, tasks: Sequence[Task]) -> None:
+    def _release_unbegun(self, tasks: Sequence[Task]) -> None:
         """Let another worker have what has not begun here."""
         back = ItemStatus.PENDING
         self._end([(t, Outcome(t.item.id, back, None, token=t.item.lease_token)) for t in tasks])
@@ -316,15 +318,15 @@ class Engine(ExecutionDriver):
 
     def _admit(self, task: Task, flow: Flow | Exception) -> None:
         if isinstance(flow, UnknownHereError):
-            self._end([(task, self._handed_on(task, flow))])
+            self._end([(task, self._handed_over(task, flow))])
             return
         if isinstance(flow, Exception):
             self._end([(task, self._setup.failed(task, flow))])
             return
         task.started_at, flow.leased_at = time.monotonic(), task.leased_at
         active = ActiveExecution(task, flow)
-        flow.announcer = self._announcer
-        task.cancel, task.recall = self._canceller(active), partial(self._recall, active)
+        flow.signal_sender = self._signal_sender
+        task.cancel, task.release = self._canceller(active), partial(self._request_release, active)
         around: list[Callable[[], AbstractContextManager[Any]]] = [
             partial(stoppable_by, self._stopping, lambda: task.asked or active.stops)
         ]
@@ -338,9 +340,9 @@ class Engine(ExecutionDriver):
             self._fail(active, error)
         self._watched.set()
 
-    def _handed_on(self, task: Task, lack: UnknownHereError) -> Result:
+    def _handed_over(self, task: Task, lack: UnknownHereError) -> Result:
         try:
-            return self._runner.hand_on(task.item, lack)
+            return self._runner.hand_over(task.item, lack)
         except Exception as error:
             return self._setup.failed(task, error)
 
@@ -350,13 +352,13 @@ class Engine(ExecutionDriver):
         self._told.set()
         self._watched.set()
         for active in list(self._active):
-            self._give_up(active)
-            self._forget(active)
+            self._abandon(active)
+            self._close(active)
         self._intake.stop()
         self._ready.put(None)
         self._dirty.put(None)
         self._steps.stop()
-        self._announcer.stop(self._setup.patience())
+        self._signal_sender.stop(self._setup.patience())
 
     def _start_threads(self) -> None:
         for name, target in (
@@ -377,17 +379,17 @@ class Engine(ExecutionDriver):
 
         return cancel
 
-    def _recall(self, active: ActiveExecution) -> None:
+    def _request_release(self, active: ActiveExecution) -> None:
         """Begin nothing more of *active*, and put it back once its calls have ended."""
-        active.flow.recalled = True
+        active.flow.to_release = True
         if self._runner.store.is_cancelling(active.flow.execution.id):
             active.stops = True
             self._portal.call_soon(self._cancel_calls, active)
         self._ready.put((active, ()))
 
-    def _give_up(self, active: ActiveExecution) -> None:
+    def _abandon(self, active: ActiveExecution) -> None:
         """Let nothing more of *active* begin, and cancel what runs where that can be done."""
-        super()._give_up(active)
+        super()._abandon(active)
         self._portal.call_soon(self._cancel_calls, active)
 
     def _cancel_calls(self, active: ActiveExecution) -> None:
@@ -528,7 +530,7 @@ class Engine(ExecutionDriver):
 
         Returns the ids of the items of which that can't be saved.
         """
-        waiting = {id(call) for _, call, _ in self._steps.take_back(lambda entries: entries)}
+        waiting = {id(call) for _, call, _ in self._steps.withdraw(lambda entries: entries)}
         made: dict[str, list[tuple[Flow, StepCall]]] = {}
         for active in list(self._active):
             if not active.over:
@@ -623,7 +625,7 @@ class Engine(ExecutionDriver):
         if call is None:
             self._move_outputs(active)
             return
-        held = active.flow.recalled or not self._setup.begins(active.task)
+        held = active.flow.to_release or not self._setup.begins(active.task)
         if self._is_over(active) or self._setup.stopping() or held:
             self._ready.put((active, [CallOutcome(call, begun=False)]))
             return
@@ -726,7 +728,7 @@ class Engine(ExecutionDriver):
         looked_at, idle = time.monotonic(), 0
         while not self._stopped.wait(OVERRUN_SECONDS):
             if time.monotonic() - looked_at >= LATE_SECONDS / 2:
-                self._put_back_late()
+                self._release_late()
                 looked_at = time.monotonic()
             since = self._calling_since
             idle = 0 if since is not None else idle + 1
@@ -763,16 +765,16 @@ class Engine(ExecutionDriver):
             self._calling_since = since
             logger.warning("no thread takes the turns on: %s", error)
 
-    def _put_back_late(self) -> None:
+    def _release_late(self) -> None:
         """Put back executions that only wait for threads: another worker may have some free."""
         if self._setup.stopping():
             return
-        late = self._steps.take_back(_late_calls)
+        late = self._steps.withdraw(_late_calls)
         if late:
             self._mean_seconds = max(1.0, float(self._setup.slots))
         for active, call, _ in late:
             if call is not None:
-                active.flow.recalled = True
+                active.flow.to_release = True
                 self._ready.put((active, [CallOutcome(call, begun=False)]))
 
     # -- checkpoints -------------------------------------------------------------------------
@@ -798,11 +800,11 @@ class Engine(ExecutionDriver):
 
     def _commit_apart(self, group: Sequence[ActiveExecution]) -> None:
         """Commit *group*, each of it alone that was held up: the others don't wait with it."""
-        together = [active for active in group if not active.held_back]
+        together = [active for active in group if not active.deferred]
         if together:
             self._commit(together)
         for active in group:
-            if active.held_back:
+            if active.deferred:
                 self._commit([active])
 
     def _refused(self, active: ActiveExecution, error: AutomateError) -> None:
@@ -810,13 +812,13 @@ class Engine(ExecutionDriver):
             super()._refused(active, error)
             return
         # A transaction of the application's is in the way.
-        active.held_back += 1
-        log = logger.warning if active.held_back == 1 else logger.debug
+        active.deferred += 1
+        log = logger.warning if active.deferred == 1 else logger.debug
         log(
             "execution %s is saved later: a transaction that goes on holds it up (%s)",
             active.flow.execution.id, error.message,
         )  # fmt: skip
-        pause = min(_MOST_HELD_BACK, 2.0**active.held_back)
+        pause = min(_MOST_DEFERRED, 2.0**active.deferred)
         with self._lock:
             heapq.heappush(self._later, (time.monotonic() + pause, id(active), active))
 

@@ -23,12 +23,12 @@ from automate_kernel.workflows.decide.advance import advance
 from automate_kernel.workflows.decide.children import FindChild, unread_output
 from automate_kernel.workflows.decide.program import WorkflowProgram
 from automate_kernel.workflows.decide.replay import CodeProgram
-from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn, put_down
+from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn, release_run
 from automate_kernel.workflows.decide.waiting import LOOK_SECONDS
 from automate_kernel.workflows.decide.waits import RESUMED, Arrived, OpenWait
 from automate_kernel.workflows.definition.blocks import block_of, inside, list_of, plain_id
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.drive.announcer import Announcer, Snapshots
+from automate_kernel.workflows.drive.signal_sender import ExecutionCopies, SignalSender
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -110,14 +110,14 @@ class Flow:
         # begins. Its row may say RUNNING.
         self._idle = {run.key: run for run in loaded.execution.steps if self._seems_called(run)}
         self._flow = self._driven(program, loaded, left, find_child, alone=alone)
-        self.recalled: bool = False
+        self.to_release: bool = False
         """True once it is to be put back, and taken up anew: an operator has steered it."""
-        self.announcer: Announcer | None = None
-        """The announcer that sends its signals; without one they are sent where they arise."""
-        self._snapshots: Snapshots | None = None
+        self.signal_sender: SignalSender | None = None
+        """The sender of its signals; without it they are sent where they arise."""
+        self._snapshots: ExecutionCopies | None = None
         self.begins: bool = True
         """True until the first turn is taken."""
-        self.leaving: bool = False
+        self.handing_over: bool = False
         """True once nothing more of it begins here: what runs ends and is saved."""
         self.lack: UnknownHereError | None = None
         """The reason why another worker has to go on with it."""
@@ -141,10 +141,10 @@ class Flow:
         return advance(program, activation)
 
     def enter(self, around: AbstractContextManager[Any]) -> None:
-        """Enter *around* for all that is done for this execution, until `leave`."""
+        """Enter *around* for all that is done for this execution, until `close`."""
         self.context.run(self._around.enter_context, around)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Leave what was entered."""
         large, self._large = self._large, 0
         self._outputs.hold(-large)
@@ -208,7 +208,7 @@ class Flow:
         return with_sorted_keys(output) if self._sorts_keys else output
 
     def hold(self, size: int) -> None:
-        """Count a large output of *size* bytes, which is kept in memory until `leave`."""
+        """Count a large output of *size* bytes, which is kept in memory until `close`."""
         self._large += size
         self._outputs.hold(size)
 
@@ -222,10 +222,10 @@ class Flow:
             return
         send: Callable[..., Any] = signals.emit
         execution = self.execution
-        if self.announcer is not None:
-            send = self.announcer.send
+        if self.signal_sender is not None:
+            send = self.signal_sender.send
             if self._snapshots is None:
-                self._snapshots = Snapshots(execution)
+                self._snapshots = ExecutionCopies(execution)
             execution = self._snapshots.take(run)
             run = run and self._snapshots.step(run.key)
         about = arguments if run is None else {"step": run, **arguments}
@@ -255,12 +255,12 @@ class Flow:
                 turn.labels |= changed
         if turn.waits or turn.answered:
             self._note_waits(turn, now)
-        if self.leaving:
+        if self.handing_over:
             # What it would end with follows from a state that was not saved as it is here.
             turn = turn.unended()
             self.pause(turn)
         if self._idle:
-            self._put_down(turn)
+            self._release_runs(turn)
         return turn
 
     def _seems_called(self, run: StepRun) -> bool:
@@ -273,7 +273,7 @@ class Flow:
         around = step is None or step.is_block or (step.loops and run.position < 0)
         return not around
 
-    def _put_down(self, turn: Turn) -> None:
+    def _release_runs(self, turn: Turn) -> None:
         """Let all be PENDING that was called, and that neither *turn* nor anybody calls now."""
         if not self._idle or turn.end is not None:
             return
@@ -281,12 +281,12 @@ class Flow:
         for key in [key for key in self._idle if key not in called]:
             run = self._idle.pop(key)
             if run.status in (StepStatus.RUNNING, StepStatus.PENDING):
-                put_down(run, turn, self._crashes, max(0, self.item.attempt_count - 1))
+                release_run(run, turn, self._crashes, max(0, self.item.attempt_count - 1))
 
     def unmade(self) -> list[StepRun]:
         """Return what is left of an execution that is put back as it was read: it is PENDING."""
         turn = Turn(wait=0.0)
-        self._put_down(turn)
+        self._release_runs(turn)
         return turn.idle
 
     def _end_call(self, outcome: CallOutcome, now: float) -> None:
@@ -299,7 +299,7 @@ class Flow:
         if outcome.held:
             self.hold(outcome.held)
         if not outcome.begun:
-            _take_back(outcome.call)
+            _release_call(outcome.call)
             self._idle[key] = outcome.call.run
 
     def _take_in(self, arrived: Mapping[StepKey, Arrived]) -> None:
@@ -359,7 +359,7 @@ class Flow:
     def pause(self, turn: Turn) -> None:
         """Take the calls out of *turn*; with none in flight, the execution waits for a worker."""
         for call in turn.calls:
-            _take_back(call)
+            _release_call(call)
         if turn.calls and not turn.progresses:
             # What was lost before them is told once they begin.
             taken = {call.run.key for call in turn.calls}
@@ -372,15 +372,15 @@ class Flow:
             turn.wait = 0.0
         if turn.wait is not None and turn.end is None:
             turn.lack = self.lack
-            self._put_down(turn)
+            self._release_runs(turn)
 
-    def hand_on(self, lack: UnknownHereError, turn: Turn) -> None:
+    def hand_over(self, lack: UnknownHereError, turn: Turn) -> None:
         """Let another worker go on, once what is in flight has ended: this one lacks something."""
-        self.leaving, self.lack = True, lack
+        self.handing_over, self.lack = True, lack
         self.pause(turn)
 
     def paused(self, turn: Turn) -> Turn:
-        """Return what is left of a *turn* that has been saved, if it was recalled meanwhile."""
+        """Return what is left of a *turn* that has been saved, if it is to be released since."""
         left = Turn(calls=turn.calls, next_retry=turn.next_retry)
         self.pause(left)
         return left
@@ -432,9 +432,9 @@ class Flow:
             for run in (*turn.saves, *left)
             if (known := self._begun.get(run.key)) is not None
         }
-        parked = list(self.waiting.values()) if turn.wait is not None else []
+        deferred = list(self.waiting.values()) if turn.wait is not None else []
         advanced = self._advanced or _has_ended(turn)
-        return Save(self.item, self.execution, turn, begun, self._stored, parked, advanced)
+        return Save(self.item, self.execution, turn, begun, self._stored, deferred, advanced)
 
     def _note_around(self, run: StepRun, turn: Turn, now: float) -> None:
         """Note when a block or a loop has begun: with the first of what is inside it."""
@@ -504,7 +504,7 @@ def _has_ended(turn: Turn) -> bool:
     return bool({run.status for run in turn.saves} - _GOES_ON)
 
 
-def _take_back(call: StepCall) -> None:
+def _release_call(call: StepCall) -> None:
     """Let *call* be one that nobody has made."""
     call.run.attempts -= 1
     call.run.status = StepStatus.PENDING

@@ -73,7 +73,7 @@ class InlineDriver(ExecutionDriver):
                     self._take_next(None)
         finally:
             for active in list(self._active):
-                self._forget(active)
+                self._close(active)
         return self._results
 
     def _take_next(self, timeout: float | None) -> None:
@@ -116,7 +116,7 @@ class InlineDriver(ExecutionDriver):
         self._commit(group)
 
     def _call_here(self, active: ActiveExecution, call: StepCall) -> None:
-        held = active.flow.recalled or self._is_over(active)
+        held = active.flow.to_release or self._is_over(active)
         outcome = CallOutcome(call, begun=False) if held else self._outcome(active, call)
         self._ready.put((active, [outcome]))
 
@@ -152,7 +152,7 @@ class InlineDriver(ExecutionDriver):
         """Make a call that is to be made beside others, if one is left."""
         with suppress(Empty):
             active, call = self._beside.get_nowait()
-            if active not in self._active or active.given_up or active.flow.recalled:
+            if active not in self._active or active.abandoned or active.flow.to_release:
                 outcome = CallOutcome(call, begun=False)
             else:
                 active.flow.started(call)
@@ -169,8 +169,8 @@ class InlineDriver(ExecutionDriver):
     def _wait_on(self, active: ActiveExecution, turn: Turn, *, told: bool) -> None:
         """Leave it to `_await_outcome`."""
 
-    def _give_up(self, active: ActiveExecution) -> None:
-        super()._give_up(active)
+    def _abandon(self, active: ActiveExecution) -> None:
+        super()._abandon(active)
         # The caller doesn't wait for what runs: whoever goes on with it makes the others.
         active.flow.running.clear()
 
@@ -223,7 +223,7 @@ class InlineExecutions:
         begun = self._begun.pop(item.id, None)
         flow = self._runner.flow(item, begun) if begun else self._runner.open([item]).get(item.id)
         if isinstance(flow, UnknownHereError):
-            return self._runner.hand_on(item, flow)
+            return self._runner.hand_over(item, flow)
         if isinstance(flow, AutomateError):
             raise flow
         if not isinstance(flow, Flow):
@@ -241,8 +241,8 @@ class InlineExecutions:
         """
         opened = self._runner.open([item for item in items if item.id not in self._begun])
         flows = [each for each in opened.values() if isinstance(each, Flow)]
-        parked = {key: each for key, each in opened.items() if isinstance(each, OutcomeRecorded)}
-        return {**parked, **InlineDriver(self._runner, self._started).drive(flows)}
+        deferred = {key: each for key, each in opened.items() if isinstance(each, OutcomeRecorded)}
+        return {**deferred, **InlineDriver(self._runner, self._started).drive(flows)}
 
     def _started(self) -> Threads[InlineDriver, None]:
         if self._threads is None:

@@ -31,7 +31,7 @@ class Intake:
     The queue of claimed items that are to begin.
 
     The pace of *paced* kinds is measured. Once *stopping* returns True, what has not begun goes to
-    *give_back*; *failed* is called with the error of a round and what it has left. *went_on* is
+    *release*; *failed* is called with the error of a round and what it has left. *went_on* is
     called after each round. *liveness* knows of each.
     """
 
@@ -40,12 +40,12 @@ class Intake:
         paced: Collection[str],
         *,
         stopping: Callable[[], bool],
-        give_back: Callable[[Sequence[Task]], None],
+        release: Callable[[Sequence[Task]], None],
         failed: Callable[[Sequence[Task], BaseException], None],
         went_on: Callable[[], None],
         liveness: Liveness,
     ) -> None:
-        self._stopping, self._give_back = stopping, give_back
+        self._stopping, self._release = stopping, release
         self._failed, self._went_on, self._liveness = failed, went_on, liveness
         self._seconds = dict.fromkeys(paced, _FIRST_SECONDS)
         self._entries: SimpleQueue[_Entry | None] = SimpleQueue()
@@ -103,7 +103,7 @@ class Intake:
             try:
                 goes_on = not self._stopping() and next(rounds, self) is None
                 if not goes_on and (unbegun := _unbegun(tasks)):
-                    self._give_back(unbegun)
+                    self._release(unbegun)
             except BaseException as error:  # a plugin's SystemExit too: the thread would end
                 self._failed(_unbegun(tasks), error)
                 goes_on = False

@@ -63,8 +63,8 @@ from automate_kernel.workflows.execution import (
 )
 from automate_kernel.workflows.steer.executions import ExecutionStore
 from automate_kernel.workflows.store.catalogue import Entry
-from automate_kernel.workflows.store.gates import announce_skipped
-from automate_kernel.workflows.store.held_up import PUT_OFF_SECONDS, Admitted, Plain
+from automate_kernel.workflows.store.locked_starts import DEFERRED_SECONDS, Admitted, Plain
+from automate_kernel.workflows.store.start_locks import announce_skipped
 from automate_kernel.workflows.store.statistics import ExecutionActivity
 from automate_kernel.workflows.store.stored import Loaded, unreadable
 
@@ -140,7 +140,7 @@ class Runner:
         self._means: dict[str, float] = {}
         # The actions that are known to be there, and if they are transactional.
         self._known: dict[str, bool] = {}
-        self._held_up = store.starts.held_up
+        self._locked_starts = store.starts.locked_starts
         self._only_here: list[set[str | None]] = []
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
@@ -157,16 +157,16 @@ class Runner:
         """
         event, starting, outcome = self._asked_for(item)
         plain, admitted = _by_conditions([(item, starting, event)])
-        if self._held_up.holds(plain, admitted):
+        if self._locked_starts.holds(plain, admitted):
             return self._put_off(item)
         try:
             skipped = self._start_for(item, event, plain, admitted, outcome)
         except LockedError as error:
             logger.warning(
-                "event %s is put off: a transaction that goes on holds up what it starts (%s)",
+                "event %s is deferred: a transaction that goes on holds up what it starts (%s)",
                 item.id, error.message,
             )  # fmt: skip
-            self._held_up.note(plain, admitted)
+            self._locked_starts.note(plain, admitted)
             return self._put_off(item)
         self._report_events(signals.emit, [event], skipped)
         return OutcomeRecorded()
@@ -174,7 +174,7 @@ class Runner:
     def _put_off(self, item: OutboxItem) -> OutcomeRecorded:
         """Let the event of *item* wait a moment: with an error, by which a watermark knows it."""
         outcome = Outcome(
-            item.id, ItemStatus.PENDING, PUT_OFF_SECONDS, str(ErrorCodes.ABORTED),
+            item.id, ItemStatus.PENDING, DEFERRED_SECONDS, str(ErrorCodes.ABORTED),
             "a transaction that goes on holds up what it starts", item.lease_token,
         )  # fmt: skip
         if self.store.outbox.acknowledge(item.lease_owner or "", [outcome]):
@@ -191,12 +191,12 @@ class Runner:
     ) -> list[tuple[Workflow, Event, SkippedError]]:
         """Begin what one event starts, and finish its item; return the starts that were skipped."""
         with self.store.storage.begin() as rows:
-            self._held_up.wait_briefly(rows, plain, admitted)
+            self._locked_starts.wait_briefly(rows, plain, admitted)
             skipped = self.store.starts.start_admitted(rows, admitted)
             for workflow, _, priority, sent_at in plain:
                 self.store.starts.start(rows, workflow, event, priority=priority, sent_at=sent_at)
             self._finish_events(rows, [(item, event, [*plain, *admitted], outcome)])
-        self._held_up.note_stored(plain, admitted)
+        self._locked_starts.note_stored(plain, admitted)
         return skipped
 
     def begin_events(
@@ -220,7 +220,7 @@ class Runner:
         starts = [one for one in starts if one not in held]
         ids, owner = list[str](), items[0].lease_owner or ""
         with self.store.starts.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
-            self._held_up.wait_briefly(rows, [*starts, *held], admitted)
+            self._locked_starts.wait_briefly(rows, [*starts, *held], admitted)
             for workflow, event, priority, sent_at in held:
                 self.store.starts.start(rows, workflow, event, priority=priority, sent_at=sent_at)
             skipped = self.store.starts.start_admitted(rows, admitted)
@@ -233,7 +233,7 @@ class Runner:
                     for item, (event, workflows, outcome) in zip(items, asked, strict=True)
                 ],
             )
-        self._held_up.note_stored([*starts, *held], admitted)
+        self._locked_starts.note_stored([*starts, *held], admitted)
         self._report_events(send, [event for event, _, _ in asked], skipped)
         return [(item, self.flow(item, loaded)) for item, loaded in begun]
 
@@ -299,16 +299,16 @@ class Runner:
         try:
             self._deliver_all([item])
         except LockedError as error:
-            return self.put_off(item, error)
+            return self.defer(item, error)
         return OutcomeRecorded()
 
-    def put_off(self, item: OutboxItem, error: LockedError) -> Snooze:
+    def defer(self, item: OutboxItem, error: LockedError) -> Snooze:
         """Let a signal come later that can't wake an execution, since somebody has locked it."""
         logger.warning(
-            "signal %s is put off: a transaction that goes on has changed an execution that"
+            "signal %s is deferred: a transaction that goes on has changed an execution that"
             " waits for it (%s)", item.id, error.message,
         )  # fmt: skip
-        return Snooze(PUT_OFF_SECONDS)
+        return Snooze(DEFERRED_SECONDS)
 
     def handle_signals(self, items: Sequence[OutboxItem]) -> dict[str, OutcomeRecorded]:
         """Do `handle_signal` for several in one transaction; raises what `deliver` raises."""
@@ -366,7 +366,7 @@ class Runner:
             if one is None or one.execution.status.finished or one.execution.item_id != item.id:
                 continue
             if self.store.checkpoints.is_held(one.execution):
-                self.store.checkpoints.park(item, one.execution, self._unmade(item, one))
+                self.store.checkpoints.defer(item, one.execution, self._unmade(item, one))
                 opened[item.id] = OutcomeRecorded(None)
             else:
                 opened[item.id] = self.flow(item, one)
@@ -394,7 +394,7 @@ class Runner:
     @contextmanager
     def only_here(self, execution_id: str | None) -> Iterator[None]:
         """
-        Let an execution, and its sub-workflows, fail here where others are handed on.
+        Let an execution, and its sub-workflows, fail here where others are handed over.
 
         Without an id that holds for all.
         """
@@ -478,7 +478,7 @@ class Runner:
         Take *outcomes* in, and return what follows; a new execution sends its signal.
 
         If that is a call of an action that isn't known here, or the code does not repeat what is
-        recorded, the execution is handed on.
+        recorded, the execution is handed over.
         """
         if flow.begins and flow.fresh:
             flow.send(signals.workflow_started, self._sender)
@@ -488,9 +488,11 @@ class Runner:
             if lack is None and call.spec is None and call.action not in self._known:
                 lack = self._lacks(call.action)
         if lack is not None and (turn.lack or not self._stays_here(flow.execution)):
-            if not flow.leaving:
-                logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
-            flow.hand_on(lack, turn)
+            if not flow.handing_over:
+                logger.warning(
+                    "execution %s is handed over: this worker %s", flow.execution.id, lack
+                )
+            flow.hand_over(lack, turn)
         return turn
 
     def _lacks(self, action: str) -> UnknownHereError | None:
@@ -499,15 +501,10 @@ class Runner:
             self._known[action] = self.operations.is_transactional(action)
         return lack
 
-    def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> OutcomeRecorded:
+    def hand_over(self, item: OutboxItem, lack: UnknownHereError) -> OutcomeRecorded:
         """Let another worker have an execution that can't even be opened here."""
-        logger.warning("item %s is handed on: this worker %s", item.id, lack)
-        return OutcomeRecorded(self.store.checkpoints.hand_on(item, lack))
-
-    def let_go(self, flow: Flow) -> None:
-        """Raise `LeaseLostError` if the item is another's; else the execution has been ended."""
-        if not self.store.checkpoints.holds(flow.item):
-            raise LeaseLostError(f"the lease of item {flow.item.id} is lost")
+        logger.warning("item %s is handed over: this worker %s", item.id, lack)
+        return OutcomeRecorded(self.store.checkpoints.hand_over(item, lack))
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -665,7 +662,7 @@ class Runner:
                 flow.leased_at = now
             if flow.item.id in saved:
                 cancelling = flow.execution.status is ExecutionStatus.CANCELLING
-                flow.recalled |= flow.item.id in written.steered and not cancelling
+                flow.to_release |= flow.item.id in written.steered and not cancelling
                 self._report(flow, turn, began=flow.saved(turn, written.at))
         # Paused or cancelled just now: what its calls gave is kept, and it is taken up anew.
         refused = [
@@ -828,7 +825,7 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     goes on from the state that is written here, and calls no step again whose output can't be kept.
     """
     code, text = str(error.code), f"its output can't be stored: {error}"
-    flow.leaving = True
+    flow.handing_over = True
     flow.pause(turn)
     left = replace(
         turn.unended(), wait=None if flow.running else 0.0,

@@ -29,7 +29,7 @@ from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows, Storage, write_bounded
 from automate_kernel.storage.tables import APPROVER, EXECUTION, STEP, WAIT
 from automate_kernel.storage.values import encode_json, text_problem
-from automate_kernel.workflows.decide.waits import EVERYBODY, approver_id, signal_item
+from automate_kernel.workflows.decide.waits import ANYONE, approver_id, signal_item
 from automate_kernel.workflows.definition.approval import (
     FormField,
     Notice,
@@ -164,7 +164,7 @@ class Approvals:
         limit, looked = check_limit(limit), 0
         # Nobody becomes a role by being called like one.
         people = [by] if by is not None and not by.startswith(ROLE) else []
-        asked = [EVERYBODY, *people, *(f"{ROLE}{role}" for role in several(roles))]
+        asked = [ANYONE, *people, *(f"{ROLE}{role}" for role in several(roles))]
         read = partial(_read_asked, asked=asked) if by is not None or roles else _read_all
         with self.storage.begin(atomic=False) as rows:
             now, size = rows.now(), limit
@@ -304,7 +304,7 @@ class Approvals:
         mine = [Where("id", "eq", waiting.id)]
         (row,) = rows.select(WAIT, mine, columns=("details",))
         rows.update(WAIT, mine, {"details": {**row["details"], "decision": decision}})
-        people = sorted(approver_id(waiting.id, who) for who in waiting.by or [EVERYBODY])
+        people = sorted(approver_id(waiting.id, who) for who in waiting.by or [ANYONE])
         rows.delete(APPROVER, [Where("id", "in", people)])
         event = Event(
             id=new_id(),

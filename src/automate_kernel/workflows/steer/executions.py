@@ -50,8 +50,8 @@ from automate_kernel.workflows.steer.bulk_commands import (
     due_times,
     resume_or_leave,
 )
-from automate_kernel.workflows.steer.standstills import Standstill, find_standstills
-from automate_kernel.workflows.store import gates as start_gates
+from automate_kernel.workflows.steer.deadlocks import Deadlock, find_deadlocks
+from automate_kernel.workflows.store import start_locks
 from automate_kernel.workflows.store.checkpoints import Checkpoints
 from automate_kernel.workflows.store.definitions import purge_definitions
 from automate_kernel.workflows.store.execution_pages import (
@@ -70,13 +70,13 @@ from automate_kernel.workflows.store.repair import (
     cleaning_again,
     copied_steps,
     followers_of_both,
-    forget,
     forgotten,
     forgotten_of_each,
     reopen,
     reopen_failed,
     reopen_rows,
     reopening,
+    reset_steps,
     retried_in_code,
     retry_now,
 )
@@ -322,14 +322,14 @@ class ExecutionStore:
         with self.storage.begin(atomic=False) as rows:
             return self.signals.first_waiting(rows, execution_ids)
 
-    def standstills(self) -> list[Standstill]:
+    def deadlocks(self) -> list[Deadlock]:
         """
         List the executions that wait for each other's concurrency places: none of them goes on.
 
         A store of items that is not SQL shows none.
         """
         with self.storage.begin(atomic=False) as rows:
-            return find_standstills(rows)
+            return find_deadlocks(rows)
 
     def live(self, rows: Rows, execution_id: str, *, tenant_id: str | None = None) -> Execution:
         """
@@ -639,7 +639,11 @@ class ExecutionStore:
         found = rows.select(EXECUTION, able, columns=("id", "status", "definition_id"))
         cleaning = [] if force else [row["id"] for row in cleaning_up(rows, found)]
         ending = [row["id"] for row in found if row["id"] not in cleaning]
-        held = self._held(rows, [Where("id", "in", cleaning)], self._recall) if cleaning else []
+        held = (
+            self._held(rows, [Where("id", "in", cleaning)], self._request_release)
+            if cleaning
+            else []
+        )
         begin_cancelling(rows, held)
         locked = self._held(rows, [Where("id", "in", ending)], self._lock) if ending else []
         locked = [row for row in locked if again or row["status"] in GOING]
@@ -700,9 +704,9 @@ class ExecutionStore:
                 break
         return list(held.values())
 
-    def _recall(self, rows: Rows, item_ids: Sequence[str]) -> None:
+    def _request_release(self, rows: Rows, item_ids: Sequence[str]) -> None:
         """Have items taken up again, and lock them."""
-        self.outbox.recall(item_ids, transaction=rows.native)
+        self.outbox.request_release(item_ids, transaction=rows.native)
 
     def _lock(self, rows: Rows, item_ids: Sequence[str]) -> list[Row]:
         """Lock items, where they are in our tables, and return their states."""
@@ -712,14 +716,14 @@ class ExecutionStore:
         return rows.select(OUTBOX, its, order_by=("id",), lock=True, columns=read)
 
     def _tell(self, rows: Rows, item_ids: Sequence[str]) -> None:
-        """Have who drives them, or has parked them, look anew: those that wait keep their time."""
+        """Have the workers that drive or deferred them look anew; others keep their time."""
         if self.outbox.tables is not None:
             item_ids = [
                 row["id"] for row in self._lock(rows, item_ids)
                 if row["status"] == ItemStatus.RUNNING.value or row["waiting_for"] == "resume"
             ]  # fmt: skip
         if item_ids:
-            self._recall(rows, item_ids)
+            self._request_release(rows, item_ids)
 
     def pause(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
         """
@@ -739,7 +743,7 @@ class ExecutionStore:
         def work(rows: Rows) -> int:
             held = self._held(rows, [*its, Where("status", "in", able)], self._tell)
             ids = {row["id"] for row in held if row["status"] in able}
-            begun = start_gates.which_have_begun(rows, ids) if status == RUNNING else ids
+            begun = start_locks.which_have_begun(rows, ids) if status == RUNNING else ids
             for these, new in ((begun, status), (ids - begun, PENDING)):
                 if these:
                     changes = {"status": new, "updated_at": Now()}
@@ -837,7 +841,7 @@ class ExecutionStore:
         if not reopen_rows(rows, row, _ENDED, changes):
             return False
         if gone is not None:
-            forget(rows, [row], {row["id"]: gone}, workflow)
+            reset_steps(rows, [row], {row["id"]: gone}, workflow)
         self.outbox.enqueue_many([_resuming(rows, row, item_id)], transaction=rows.native)
         return True
 
@@ -847,7 +851,7 @@ class ExecutionStore:
         held = self._held(rows, its, self._tell)
         if not held or not retry_now(rows, held[0]["id"], workflow, step_id, position):
             return False
-        self._recall(rows, [held[0]["item_id"]])
+        self._request_release(rows, [held[0]["item_id"]])
         return True
 
     def fork(
@@ -1111,11 +1115,11 @@ class ExecutionStore:
             self.storage, older_than_seconds=older_than_seconds, keep=keep, limit=limit
         )
 
-    def purge_gates(self) -> int:
+    def purge_start_locks(self) -> int:
         """Delete what starts of one key locked a day ago or earlier; return the number."""
         total, after = 0, ""
         while True:
-            work = partial(start_gates.purge_gates, after=after)
+            work = partial(start_locks.purge_start_locks, after=after)
             deleted, last = write(self.storage, None, work)
             total += deleted
             if last is None:

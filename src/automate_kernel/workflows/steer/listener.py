@@ -76,10 +76,10 @@ class ExecutionListener:
         """End the executions whose wake-ups have FAILED or were CANCELLED."""
         for item in items:
             if item.status is ItemStatus.FAILED:
-                self._give_up(rows, item)
+                self._fail(rows, item)
         self._cancel_with(rows, [each for each in items if each.status is ItemStatus.CANCELLED])
 
-    def _give_up(self, rows: Rows, item: OutboxItem) -> None:
+    def _fail(self, rows: Rows, item: OutboxItem) -> None:
         """Fail the execution whose wake-up was given up, after its clean-up if it has any."""
         for row in _rows_driven_by(rows, [item]):
             execution = Execution.from_row(row)

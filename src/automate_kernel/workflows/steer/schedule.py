@@ -32,9 +32,9 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import ScheduleTrigger, require_cron
 from automate_kernel.workflows.execution import Event
 from automate_kernel.workflows.steer.executions import ExecutionStore
-from automate_kernel.workflows.store.catalogue import EVERYBODY, Catalogue, Everybody
+from automate_kernel.workflows.store.catalogue import ALL_TENANTS, AllTenants, Catalogue
 from automate_kernel.workflows.store.events import scheduled_event
-from automate_kernel.workflows.store.gates import announce_skipped, lock_gates
+from automate_kernel.workflows.store.start_locks import acquire_start_locks, announce_skipped
 from automate_kernel.workflows.store.starts import backfilled
 
 if TYPE_CHECKING:
@@ -451,7 +451,7 @@ class Schedules:
                 yield from schedules_of(entry.workflow, entry.tenant_id)
 
     def find(
-        self, workflow: str | None = None, *, tenant_id: str | Everybody | None = EVERYBODY
+        self, workflow: str | None = None, *, tenant_id: str | AllTenants | None = ALL_TENANTS
     ) -> list[Schedule]:
         """
         Find schedules with their state, by workflow: all, or those of one *workflow* or tenant.
@@ -462,7 +462,7 @@ class Schedules:
             each
             for each in self.all()
             if workflow in (None, each.workflow.name)
-            and (isinstance(tenant_id, Everybody) or each.tenant_id == tenant_id)
+            and (isinstance(tenant_id, AllTenants) or each.tenant_id == tenant_id)
         ]
         with self._storage.begin(atomic=False) as rows:
             states = as_stored(rows, found)
@@ -602,7 +602,7 @@ class Schedules:
         def work(rows: Rows) -> bool:
             if admission is not None and admission.debounce is not None:
                 # All of them, in their order: the start locks the others.
-                lock_gates(rows, admission.gates)
+                acquire_start_locks(rows, admission.locks)
             execution_id = backfilled(rows, schedule.workflow, event)
             if execution_id is None:
                 return False
@@ -623,7 +623,7 @@ class Schedules:
         run_at: datetime | None = None,
     ) -> str:
         its = [Where("id", "eq", schedule.key)]
-        # First, as the ticker does: two that lock it and a gate in turns would wait for ever.
+        # First, as the ticker does: two that lock it and a start lock in turns would wait for ever.
         rows.select(SCHEDULE, its, lock=True, columns=("id",))
         execution_id = self._executions.starts.start(
             rows, schedule.workflow, event, run_at=run_at, admission=admission

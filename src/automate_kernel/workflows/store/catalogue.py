@@ -37,7 +37,7 @@ from automate_kernel.workflows.execution import Event
 from automate_kernel.workflows.store.pauses import PausedWorkflow, WorkflowPauses
 from automate_kernel.workflows.store.stored import stored_workflow
 
-__all__ = ["EVERYBODY", "Catalogue", "Entry", "Everybody", "SuppliedWorkflow", "WorkflowSource"]
+__all__ = ["ALL_TENANTS", "AllTenants", "Catalogue", "Entry", "SuppliedWorkflow", "WorkflowSource"]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -136,13 +136,13 @@ def _definition_of(supplied: SuppliedWorkflow) -> Workflow:
         ) from None
 
 
-class Everybody(Enum):
-    """The type of `EVERYBODY`."""
+class AllTenants(Enum):
+    """The type of `ALL_TENANTS`."""
 
-    EVERYBODY = "everybody"
+    ALL_TENANTS = "all"
 
 
-EVERYBODY = Everybody.EVERYBODY
+ALL_TENANTS = AllTenants.ALL_TENANTS
 """In the place of a tenant's id: the workflows of all tenants."""
 
 
@@ -213,7 +213,7 @@ class Catalogue:
             raise entry.error
         return entry.workflow
 
-    def entries(self, *, tenant_id: str | Everybody | None = EVERYBODY) -> list[Entry]:
+    def entries(self, *, tenant_id: str | AllTenants | None = ALL_TENANTS) -> list[Entry]:
         """
         List the workflows with their origins: all, or those that a tenant may see.
 
@@ -221,7 +221,7 @@ class Catalogue:
         """
         supplied = self._fresh().entries.values()
         found = [*(Entry(one.workflow, one) for one in list(self._current.values())), *supplied]
-        if isinstance(tenant_id, Everybody):
+        if isinstance(tenant_id, AllTenants):
             return found
         return [entry for entry in found if entry.visible_to(tenant_id)]
 

@@ -53,11 +53,11 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.store.gates import has_begun
 from automate_kernel.workflows.store.large_outputs import LargeOutputs
 from automate_kernel.workflows.store.pauses import WorkflowPauses
 from automate_kernel.workflows.store.repair import delete_runs, resumed_child
 from automate_kernel.workflows.store.signal_store import SignalStore
+from automate_kernel.workflows.store.start_locks import has_begun
 from automate_kernel.workflows.store.starts import ExecutionStarts, NewExecution
 from automate_kernel.workflows.store.stored import (
     PAUSED,
@@ -74,7 +74,7 @@ _MOST_REASON = 1000
 # late: many that ended while no worker ran don't keep those busy that come to bring it.
 _RELOOK_SHARE = 0.1
 _RELOOK_SECONDS = (0.5, 10.0)
-# In a store that can't park an item, it is looked at so often.
+# In a store that can't defer an item, it is looked at so often.
 _LATE_SECONDS = 60.0
 _failures_of = attrgetter("turn.failures")
 
@@ -87,7 +87,7 @@ class Save:
     *begun* has, of the runs that began here, the id of their row and the seconds since then. One of
     *turn*'s idle runs that is there was called, and has a row from now on.
     *stored* is False for the first checkpoint of an execution. *waiting* are the waits of one that
-    is parked. *advanced* is True once a step has ended under this claim.
+    is deferred. *advanced* is True once a step has ended under this claim.
     """
 
     item: OutboxItem
@@ -202,7 +202,7 @@ def _writes_beside(save: Save) -> bool:
     return tells or any(beside)
 
 
-def _put_down(rows: Rows, idle: Iterable[StepRun]) -> None:
+def _release_runs(rows: Rows, idle: Iterable[StepRun]) -> None:
     """Let no row say RUNNING of those *idle* runs that nobody makes now."""
     for run in idle:
         its = [
@@ -308,7 +308,7 @@ class Checkpoints:
             save for save, one in zip(group, checkpoints, strict=True)
             if save.turn.last and not one.ends
         ]  # fmt: skip
-        parked = [save for save in outcomes if save.waiting and save.turn.lack is None]
+        deferred = [save for save in outcomes if save.waiting and save.turn.lack is None]
         beside = any(map(_writes_beside, group))
         plain = self._tables is not None and not failures and not outcomes and not beside
         atomic = not plain or not self._storage.supports_skip_locked
@@ -326,7 +326,7 @@ class Checkpoints:
             if beside:
                 self._write_beside(rows, [save for save in group if save.item.id in held])
             self._finish(
-                rows, [one for one in outcomes if one.item.id in held and one not in parked],
+                rows, [one for one in outcomes if one.item.id in held and one not in deferred],
                 saved.at,
             )  # fmt: skip
             kept = [save for save in group if save.item.id in held]
@@ -336,14 +336,14 @@ class Checkpoints:
                 done = {
                     one.item.id for one in group if one.item.id not in held if _is_saved(rows, one)
                 }
-                parked = [save for save in parked if save.item.id in held]
+                deferred = [save for save in deferred if save.item.id in held]
                 held |= done
         if beside and within is None:
             its = (save.turn.started for save in group if save.item.id in held)
-            self._starts.held_up.stored(workflow for started in its for workflow in started)
-        if parked:
+            self._starts.locked_starts.stored(workflow for started in its for workflow in started)
+        if deferred:
             # The waits are committed: who sends a signal from now on finds them.
-            held -= self._park(parked)
+            held -= self._defer_waiting(deferred)
         return replace(saved, items=held)
 
     def may_wait(self, save: Save) -> bool:
@@ -355,7 +355,7 @@ class Checkpoints:
         return (
             turn.undecided
             or steered
-            or self._starts.held_up.may_wait(
+            or self._starts.locked_starts.may_wait(
                 turn.started, (child.admission for child in turn.children)
             )
         )
@@ -378,7 +378,7 @@ class Checkpoints:
             called = [_step_row(save, run) for run in save.turn.idle if run.key in save.begun]
             if called:
                 rows.insert(STEP, called)
-            _put_down(rows, save.turn.idle)
+            _release_runs(rows, save.turn.idle)
             if save.turn.labels:
                 self._write_labels(rows, save)
         self._signals.end(
@@ -458,7 +458,7 @@ class Checkpoints:
             new = replace(new, item=woken)
         return new
 
-    def _park(self, saves: Sequence[Save]) -> set[str]:
+    def _defer_waiting(self, saves: Sequence[Save]) -> set[str]:
         """
         Put executions back that wait for signals; return the items whose leases were lost.
 
@@ -529,7 +529,7 @@ class Checkpoints:
 
     def _finish(self, rows: Rows, saves: Sequence[Save], now: datetime) -> None:
         """Record the outcomes of items in the transaction that saves their executions."""
-        # Asked once for all that are handed on together.
+        # Asked once for all that are handed over together.
         able = self._able(rows) if any(save.turn.lack for save in saves) else ()
         outcomes = [self._outcome(rows, save, now, able) for save in saves]
         # At once: who leaves one key after another wakes who waits in an order of its own, and two
@@ -547,7 +547,7 @@ class Checkpoints:
         self._change_note(rows, item, None)
         return Outcome(item.id, ItemStatus.PENDING, wait, token=item.lease_token)
 
-    def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> Outcome:
+    def hand_over(self, item: OutboxItem, lack: UnknownHereError) -> Outcome:
         """Let the execution of a claimed item wait for another worker; return what was recorded."""
         with self._storage.begin() as rows:
             outcome = self._handover(rows, item, lack, rows.now(), self._able(rows))
@@ -618,7 +618,7 @@ class Checkpoints:
         goes_on = execution.status.value in (PENDING, RUNNING)
         return goes_on and self._pauses.holds(execution.name, execution.tenant_id)
 
-    def park(self, item: OutboxItem, execution: Execution, idle: Sequence[StepRun] = ()) -> None:
+    def defer(self, item: OutboxItem, execution: Execution, idle: Sequence[StepRun] = ()) -> None:
         """
         Put a claimed item back until its execution, and its workflow, may go on.
 
@@ -630,18 +630,18 @@ class Checkpoints:
             native = rows.native
             if self._outbox.acknowledge(item.lease_owner or "", [outcome], transaction=native):
                 return
-            # Looked at again, and locked: who lets it go on finds it parked, or it is not parked.
+            # Looked at again, and locked: a resume finds it deferred, or it is not.
             its = Where("id", "eq", execution.id)
             found = rows.select(EXECUTION, [its], lock=True, columns=("status",))
             status = found[0]["status"] if found else None
-            _put_down(rows, idle)
+            _release_runs(rows, idle)
             # One that was cancelled meanwhile cleans up, also while its workflow is paused.
             held = status == PAUSED or (
                 status in (PENDING, RUNNING)
                 and self._pauses.locked(rows, execution.name, execution.tenant_id)
             )
             if not held:
-                self._outbox.recall([item.id], transaction=native)
+                self._outbox.request_release([item.id], transaction=native)
             elif self._tables is not None:
                 waits = [Where("id", "eq", item.id), Where("status", "in", WAITING)]
                 rows.update(OUTBOX, waits, {"waiting_for": "resume"})
@@ -650,4 +650,4 @@ class Checkpoints:
                 begun = item.attempt_count > 1 or has_begun(rows, execution.id)
                 if status == PAUSED and key is not None and not begun:
                     # While its whole workflow is paused, all others of the key wait too.
-                    concurrency_keys.leave(rows, [(key, item.id)])
+                    concurrency_keys.release(rows, [(key, item.id)])

@@ -17,7 +17,7 @@ from automate_kernel.storage.values import storable
 
 # Between the workflow's name and its tenant.
 _OF_TENANT = "\n"
-# What is remembered may be so old. Who parks an execution looks again.
+# What is remembered may be so old. Who defers an execution looks again.
 _REMEMBERED_SECONDS = 1.0
 _BATCH = 200
 
@@ -63,7 +63,7 @@ class WorkflowPauses:
         for item_ids in self._items(workflow, tenant_id):
             # Only what runs has to be told: the others are looked at when they are claimed.
             running = self._outbox.find(ids=item_ids, status="RUNNING", limit=len(item_ids))
-            self._outbox.recall([item.id for item in running])
+            self._outbox.request_release([item.id for item in running])
         return paused
 
     def resume(self, workflow: str, *, tenant_id: str | None = None) -> bool:
@@ -71,10 +71,10 @@ class WorkflowPauses:
         key = Where("kind", "eq", _key(workflow, tenant_id))
         resumed = bool(write_bounded(self._storage, None, lambda rows: rows.delete(PAUSE, [key])))
         self._known.forget()
-        # After that commit: whoever parks one from now on sees that nothing is paused.
+        # After that commit: whoever defers one from now on sees that nothing is paused.
         for item_ids in self._items(workflow, tenant_id):
-            parked = self._outbox.find(ids=item_ids, waiting_for="resume", limit=len(item_ids))
-            self._outbox.recall([item.id for item in parked])
+            deferred = self._outbox.find(ids=item_ids, waiting_for="resume", limit=len(item_ids))
+            self._outbox.request_release([item.id for item in deferred])
         return resumed
 
     def paused(self, *, tenant_id: str | None = None) -> list[PausedWorkflow]:

@@ -28,8 +28,8 @@ from automate_kernel.workflows.decide.children import (
 )
 from automate_kernel.workflows.decide.phases import NOT_UNDONE
 from automate_kernel.workflows.decide.record import (
-    forgotten_on_resume,
     forgotten_on_retry,
+    reset_on_resume,
     undoes,
 )
 from automate_kernel.workflows.definition.blocks import (
@@ -66,7 +66,7 @@ _AT_ONCE = 500
 
 
 @dataclass(slots=True)
-class Forgotten:
+class StepReset:
     """
     The steps whose rows a repair deletes.
 
@@ -83,7 +83,7 @@ class Forgotten:
     anew: bool = False
 
     @classmethod
-    def of_code(cls, runs: Iterable[StepRun], *, anew: bool) -> Forgotten:
+    def of_code(cls, runs: Iterable[StepRun], *, anew: bool) -> StepReset:
         """Return those that a workflow in code forgets: these *runs* alone."""
         return cls({run.step_id for run in runs}, alone=True, anew=anew)
 
@@ -142,10 +142,10 @@ class Forgotten:
         return outermost not in self.steps and element not in self.elements.get(outermost, ())
 
 
-def forget(
+def reset_steps(
     rows: Rows,
     ended: Sequence[Row],
-    gone: Mapping[str, Forgotten],
+    gone: Mapping[str, StepReset],
     workflow: Workflow,
     corrected: Workflow | None = None,
 ) -> None:
@@ -164,7 +164,7 @@ def forget(
         for key, each in _begun_children(rows, row, gone[row["id"]]).items()
         if corrected is None or _has_child(corrected, key[0])
     ]
-    alike: list[tuple[Forgotten, list[str]]] = []
+    alike: list[tuple[StepReset, list[str]]] = []
     for row in ended:
         its = gone[row["id"]]
         same = next((ids for each, ids in alike if each == its), None)
@@ -182,31 +182,31 @@ def forget(
 
 def forgotten(
     rows: Rows, execution_id: str, workflow: Workflow, step_id: str | None = None
-) -> Forgotten:
+) -> StepReset:
     """
     Return what is forgotten of an execution that goes on, from *step_id* if that is given.
 
     Whatever cleaned up is, and what was undone, with all that follows from it. Of a workflow in
-    code it is what `forgotten_on_resume` returns.
+    code it is what `reset_on_resume` returns.
     """
     return forgotten_of_each(rows, [execution_id], workflow, step_id)[execution_id]
 
 
 def forgotten_of_each(
     rows: Rows, execution_ids: Sequence[str], workflow: Workflow, step_id: str | None = None
-) -> dict[str, Forgotten]:
+) -> dict[str, StepReset]:
     """Return, by their ids, what `forgotten` returns for executions of one *workflow*."""
     if isinstance(workflow, CodeWorkflow):
         runs = step_runs(rows, execution_ids)
         these = [Where("id", "in", execution_ids)]
         again = {
-            row["id"]: forgotten_on_resume(
+            row["id"]: reset_on_resume(
                 runs.get(row["id"], ()), step_id, workflow.name, row["error"]
             )
             for row in rows.select(EXECUTION, these, columns=("id", "error"))
         }
         return {
-            each: Forgotten.of_code(its, anew=step_id is not None) for each, its in again.items()
+            each: StepReset.of_code(its, anew=step_id is not None) for each, its in again.items()
         }
     own = {step.id for step in workflow.steps}
     cleaning = {step.id for step in workflow.every_step()} - own
@@ -214,7 +214,7 @@ def forgotten_of_each(
     always = cleaning | set(undoing)
     if step_id is not None:
         always |= set(workflow.followers(step_id))
-    found = {each: Forgotten(set(always)) for each in execution_ids}
+    found = {each: StepReset(set(always)) for each in execution_ids}
     if not undoing:
         return found
     undone = rows.select(
@@ -238,7 +238,7 @@ def forgotten_of_each(
 
 def retried_in_code(
     rows: Rows, row: Row, workflow: Workflow, step_id: str
-) -> tuple[Forgotten, dict[str, Any]]:
+) -> tuple[StepReset, dict[str, Any]]:
     """
     Return what is forgotten, and what changes, so that a failed call of code runs once more.
 
@@ -250,7 +250,7 @@ def retried_in_code(
     undone_again = any(undoes(run) for run in again if run.step_id == step_id)
     went_well = row["status"] == ExecutionStatus.COMPLETED.value
     changes = {} if went_well or not undone_again else _still_ending(row)
-    return Forgotten.of_code(again, anew=False), changes
+    return StepReset.of_code(again, anew=False), changes
 
 
 def _calls_of(rows: Rows, execution_id: str) -> Sequence[StepRun]:
@@ -271,7 +271,7 @@ def followers_of_both(known: Workflow, workflow: Workflow, step_id: str) -> set[
 
 
 def check_fits(
-    rows: Rows, execution_id: str, known: Workflow, workflow: Workflow, gone: Forgotten
+    rows: Rows, execution_id: str, known: Workflow, workflow: Workflow, gone: StepReset
 ) -> None:
     """
     Raise ``FAILED_PRECONDITION`` unless *workflow* has the steps that have completed and are kept.
@@ -367,7 +367,7 @@ def _left_alone(rows: Rows, row: Row) -> dict[str, Any]:
 def reopen_failed(
     rows: Rows,
     failed: Sequence[Row],
-    gone: Mapping[str, Forgotten],
+    gone: Mapping[str, StepReset],
     known: Workflow,
     items: Mapping[str, str],
 ) -> None:
@@ -383,7 +383,7 @@ def reopen_failed(
     for row in failed:
         if row["parent_id"] is not None:
             reopen_rows(rows, row, [ExecutionStatus.FAILED], reopening(items[row["id"]]))
-    forget(rows, failed, gone, known)
+    reset_steps(rows, failed, gone, known)
 
 
 def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> dict[str, Any]:
@@ -398,7 +398,7 @@ def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> di
     succeeded = not cancelled and _succeeded(workflow, found)
     last = sorted(step.id for step in workflow.finally_)
     if workflow.has_blocks:
-        Forgotten(set(last)).delete_inside(rows, its, [step_id])
+        StepReset(set(last)).delete_inside(rows, its, [step_id])
     rows.delete(STEP, [its, Where("step_id", "in", last)])
     # Elements that have been undone stay so.
     that = [its, Where("step_id", "eq", step_id)]
@@ -476,7 +476,7 @@ def delete_runs(rows: Rows, execution_id: str, keys: Iterable[StepKey]) -> None:
             rows.delete(STEP, [its, Where("step_id", "eq", step_id), some])
 
 
-def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: Forgotten) -> list[Row]:
+def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: StepReset) -> list[Row]:
     """Return rows for another execution: of the steps of *source_id* that ended and are kept."""
     its = Where("execution_id", "eq", source_id)
     failed = ["FAILED"] if gone.alone else []
@@ -522,14 +522,14 @@ def reopen(
         changes["definition_id"] = workflow.hash()
     if not reopen_rows(rows, row, statuses, changes):
         return False
-    forget(rows, [row], {row["id"]: gone}, known, workflow)
+    reset_steps(rows, [row], {row["id"]: gone}, known, workflow)
     return True
 
 
 # -- sub-workflows that go on ----------------------------------------------------------------------
 
 
-def _begun_children(rows: Rows, row: Row, gone: Forgotten) -> dict[StepKey, tuple[Row, BegunChild]]:
+def _begun_children(rows: Rows, row: Row, gone: StepReset) -> dict[StepKey, tuple[Row, BegunChild]]:
     """
     Return the steps that *row*'s execution has not come to the end of, with their sub-workflows.
 

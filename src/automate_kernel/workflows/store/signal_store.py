@@ -5,9 +5,9 @@ What is sent to an execution is kept in the transaction that sends it, and as lo
 is; an event in the transaction that finishes its item. What brings them later only wakes, so that a
 worker may die and another one do it again.
 
-None is missed. A wait is committed before its execution is parked, and the one who parks it looks
-for signals after the change of its item. A signal is committed before the look for waits, and the
-one who looks waits for whoever parks an item. So one of the two sees the other. A wait's time is
+None is missed. A wait is committed before its execution is deferred, and whoever defers it looks
+for signals after the change of its item. A signal is committed before the look for waits, and that
+look waits for whoever defers an item. So each sees the other. A wait's time is
 over once the watermark has passed its end: what was sent in time has come by then.
 """
 
@@ -41,7 +41,7 @@ from automate_kernel.workflows.decide.continuations import (
 )
 from automate_kernel.workflows.decide.questions import decision_event
 from automate_kernel.workflows.decide.waits import (
-    EVERYBODY,
+    ANYONE,
     MOST_BYTES,
     SENT,
     Arrived,
@@ -231,7 +231,7 @@ class SignalStore:
 
     def _wake_parked(self, item_ids: Sequence[str]) -> list[str]:
         """
-        Let items be due now, in a transaction for those that are parked.
+        Let items be due now, in a transaction for those that are deferred.
 
         Returns those that a worker has, or somebody has locked.
         """
@@ -239,12 +239,12 @@ class SignalStore:
             self._outbox.reschedule(item_ids)
             return []
         with self._storage.begin() as rows:
-            parked = rows.select(
+            deferred = rows.select(
                 OUTBOX, [Where("id", "in", item_ids), *_PARKED], order_by=("id",), lock=True,
                 skip_locked=True, columns=("id", "priority"),
             )  # fmt: skip
-            _make_due(rows, parked)
-        left = set(item_ids) - {row["id"] for row in parked}
+            _make_due(rows, deferred)
+        left = set(item_ids) - {row["id"] for row in deferred}
         if not left:
             return []
         with self._storage.begin(atomic=False) as rows:
@@ -253,8 +253,8 @@ class SignalStore:
             return sorted(left - {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))})
 
     def _wake_one(self, item_id: str) -> None:
-        """Let an item be due now that a worker has, if that parks it this very moment."""
-        # Locked by its id alone, so that whoever parks it is waited for; and alone, so that nobody
+        """Let an item be due now that a worker has, if that defers it this very moment."""
+        # Locked by its id alone, so that whoever defers it is waited for; and alone, so that nobody
         # who holds others waits for this one.
         with self._storage.begin() as rows:
             rows.wait_briefly()  # it may be the application's transaction, which takes long
@@ -268,7 +268,7 @@ class SignalStore:
             ])  # fmt: skip
 
     def wake(self, rows: Rows, item_ids: Sequence[str]) -> None:
-        """Let items be due now that were parked in this transaction."""
+        """Let items be due now that were deferred in this transaction."""
         if not item_ids:
             return
         if not self._shares_tables:
@@ -662,7 +662,7 @@ def _forget_approvers(rows: Rows, after: str) -> str | None:
 
 def approver_rows(row: Row) -> Iterator[Row]:
     """Yield the rows of who may decide on an approval, given the row of its wait."""
-    for who in json.loads(row["details"])["by"] or [EVERYBODY]:
+    for who in json.loads(row["details"])["by"] or [ANYONE]:
         yield {
             "id": approver_id(row["id"], who),
             "wait_id": row["id"],
@@ -776,12 +776,12 @@ def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
     }
 
 
-def _make_due(rows: Rows, parked: Sequence[Row]) -> None:
-    for priority in sorted({row["priority"] for row in parked}):
-        ids = [row["id"] for row in parked if row["priority"] == priority]
+def _make_due(rows: Rows, deferred: Sequence[Row]) -> None:
+    for priority in sorted({row["priority"] for row in deferred}):
+        ids = [row["id"] for row in deferred if row["priority"] == priority]
         changes = {"updated_at": Now(), **waiting_changes(0.0, priority)}
         rows.update(OUTBOX, [Where("id", "in", ids)], changes)
-    if parked:
+    if deferred:
         rows.notify()
 
 

@@ -26,8 +26,8 @@ from automate_kernel.workflows.decide.admission import Admission, SkippedError
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
-from automate_kernel.workflows.store import gates as start_gates
-from automate_kernel.workflows.store.held_up import HeldUp
+from automate_kernel.workflows.store import start_locks
+from automate_kernel.workflows.store.locked_starts import LockedStarts
 from automate_kernel.workflows.store.relatives import outside_items
 from automate_kernel.workflows.store.signal_store import SignalStore
 from automate_kernel.workflows.store.stored import (
@@ -129,7 +129,7 @@ def backfilled(rows: Rows, workflow: Workflow, event: Event) -> str | None:
     Return the id of the execution to begin for *event*, a past time of a schedule; None if it has.
 
     Of a workflow with ``debounce``, an execution that began to wait with one time runs with another
-    that took its place. Lock the gate of its key before, under which that is decided.
+    that took its place. Take the start lock of its key before, under which that is decided.
     """
     own = execution_id_of(event, workflow.name)
     if workflow.debounce is None:
@@ -163,7 +163,7 @@ class ExecutionStarts:
         self._storage, self._outbox, self._signals = storage, outbox, signals
         self._tables = outbox.tables
         self._workflows = workflows
-        self.held_up: HeldUp = HeldUp()
+        self.locked_starts: LockedStarts = LockedStarts()
         """The starts that another transaction holds up, as far as is known here."""
 
     def start(
@@ -262,12 +262,12 @@ class ExecutionStarts:
         """
         Lock what starts with these conditions decide by, before anything else in the transaction.
 
-        All at once and in order, so that two of these never wait for each other in a circle: gates,
-        then the items of executions that have to make room, in the order of a checkpoint: those of
-        its group run, and those that it wakes wait.
+        All at once and in order, so that two of these never wait for each other in a circle: start
+        locks, then the items of executions that have to make room, in the order of a checkpoint:
+        those of its group run, and those that it wakes wait.
         """
-        start_gates.lock_gates(rows, start_gates.gates_of(given))
-        ids = start_gates.items_in_the_way(rows, given)
+        start_locks.acquire_start_locks(rows, start_locks.start_locks_of(given))
+        ids = start_locks.items_in_the_way(rows, given)
         if self._tables is not None:
             for status in ([Where("status", "eq", ItemStatus.RUNNING.value)], []):
                 its = [Where("id", "in", sorted(ids)), *status]
@@ -275,7 +275,7 @@ class ExecutionStarts:
 
     def admit(self, rows: Rows, new: NewExecution, admission: Admission) -> str:
         """Begin *new* as its conditions allow; return its id, or that of one which waits for it."""
-        gates = start_gates.lock_gates(rows, admission.gates)
+        locks = start_locks.acquire_start_locks(rows, admission.locks)
         if rows.select(EXECUTION, [Where("id", "eq", new.id)], columns=("id",)):
             return new.id
         if admission.concurrency is not None and admission.concurrency_key is not None:
@@ -283,31 +283,31 @@ class ExecutionStarts:
             new.item.concurrency_limit = admission.concurrency.limit
             new.item.keeps_slot = True
         if admission.debounce is not None:
-            waiting = self._postponed(rows, new, admission.debounce, gates[admission.debounce_gate])
+            waiting = self._postponed(rows, new, admission.debounce, locks[admission.debounce_lock])
             if waiting is not None:
                 return waiting
             new.item.delay, new.item.run_at = admission.debounce.for_, None
         if admission.concurrency is not None:
             self._make_room(rows, new, admission.concurrency)
-        begins = start_gates.begin_time(rows, admission, gates)
+        begins = start_locks.begin_time(rows, admission, locks)
         if begins is not None:
             given = new.item.run_at or rows.now() + timedelta(seconds=seconds(new.item.delay))
             new.item.delay, new.item.run_at = 0.0, max(begins, given)
-        # Another start of the same event may have been quicker, if it had no gate to pass.
+        # Another start of the same event may have been quicker, if it had no start lock to pass.
         if self.insert(rows, [new]):
             self._outbox.enqueue_many([new.item], transaction=rows.native)
-            start_gates.pass_gates(rows, admission, new.id)
+            start_locks.mark_start_locks(rows, admission, new.id)
         return new.id
 
     def _postponed(
-        self, rows: Rows, new: NewExecution, debounce: Debounce, gate: Row
+        self, rows: Rows, new: NewExecution, debounce: Debounce, lock: Row
     ) -> str | None:
         # As a start of its own would be: with the definition, key and labels that it has now.
         given = ("definition_id", "event", "concurrency_key", "events_since", "labels")
         changes: Row = {name: new.row.get(name) for name in given}
         item = new.item.to_row()
         its_item = {name: item.get(name) for name in ("concurrency_key", "concurrency_limit")}
-        waiting = start_gates.postpone(rows, debounce, gate, changes, its_item)
+        waiting = start_locks.postpone(rows, debounce, lock, changes, its_item)
         if waiting is None:
             return None
         if waiting["definition_id"] != new.row["definition_id"]:
@@ -324,11 +324,11 @@ class ExecutionStarts:
         if key is None:
             return
         if concurrency.when_full == "skip":
-            live = start_gates.live_executions(rows, key, most=concurrency.limit)
+            live = start_locks.live_executions(rows, key, most=concurrency.limit)
             if len(live) >= concurrency.limit:
                 raise SkippedError(new.workflow.name, live[0]["id"])
         elif concurrency.when_full == "cancel_older":
-            live = start_gates.live_executions(rows, key)
+            live = start_locks.live_executions(rows, key)
             self._cancel_within(rows, live[: max(0, len(live) - concurrency.limit + 1)])
 
     def _cancel_within(self, rows: Rows, found: Sequence[Row]) -> None:
@@ -345,7 +345,9 @@ class ExecutionStarts:
         ending = [row for row in going if row not in cleaning]
         # Their items first, in the order in which a checkpoint locks both.
         if cleaning:
-            self._outbox.recall([row["item_id"] for row in cleaning], transaction=rows.native)
+            self._outbox.request_release(
+                [row["item_id"] for row in cleaning], transaction=rows.native
+            )
         item_ids = [row["item_id"] for row in ending]
         if self._tables is not None:
             self._tables.cancel_within(rows, item_ids)
@@ -423,7 +425,7 @@ class ExecutionStarts:
             # Nobody would drive their executions until the leases end.
             with suppress(AutomateError):
                 self._outbox.release(item_ids, worker_id)
-            self._outbox.forget(item_ids)
+            self._outbox.forget_claims(item_ids)
             raise
 
     def insert(self, rows: Rows, given: Sequence[NewExecution]) -> Sequence[NewExecution]:

@@ -41,10 +41,10 @@ class OperatorContract(StoreHooks):
         """Items that wait are due now; those that are finished stay so."""
         ids = self.one_of_each(store)
         later = store.enqueue("k", "LATER", delay=LONG_SECONDS)
-        assert store.recall([later, ids["COMPLETED"], UNKNOWN_ID]) <= 1
+        assert store.request_release([later, ids["COMPLETED"], UNKNOWN_ID]) <= 1
         item = store.get(later)
         assert item is not None
-        if store.recall([later]):
+        if store.request_release([later]):
             assert item.waiting_for == "worker"
         finished = store.get(ids["COMPLETED"])
         assert finished is not None

@@ -51,8 +51,8 @@ class ReportsContract(StoreHooks):
         assert (one.stopping, other.stopping) == (False, True)
         assert one.started_at is not None and one.seen_at is not None
         assert one.started_at <= one.seen_at
-        store.leave("worker")
-        store.leave("nobody")
+        store.remove_worker("worker")
+        store.remove_worker("nobody")
         assert [each.id for each in store.workers()] == ["other"]
 
     def test_lost_workers(self, store: OutboxStore, time: FakeClock) -> None:

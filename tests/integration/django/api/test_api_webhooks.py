@@ -119,7 +119,7 @@ def test_a_body_that_is_no_json_is_told_so() -> None:
 
 
 def raw(body: bytes = BODY, path: str = PATH, **environ: Any) -> Any:
-    """The answer of the view to a request as a WSGI server hands it on."""
+    """The answer of the view to a request as a WSGI server hands it over."""
     request = WSGIRequest(
         {
             "REQUEST_METHOD": "POST", "PATH_INFO": path, "SCRIPT_NAME": "",

@@ -221,7 +221,7 @@ def test_executions_are_found_by_several_labels(root: Any, kernel: Any) -> None:
     assert "customer=a, b" in text_of(root.get(f"{BASE}{one}/change/"))
 
 
-def test_what_is_handed_on_says_why(root: Any, staff: Any, kernel: Any) -> None:
+def test_what_is_handed_over_says_why(root: Any, staff: Any, kernel: Any) -> None:
     """On the list and the execution's own page, and to the own tenant alone."""
     kernel.add_workflow(
         {
@@ -234,7 +234,7 @@ def test_what_is_handed_on_says_why(root: Any, staff: Any, kernel: Any) -> None:
     kernel.run_until_idle()
     for address in (BASE, f"{BASE}{one}/change/"):
         page = root.get(address).content.decode()
-        assert "handed on" in page.lower()
+        assert "handed over" in page.lower()
         assert "know the action &#x27;shop.fly2&#x27;" in page
     acme = staff("view_workflowexecution", name="acme-anna")
     assert "shop.fly2" not in acme.get(BASE).content.decode()
@@ -263,11 +263,11 @@ def test_what_only_other_code_goes_on_with_says_so(root: Any, kernel: Any) -> No
     kernel.workflow(name="packing")(packing_before)
     one = later.start("packing")
     later.run_until_idle()
-    assert kernel.outbox.recall([kernel.executions.get(one).item_id])
+    assert kernel.outbox.request_release([kernel.executions.get(one).item_id])
     kernel.run_until_idle()
     for address in (BASE, f"{BASE}{one}/change/"):
         page = root.get(address).content.decode()
-        assert "handed on" in page.lower()
+        assert "handed over" in page.lower()
         assert "recorded is pack-again at" in page and "now pack at" in page
         assert "a worker whose code repeats what is recorded" in page
     assert kernel.executions.get(one).status is ExecutionStatus.RUNNING

@@ -1,9 +1,9 @@
 """
-Standstills: executions that wait for each other's concurrency places, so that none ever goes on.
+Deadlocks: executions that wait for each other's concurrency places, so that none ever goes on.
 
 One holds a place and waits for its sub-workflow, which waits for a place itself; and all who hold
-those wait in the same way. `children.check_lane` refuses a sub-workflow that would wait for those
-above it. Executions that don't know of each other can come to stand in a circle all the same.
+those wait in the same way. `children.check_held_keys` refuses a sub-workflow that would wait for
+those above it. Executions that don't know of each other can come to stand in a circle all the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BlockedChild:
 
 
 @dataclass(frozen=True, slots=True)
-class Standstill:
+class Deadlock:
     """The sub-workflows of one circle. It goes on once one of its executions is cancelled."""
 
     blocked: tuple[BlockedChild, ...]
@@ -44,7 +44,7 @@ class _Picture:
     """The key that a sub-workflow waits for, and how many may have it at once."""
 
     def stuck(self) -> dict[str, set[str]]:
-        """Return those that stand still, each with those of them that it waits for."""
+        """Return those that deadlock, each with those of them that it waits for."""
         edges = {one: set(its) for one, its in self.children.items()}
         edges |= {one: set(self.holders.get(key, ())) for one, (key, _) in self.blocked.items()}
         least = {one: limit for one, (_, limit) in self.blocked.items()}
@@ -81,7 +81,7 @@ def _without(
         left = {one: its & kept.keys() for one, its in kept.items()}
 
 
-def find_standstills(rows: Rows) -> list[Standstill]:
+def find_deadlocks(rows: Rows) -> list[Deadlock]:
     """Return the circles of executions that wait for each other's places."""
     picture = _picture(rows)
     found = []
@@ -100,7 +100,7 @@ def find_standstills(rows: Rows) -> list[Standstill]:
             )
         )
         if blocked and all(each.holders for each in blocked):  # none of them has ended meanwhile
-            found.append(Standstill(blocked))
+            found.append(Deadlock(blocked))
     return sorted(found, key=lambda each: each.blocked[0].execution.id)
 
 

@@ -1,7 +1,7 @@
 """
 Starts that an application's transaction holds up.
 
-A start inserts the workflow's definition where it is new, and locks the gates of its conditions.
+A start inserts the workflow's definition where it is new, and takes the locks of its conditions.
 Another start in a transaction of the application's may have done that, and go on for long: it
 calls a service, or is prepared and forgotten. A worker puts the event off then, or the checkpoint
 of a parent, since whatever else it has to do would wait with it.
@@ -24,14 +24,14 @@ Plain = tuple[Workflow, Event, int, datetime]
 Admitted = tuple[Workflow, Event, int, datetime, Admission]
 """A start with conditions."""
 
-PUT_OFF_SECONDS = 2.0
+DEFERRED_SECONDS = 2.0
 """An event whose starts are held up is looked at again after so long."""
 
 # Others that the same would hold up are put off without a try.
 _KNOWN_SECONDS = 1.0
 
 
-class HeldUp:
+class LockedStarts:
     """The starts that are held up, as far as this process knows."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class HeldUp:
     ) -> bool:
         """Return True if starts of *workflows* may have to wait, or such with *admissions*."""
         new = not self._stored.issuperset(workflow.hash() for workflow in workflows)
-        return new or any(one is not None and one.gates for one in admissions)
+        return new or any(one is not None and one.locks for one in admissions)
 
     def stored(self, workflows: Iterable[Workflow]) -> None:
         """Note that starts of *workflows* are committed."""
@@ -80,8 +80,8 @@ def _started(plain: Sequence[Plain], admitted: Sequence[Admitted]) -> list[Workf
 
 
 def _in_the_way(plain: Sequence[Plain], admitted: Sequence[Admitted]) -> set[str]:
-    """Return what may hold these starts up: of those with gates these, which are narrower."""
+    """Return what may hold these starts up: of those with start locks these, which are narrower."""
     found = {start[0].hash() for start in plain}
     for start in admitted:
-        found.update(start[4].gates or [start[0].hash()])
+        found.update(start[4].locks or [start[0].hash()])
     return found

@@ -1,5 +1,5 @@
 """
-Precedence: which workers decide what an event starts, while they know different workflows.
+Leader election: which workers decide what an event starts, while they know different workflows.
 
 In a rolling deploy old and new workers run side by side. An old one would complete an event that
 starts nothing there, and the workflow that it was for would never begin. So one worker leads: the
@@ -68,7 +68,7 @@ def followers(workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
 
 
 @dataclass
-class Precedence:
+class LeaderElection:
     """
     The place of this process among the workers, as of its last `look`.
 

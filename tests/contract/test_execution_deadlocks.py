@@ -96,7 +96,7 @@ def test_a_place_that_comes_free_is_none(world: World) -> None:
 
 
 def test_through_workflows_between_and_a_chain(world: World) -> None:
-    """The sub-workflow of a sub-workflow, which was continued as new, stands still."""
+    """The sub-workflow of a sub-workflow, which was continued as new, deadlocks."""
     world.add("between", child("jam", **{"if": "{{ event.payload.again is defined }}"}), {
         "id": "on", "needs": ["child"], "if": "{{ event.payload.again is not defined }}",
         "continue_as_new": {"who": "acme", "again": 1},
@@ -110,7 +110,7 @@ def test_through_workflows_between_and_a_chain(world: World) -> None:
 
 
 def test_workflows_of_a_later_version(world: World) -> None:
-    """What this version can't read stands still all the same: only the key is left out."""
+    """What this version can't read deadlocks all the same: only the key is left out."""
     key = "{{ event.payload.who }}"
     world.add("tea", child("jam"), concurrency={"limit": 1, "key": key})
     world.add("jam", child("tea"), concurrency=1)

@@ -17,9 +17,9 @@ from automate_kernel.outbox import WorkerInfo
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.reporter import ActivityLog
-from automate_kernel.workflows.steer.precedence import (
+from automate_kernel.workflows.steer.leader_election import (
     EVENT,
-    Precedence,
+    LeaderElection,
     followers,
     leader,
     version_key,
@@ -126,10 +126,10 @@ def test_numbers_in_versions_are_numbers() -> None:
 
 def test_a_worker_that_has_not_reported_yet_is_the_newest() -> None:
     workers = [worker("old", "a", at=5)]
-    new = Precedence(lambda: workers, lambda: ("b",))
+    new = LeaderElection(lambda: workers, lambda: ("b",))
     new.look()
     assert not new.leaves_events
-    old = Precedence(lambda: [*workers, worker("new", "b", at=9)], lambda: ("a",))
+    old = LeaderElection(lambda: [*workers, worker("new", "b", at=9)], lambda: ("a",))
     old.look()
     assert old.leaves_events
     assert old.leader == "new"
@@ -193,7 +193,7 @@ def kernel_on(storage: MemoryStorage, *events: str, **options: Any) -> Kernel:
 def have_looked(*kernels: Kernel) -> None:
     """Wait until the workers of *kernels* have looked who else works, from now on."""
     now = time.monotonic()
-    until(lambda: all((each._precedence._looked_at or 0.0) > now for each in kernels))
+    until(lambda: all((each._leader_election._looked_at or 0.0) > now for each in kernels))
 
 
 def test_an_old_worker_leaves_events_while_a_new_one_lives() -> None:
@@ -212,7 +212,7 @@ def test_an_old_worker_leaves_events_while_a_new_one_lives() -> None:
         assert status(old, event) == "PENDING"
         with working(new):
             until(lambda: new.executions.find(workflow="on-b", status="COMPLETED"))
-        new.outbox.leave("new")
+        new.outbox.remove_worker("new")
         old.emit("a")
         until(lambda: old.executions.find(workflow="on-a", status="COMPLETED"))
 
@@ -223,8 +223,8 @@ def test_workers_that_know_the_same_share_events() -> None:
     with working(one, worker_id="one"), working(other, worker_id="other"):
         until(lambda: len(one.outbox.workers()) == 2)
         have_looked(one, other)
-        assert not one._precedence.leaves_events
-        assert not other._precedence.leaves_events
+        assert not one._leader_election.leaves_events
+        assert not other._leader_election.leaves_events
         one.emit("a")
         until(lambda: one.executions.find(status=ExecutionStatus.COMPLETED))
 
@@ -235,7 +235,7 @@ def test_a_worker_that_could_not_look_looks_before_it_decides() -> None:
     old, new = kernel_on(storage, "a"), kernel_on(storage, "a", "b")
     old.handler("job")(lambda item: None)
     seconds = [0.0]
-    old._precedence.clock = lambda: seconds[0]
+    old._leader_election.clock = lambda: seconds[0]
 
     def hold_up() -> None:
         held.set()
@@ -266,7 +266,7 @@ def test_who_can_not_look_leaves_events_for_this_time() -> None:
             raise StorageError("the database is away", retryable=True)
         return []
 
-    own = Precedence(workers, lambda: ["a"], clock=lambda: seconds[0])
+    own = LeaderElection(workers, lambda: ["a"], clock=lambda: seconds[0])
     away[0] = True
     assert not own.leaves()  # no worker has begun to look
     away[0] = False

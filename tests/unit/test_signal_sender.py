@@ -16,7 +16,7 @@ from automate_kernel import signals
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage
 from automate_testing.clock import FakeClock
-from automate_kernel.workflows.drive.announcer import Announcer, Snapshots
+from automate_kernel.workflows.drive.signal_sender import SignalSender, ExecutionCopies
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -135,8 +135,8 @@ def test_a_failing_receiver_changes_no_outcome(kernel: Kernel) -> None:
 
 def test_nothing_is_lost_when_receivers_are_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """With too many signals waiting, who sends one waits too."""
-    monkeypatch.setattr("automate_kernel.workflows.drive.announcer._MOST_WAITING", 2)
-    gate, heard, announcer = Gate(), [], Announcer()
+    monkeypatch.setattr("automate_kernel.workflows.drive.signal_sender._MOST_WAITING", 2)
+    gate, heard, signal_sender = Gate(), [], SignalSender()
 
     def slow(sender: Any, number: int) -> None:
         gate.pass_()
@@ -144,33 +144,33 @@ def test_nothing_is_lost_when_receivers_are_too_slow(monkeypatch: pytest.MonkeyP
 
     def send_all() -> None:
         for number in range(10):
-            announcer.send(SOMETHING, None, number=number)
+            signal_sender.send(SOMETHING, None, number=number)
 
     with SOMETHING.connected_to(slow):
         sending = threading.Thread(target=send_all, daemon=True)
         sending.start()
-        until(announcer._waiting.full)
+        until(signal_sender._waiting.full)
         assert sending.is_alive()
         gate.set()
         sending.join(PATIENCE)
-        announcer.stop(PATIENCE)
+        signal_sender.stop(PATIENCE)
     assert heard == list(range(10))
 
 
 @pytest.mark.parametrize("later", [[], [2]], ids=["at the end", "with the next one"])
 def test_signals_wait_until_the_machine_has_a_thread_for_them(later: list[int]) -> None:
     """None is lost, and nothing waits for ever once there are many."""
-    announcer, heard = Announcer(), list[int]()
+    signal_sender, heard = SignalSender(), list[int]()
 
     def note(sender: Any, number: int) -> None:
         heard.append(number)
 
     with SOMETHING.connected_to(note):
         with no_more_threads(signals.THREAD):
-            announcer.send(SOMETHING, None, number=1)
+            signal_sender.send(SOMETHING, None, number=1)
         for number in later:
-            announcer.send(SOMETHING, None, number=number)
-        announcer.stop(PATIENCE)
+            signal_sender.send(SOMETHING, None, number=number)
+        signal_sender.stop(PATIENCE)
     assert heard == [1, *later]
 
 
@@ -183,7 +183,7 @@ def test_signals_of_large_executions_do_not_fill_the_memory() -> None:
     ]
     event = Event(id="1", name="w", type="manual")
     execution = Execution(id="e", name="w", definition_id="d", event=event, steps=steps)
-    snapshots, announcer, gate = Snapshots(execution), Announcer(), Gate()
+    snapshots, signal_sender, gate = ExecutionCopies(execution), SignalSender(), Gate()
     sent = [0]
 
     def hang(sender: Any, execution: Execution) -> None:
@@ -191,17 +191,17 @@ def test_signals_of_large_executions_do_not_fill_the_memory() -> None:
 
     def send_all() -> None:
         for _ in range(400):
-            announcer.send(SOMETHING, None, execution=snapshots.take())
+            signal_sender.send(SOMETHING, None, execution=snapshots.take())
             sent[0] += 1
 
     with SOMETHING.connected_to(hang):
         sending = threading.Thread(target=send_all, daemon=True)
         sending.start()
-        until(lambda: announcer._waiting.full() or not sending.is_alive())
+        until(lambda: signal_sender._waiting.full() or not sending.is_alive())
         held = sent[0] * len(steps)
         gate.set()
         sending.join(PATIENCE)
-        announcer.stop(PATIENCE)
+        signal_sender.stop(PATIENCE)
     assert held < 2_000_000
     assert sent == [400]
 
@@ -210,8 +210,8 @@ def test_a_receiver_that_hangs_does_not_hold_up_a_stop(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After its time the rest is dropped, and somebody hears of it."""
-    monkeypatch.setattr("automate_kernel.workflows.drive.announcer._MOST_WAITING", 2)
-    gate, entered, announcer = Gate(), Gate(), Announcer()
+    monkeypatch.setattr("automate_kernel.workflows.drive.signal_sender._MOST_WAITING", 2)
+    gate, entered, signal_sender = Gate(), Gate(), SignalSender()
 
     def hangs(sender: Any) -> None:
         entered.set()
@@ -219,10 +219,10 @@ def test_a_receiver_that_hangs_does_not_hold_up_a_stop(
 
     with SOMETHING.connected_to(hangs):
         for _ in range(3):
-            announcer.send(SOMETHING, None)
+            signal_sender.send(SOMETHING, None)
             entered.pass_()
-        announcer.stop(0.05)
-        announcer.send(SOMETHING, None)
+        signal_sender.stop(0.05)
+        signal_sender.send(SOMETHING, None)
     gate.set()
     assert "a receiver takes too long" in caplog.text
     assert "is not sent" in caplog.text

@@ -1,4 +1,4 @@
-"""The announcer: it sends signals, and a slow receiver holds up nothing else."""
+"""The sender of signals has a thread of its own: a slow receiver holds up nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STEPS_OF_ONE = 100
 _LOOK_SECONDS = 0.1
 
 
-class Snapshots:
+class ExecutionCopies:
     """
     Copies of one execution as it goes on, for receivers that look at it later.
 
@@ -98,7 +98,7 @@ def _room_of(entry: _Entry | None) -> int:
     return 1 + (len(execution.steps) // _STEPS_OF_ONE if execution is not None else 0)
 
 
-class Announcer:
+class SignalSender:
     """
     Calls the receivers of signals on a thread of its own, one after another, in order.
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_testing.clock import FakeClock
-from automate_kernel.workflows.store.held_up import PUT_OFF_SECONDS
+from automate_kernel.workflows.store.locked_starts import DEFERRED_SECONDS
 from automate_kernel.workflows.decide.waits import EVENT, SIGNAL
 from automate_sqlalchemy import SqlAlchemyStorage
 from waiting import PATIENCE, until
@@ -61,7 +61,7 @@ class Shop:
 
     def later(self) -> bool:
         """Let what was put off be due; return True once no event is left."""
-        self.clock.advance(PUT_OFF_SECONDS)
+        self.clock.advance(DEFERRED_SECONDS)
         self.run()
         return all(one.completed_at for one in self.kernel.outbox.find(kind=EVENT))
 

@@ -1,8 +1,8 @@
 """
-The gates of starts: rows that starts of one key lock, so that they decide one after another.
+Start locks: rows that starts of one key lock, so that they decide one after another.
 
-They are locked in the order of their ids. A gate has the last execution that came through it, and a
-time: of a debounce that of the first event, of a rate that at which its bucket is full again.
+They are locked in the order of their ids. A row names the last execution that was started under it.
+Its time is that of a debounce's first event, or the one at which a rate's bucket is full again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger: logging.Logger = get_logger(__name__)
 
 _UNBEGUN = (ExecutionStatus.PENDING.value, ExecutionStatus.PAUSED.value)
 _NOBODY = "00000000-0000-0000-0000-000000000000"
-# A gate that nobody has come to for so long is forgotten: it would be made anew as it is.
+# A start lock that nobody has come to for so long is forgotten: it would be made anew as it is.
 _FORGOTTEN_SECONDS = 86_400.0
 _PAGE = 1000
 # Clocks are corrected by less all the time, and that holds up nobody for long.
@@ -55,8 +55,8 @@ def announce_skipped(
     )  # fmt: skip
 
 
-def lock_gates(rows: Rows, ids: Iterable[str]) -> dict[str, Row]:
-    """Lock the gates *ids* until the transaction of *rows* ends; return them by id."""
+def acquire_start_locks(rows: Rows, ids: Iterable[str]) -> dict[str, Row]:
+    """Lock the rows *ids* until the transaction of *rows* ends; return them by id."""
     wanted = sorted(set(ids))
     found: dict[str, Row] = {}
     # On SQLite the insert comes first: a transaction that has only read can't go on to write.
@@ -72,21 +72,21 @@ def lock_gates(rows: Rows, ids: Iterable[str]) -> dict[str, Row]:
     return found
 
 
-def pass_gates(rows: Rows, admission: Admission, execution_id: str) -> None:
-    """Note in the gates of *admission* that *execution_id* has come through."""
-    for gate in sorted(admission.gates):
+def mark_start_locks(rows: Rows, admission: Admission, execution_id: str) -> None:
+    """Note in the start locks of *admission* that *execution_id* has started."""
+    for lock in sorted(admission.locks):
         # A change of the row itself: where the database compares snapshots, it must see one.
         changes: dict[str, Any] = {"execution_id": execution_id}
-        if gate != admission.rate_gate:
+        if lock != admission.rate_lock:
             changes["created_at"] = Now()
-        rows.update(DEBOUNCE, [Where("id", "eq", gate)], changes)
+        rows.update(DEBOUNCE, [Where("id", "eq", lock)], changes)
 
 
-def purge_gates(rows: Rows, after: str) -> tuple[int, str | None]:
+def purge_start_locks(rows: Rows, after: str) -> tuple[int, str | None]:
     """
-    Delete gates after the id *after* that nobody needs any more, among the next thousand old ones.
+    Delete start locks that nobody needs any more, among the next thousand old ones after *after*.
 
-    Returns the number of deleted gates, and the id to go on after; None at the end.
+    Returns the number of deleted start locks, and the id to go on after; None at the end.
     """
     old = [Where("created_at", "lt", Now(-_FORGOTTEN_SECONDS)), Where("id", "gt", after)]
     found = rows.select(
@@ -126,7 +126,7 @@ def items_in_the_way(rows: Rows, given: Sequence[Admission]) -> set[str]:
     return ids
 
 
-def begin_time(rows: Rows, admission: Admission, gates: Mapping[str, Row]) -> datetime | None:
+def begin_time(rows: Rows, admission: Admission, locks: Mapping[str, Row]) -> datetime | None:
     """Take a place in the rate of *admission*; return its time, or None if that is now."""
     limit = admission.rate_limit
     if limit is None:
@@ -134,18 +134,18 @@ def begin_time(rows: Rows, admission: Admission, gates: Mapping[str, Row]) -> da
     now = rows.now()
     # Rounded up: a timestamp holds microseconds, and no start may come too early.
     apart = timedelta(microseconds=math.ceil(limit.per / limit.limit * 1_000_000))
-    full_at = max(_full_at(rows, gates[admission.rate_gate], now), now)
+    full_at = max(_full_at(rows, locks[admission.rate_lock], now), now)
     begins = full_at - ((limit.burst or limit.limit) - 1) * apart
     full_at += apart
-    rows.update(DEBOUNCE, [Where("id", "eq", admission.rate_gate)], {"created_at": full_at})
+    rows.update(DEBOUNCE, [Where("id", "eq", admission.rate_lock)], {"created_at": full_at})
     return begins if begins > now else None
 
 
-def _full_at(rows: Rows, gate: Row, now: datetime) -> datetime:
-    """Return the time of a rate's *gate*, by the clock as it is if that was put back since."""
-    full_at: datetime = gate["created_at"]
+def _full_at(rows: Rows, lock: Row, now: datetime) -> datetime:
+    """Return the time of a rate's *lock*, by the clock as it is if that was put back since."""
+    full_at: datetime = lock["created_at"]
     if full_at - now > _CLOCK_SLACK:
-        last = [Where("id", "eq", gate["execution_id"]), Where("created_at", "gt", Now())]
+        last = [Where("id", "eq", lock["execution_id"]), Where("created_at", "gt", Now())]
         for came in rows.select(EXECUTION, last, columns=("created_at",)):
             full_at -= came["created_at"] - now
     return full_at
@@ -164,15 +164,15 @@ def which_have_begun(rows: Rows, execution_ids: Collection[str]) -> set[str]:
 
 
 def postpone(
-    rows: Rows, debounce: Debounce, gate: Row, changes: Row, item_changes: Row
+    rows: Rows, debounce: Debounce, lock: Row, changes: Row, item_changes: Row
 ) -> Row | None:
     """
-    Make *changes* to the execution that waits behind *gate*, and to its item, which waits anew.
+    Make *changes* to the execution that waits behind *lock*, and to its item, which waits anew.
 
     *item_changes* give the item's concurrency key. Returns its id and the definition that it had;
     None if there is none, or it has begun.
     """
-    its = [Where("id", "eq", gate["execution_id"]), Where("status", "in", _UNBEGUN)]
+    its = [Where("id", "eq", lock["execution_id"]), Where("status", "in", _UNBEGUN)]
     for execution in rows.select(EXECUTION, its, columns=("id", "item_id", "definition_id")):
         # Locked, so that no worker claims it now. One that was claimed may have begun.
         unclaimed = [
@@ -191,7 +191,7 @@ def postpone(
                 return None
             if not rows.update(EXECUTION, its, {**changes, "updated_at": Now()}):
                 return None
-            waits = waiting_changes(_quiet_at(rows, debounce, gate), item["priority"])
+            waits = waiting_changes(_quiet_at(rows, debounce, lock), item["priority"])
             headers = {k: v for k, v in item["headers"].items() if k != concurrency_keys.HEADER}
             if item_changes["concurrency_key"] is not None:
                 headers[concurrency_keys.HEADER] = True
@@ -201,23 +201,23 @@ def postpone(
             rows.update(OUTBOX, its_own, {**item_changes, **waits, **own})
             if item["concurrency_key"] is not None:
                 # It may have taken a slot before it was put back, or been woken to take one.
-                concurrency_keys.leave(rows, [(item["concurrency_key"], item["id"])])
+                concurrency_keys.release(rows, [(item["concurrency_key"], item["id"])])
             return execution
     return None
 
 
-def _quiet_at(rows: Rows, debounce: Debounce, gate: Row) -> datetime | float:
+def _quiet_at(rows: Rows, debounce: Debounce, lock: Row) -> datetime | float:
     if debounce.at_most is None:
         return debounce.for_
-    first, now = gate["created_at"], rows.now()
+    first, now = lock["created_at"], rows.now()
     if first > now:
         # The clock was put back: the first event is as far away as it can be.
         first = now
-        rows.update(DEBOUNCE, [Where("id", "eq", gate["id"])], {"created_at": now})
+        rows.update(DEBOUNCE, [Where("id", "eq", lock["id"])], {"created_at": now})
     latest: datetime = first + timedelta(seconds=debounce.at_most)
     return min(latest, now + timedelta(seconds=debounce.for_))
 
 
-def gates_of(admissions: Sequence[Admission]) -> list[str]:
-    """Return the ids of all gates of *admissions*."""
-    return [gate for each in admissions for gate in each.gates]
+def start_locks_of(admissions: Sequence[Admission]) -> list[str]:
+    """Return the ids of all start locks of *admissions*."""
+    return [lock for each in admissions for lock in each.locks]
