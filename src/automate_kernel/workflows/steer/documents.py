@@ -42,9 +42,9 @@ from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.steer.schedule import forget_schedules
 from automate_kernel.workflows.store.catalogue import (
-    EVERYBODY,
+    ALL_TENANTS,
+    AllTenants,
     Catalogue,
-    Everybody,
     SuppliedWorkflow,
 )
 
@@ -186,7 +186,7 @@ class Documents:
         return _document(found[0]) if found else None
 
     def find(
-        self, name: str | None = None, *, tenant_id: str | Everybody | None = EVERYBODY
+        self, name: str | None = None, *, tenant_id: str | AllTenants | None = ALL_TENANTS
     ) -> list[StoredDocument]:
         """
         Return the documents by name: all, or those of one *name* or tenant.
@@ -194,7 +194,7 @@ class Documents:
         None as the tenant means those that belong to no tenant.
         """
         where = [] if name is None else [Where("name", "eq", name)]
-        if not isinstance(tenant_id, Everybody):
+        if not isinstance(tenant_id, AllTenants):
             where.append(Where("tenant_id", "eq", tenant_id))
         with self._storage.begin(atomic=False) as rows:
             found = rows.select(DOCUMENT, where, order_by=("name", "id"))
