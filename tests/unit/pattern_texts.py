@@ -11,6 +11,8 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
+from example_counts import examples
+
 try:
     import re._constants as c  # type: ignore[import-not-found]
     import re._parser as parser  # type: ignore[import-not-found]
@@ -23,6 +25,7 @@ _METHODS = frozenset(
     {"compile", "findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"}
 )
 _WHOLE = frozenset({"search"})
+_MENTION = re.compile(rf"\bre\.(?:{'|'.join(sorted(_METHODS))})\(")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def modules(*sources: Path) -> Iterator[tuple[str, Path]]:
 def uses(name: str, file: Path) -> Iterator[Use]:
     """Yield the patterns of a module. What needs a value of a call has that as an empty text."""
     text = file.read_text("utf-8")
-    if "re." not in text:
+    if not _MENTION.search(text):
         return
     tree = ast.parse(text)
     scope = _scope(name, file)
@@ -143,21 +146,21 @@ def _evaluated(call: ast.Call, scope: dict[str, Any], *, compiled: bool) -> Any:
 
 
 def hostile(pattern: re.Pattern[Any]) -> Iterator[list[Any]]:
-    """Yield units ``[before, repeated, after]`` of texts that may make *pattern* slow."""
+    """Yield units ``[before, repeated, after]`` of texts that may make *pattern* slow, more in full."""
     tree = parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG)
     prefixes = dict.fromkeys(_prefixes(tree))
     letters = list(dict.fromkeys(_letters(tree)))
-    ends = ("", "\x00", "!", "\n")
+    ends = ("", "\x00", "!", "\n")[: examples(4, 2)]
     singles = [*letters, " ", "a", "0"]
     shapes: dict[tuple[str, str], None] = {}
     for letter in singles:
         shapes["", letter] = None
-    for prefix in islice(prefixes, 40):
+    for prefix in islice(prefixes, examples(40, 10)):
         shapes["", prefix or "a"] = None
-        for letter in singles[:10]:
+        for letter in singles[: examples(10, 4)]:
             shapes[prefix, letter] = None
             shapes["", prefix + letter] = None
-    for pair in product(singles[:8], repeat=2):
+    for pair in product(singles[: examples(8, 4)], repeat=2):
         shapes["", "".join(pair)] = None
     for (before, repeated), after in product(shapes, ends):
         yield [before, repeated, after]

@@ -20,6 +20,8 @@ from tests.unit.pattern_texts import ROOT, Use, hostile, modules, uses
 _OF_VALID_TEXT = {_KEY}
 _LENGTH = 4096
 _QUICK = 0.003  # seconds of the processor: what is quicker at this length is linear
+_SHORT = 256
+_QUICK_WHEN_SHORT = 0.00001  # with the square it would take less than _QUICK at _LENGTH
 _TOO_LONG = 0.25
 
 
@@ -60,10 +62,12 @@ def _is_slow(use: Use, method: str, before: str, repeated: str, after: str) -> b
     def taken(length: int) -> float:
         return _seconds(use, method, before + repeated * (length // len(repeated)) + after)
 
-    for length in (32, 256, _LENGTH):
+    for length in (32, _SHORT, _LENGTH):
         seconds = taken(length)
         if seconds > _TOO_LONG:
             return True
+        if length == _SHORT and seconds < _QUICK_WHEN_SHORT:
+            return False
     # Four times the length takes four times as long, and sixteen times if it is the square.
     return seconds > _QUICK and taken(4 * _LENGTH) > 9 * seconds
 
