@@ -36,7 +36,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where commands are forked, with what each of them imports."""
     address = tmp_path_factory.mktemp("forks") / "socket"

@@ -50,8 +50,8 @@ def automate_configure(kernel):
 class Project(CommandFolder):
     """A folder with settings, code and a database."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, forks: str) -> None:
+        self.folder, self.forks = folder, forks
         (folder / "shopcode.py").write_text(CODE)
         (folder / "automate.toml").write_text('app = "shopcode"\n[worker]\npoll_seconds = 0.05\n')
         storage = open_storage("sqlite:///automate.sqlite3", folder=folder)
@@ -80,11 +80,11 @@ class Project(CommandFolder):
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: str) -> Iterator[Project]:
     monkeypatch.chdir(tmp_path)
     for name in [each for each in os.environ if each.startswith("AUTOMATE_")]:
         monkeypatch.delenv(name)
-    project = Project(tmp_path)
+    project = Project(tmp_path, forks)
     yield project
     project.kernel.storage.engine.dispose()
 

@@ -13,8 +13,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import warm_forks
 from leases import lapse
 
 from automate_cli.database import open_storage
@@ -60,8 +62,8 @@ class Project(CommandFolder):
 
     variables = {"AUTOMATE_SECRET_HOOK": "hook-secret"}
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.gate = folder, folder / "gate"
+    def __init__(self, folder: Path, forks: str) -> None:
+        self.folder, self.forks, self.gate = folder, forks, folder / "gate"
         (folder / "automate.toml").write_text('app = "automation"\n[worker]\npoll_seconds = 0.05\n')
         (folder / "automation.py").write_text(CODE)
         (folder / "workflows").mkdir()
@@ -86,8 +88,8 @@ class Project(CommandFolder):
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    project = Project(tmp_path)
+def project(tmp_path: Path, forks: str) -> Iterator[Project]:
+    project = Project(tmp_path, forks)
     yield project
     project.kernel.storage.engine.dispose()
 
@@ -156,7 +158,7 @@ def test_a_second_signal_counts_that_comes_while_the_process_is_stopped(
         process.send_signal(signal.SIGTERM)
         project.until(lambda: stopping(project), "the worker to hear of it")
         process.send_signal(signal.SIGSTOP)
-        os.waitpid(process.pid, os.WUNTRACED)
+        project.until(lambda: state(process.pid) == "T", "it to be stopped")
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
         assert process.wait(DEADLINE) == 0
@@ -206,24 +208,27 @@ def test_output_that_nobody_reads_or_that_can_not_be_written(
 ) -> None:
     """``| head`` is no error of ours, a full disk is told as such, and a closed output is none."""
     command = [sys.executable, "-m", "automate_cli", "doctor", "--settings"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    its: dict[str, Any] = {
+        "cwd": project.folder, "env": {**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        "stderr": subprocess.PIPE, "text": True,
+    }  # fmt: skip
 
-    def ends(command: list[str], stdout: int | None = None) -> tuple[int, str]:
-        done = subprocess.run(
-            command, cwd=project.folder, env=environment, stdout=stdout,
-            stderr=subprocess.PIPE, text=True, check=False, timeout=DEADLINE,
-        )  # fmt: skip
-        return done.returncode, done.stderr
+    def ends(stdout: int) -> tuple[int, str]:
+        with warm_forks.running(project.forks, command, stdout=stdout, **its) as process:
+            _, errors = process.communicate(DEADLINE)
+            return process.wait(), errors
 
     read, write = os.pipe()
     os.close(read)
     with open(write, "wb", buffering=0) as head:
-        assert ends(command, head.fileno()) == (1, "")
+        assert ends(head.fileno()) == (1, "")
     with Path("/dev/full").open("wb", buffering=0) as full:
-        code, told = ends(command, full.fileno())
+        code, told = ends(full.fileno())
     problem = "error: what the command has to write can't be written: No space left on device\n"
     assert (code, told.split("hint")[0]) == (1, problem)
-    assert ends(["sh", "-c", 'exec "$@" >&-', "sh", *command]) == (0, "")
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    done = subprocess.run(closed, check=False, timeout=DEADLINE, **its)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_workers_end_when_what_started_them_is_killed(project: Project) -> None:
@@ -243,8 +248,13 @@ def alive(pid: int) -> bool:
         return False
     with contextlib.suppress(OSError):
         # Without a parent that waits for it, an ended process stays as a zombie.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return state(pid) != "Z"
     return True
+
+
+def state(pid: int) -> str:
+    """Return the letter that the system shows for the state of a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def request(url: str, body: bytes | None = None, **headers: str) -> tuple[int, object]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from dev_process import ENVIRONMENT, Dev
 from waiting import until
+from warm_forks import ended
 
 from automate_cli.file_poll import FilePoll
 from automate_cli.starter import _source, make_project
@@ -55,14 +56,12 @@ def test_a_project_is_made_and_nothing_is_overwritten(folder: Path) -> None:
     assert not (folder / "automate.toml").exists()
 
 
-def test_the_project_passes_its_own_test(folder: Path) -> None:
+def test_the_project_passes_its_own_test(folder: Path, forks: str) -> None:
     make_project(folder)
     for command in ("validate", "test"):
-        done = subprocess.run(
-            [sys.executable, "-m", "automate_cli", "workflow", command],
-            cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        words = ["-m", "automate_cli", "workflow", command]
+        code, *printed = ended(forks, words, ENVIRONMENT, folder=folder, seconds=60)
+        assert code == 0, printed
 
 
 @pytest.mark.slow
@@ -113,8 +112,8 @@ def test_a_change_counts_once_the_files_are_at_rest(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_empty_folder_shows_a_run_and_every_change(folder: Path) -> None:
-    with Dev(folder, "--port", "0") as dev:
+def test_an_empty_folder_shows_a_run_and_every_change(folder: Path, forks: str) -> None:
+    with Dev(folder, "--port", "0", forks=forks) as dev:
         assert "Made .gitignore, automate.toml" in dev.says("loaded in .* delivery, order")
         dev.says("COMPLETED order .* in ")
         assert "COMPLETED" in dev.get()
@@ -162,11 +161,11 @@ def group_of(leader: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_broken_project_is_shown_from_the_start(folder: Path) -> None:
+def test_a_broken_project_is_shown_from_the_start(folder: Path, forks: str) -> None:
     make_project(folder)
     whole = (folder / "automation.py").read_text()
     (folder / "automation.py").write_text(f"{whole}\nnothing()\n")
-    with Dev(folder, "--port", "0") as dev:
+    with Dev(folder, "--port", "0", forks=forks) as dev:
         dev.says("error: automation.py:38: NameError")
         until(lambda: "Nothing runs meanwhile" in dev.get())
         (folder / "automation.py").write_text(whole)
@@ -178,20 +177,18 @@ def test_a_broken_project_is_shown_from_the_start(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_only_this_machine_by_its_own_name(folder: Path) -> None:
-    with Dev(folder, "--port", "0") as dev:
+def test_only_this_machine_by_its_own_name(folder: Path, forks: str) -> None:
+    with Dev(folder, "--port", "0", forks=forks) as dev:
         dev.says("loaded in")
         assert dev.get(Host="evil.example") == "401"
         assert dev.get(Origin="http://evil.example") == "401"
         assert dev.get("/ui/", Origin=dev.url) != "401"
         port = dev.url.rpartition(":")[2]
-        done = subprocess.run(
-            [sys.executable, "-m", "automate_cli", "dev", "--port", port],
-            cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 2
-        assert f"error: port {port} is in use" in done.stderr
-        other = int(re.findall(r"automate dev --port (\d+)", done.stderr)[0])
+        words = ["-m", "automate_cli", "dev", "--port", port]
+        code, _, errors = ended(forks, words, ENVIRONMENT, folder=folder, seconds=60)
+        assert code == 2
+        assert f"error: port {port} is in use" in errors
+        other = int(re.findall(r"automate dev --port (\d+)", errors)[0])
         socket.create_server(("127.0.0.1", other)).close()
 
 
@@ -223,7 +220,7 @@ steps:
 
 
 @pytest.mark.slow
-def test_running_steps_end_before_new_code_begins(folder: Path) -> None:
+def test_running_steps_end_before_new_code_begins(folder: Path, forks: str) -> None:
     """A step that takes too long is handed back, and runs again in the new code: never beside it."""
     (folder / "workflows").mkdir()
     (folder / "workflows/slow.yaml").write_text(SLOW)
@@ -235,10 +232,10 @@ def test_running_steps_end_before_new_code_begins(folder: Path) -> None:
         return log.read_text().splitlines() if log.exists() else []
 
     def emit(payload: str) -> None:
-        command = [sys.executable, "-m", "automate_cli", "emit", "go", payload]
-        subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
+        words = ["-m", "automate_cli", "emit", "go", payload]
+        assert ended(forks, words, ENVIRONMENT, folder=folder, seconds=60)[0] == 0
 
-    with Dev(folder, "--port", "0") as dev:
+    with Dev(folder, "--port", "0", forks=forks) as dev:
         dev.says("loaded in")
         emit('{"name": "short"}')
         until(lambda: lines() == ["short begins 1"], 60)

@@ -362,10 +362,10 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path, words: list[str], **variables: str) -> Iterator[Running]:
+def running(forks: str, folder: Path, words: list[str], **variables: str) -> Iterator[Running]:
     command = [sys.executable, "-m", "automate_cli", *words]
-    with (folder / "log").open("w") as log, processes.running(
-        command, cwd=folder, env=environment(**variables), text=True,
+    with (folder / "log").open("w") as log, warm_forks.running(
+        forks, command, cwd=folder, env=environment(**variables), text=True,
         stdout=processes.PIPE, stderr=log, stdin=processes.DEVNULL,
     ) as process:  # fmt: skip
         yield Running(process, folder)
@@ -392,7 +392,7 @@ def test_a_command_does_its_work(
         words += [flag, *places.get(flag, [])]
     shows = case.shows.format(**template[1].words)
     if case.endless:
-        with running(project, words) as run:
+        with running(forks, project, words) as run:
             run.until(lambda: shows in run.printed, shows)
             run.process.send_signal(signal.SIGINT)
             code, printed, errors = run.ended(), run.printed, run.log()
@@ -431,7 +431,9 @@ def count(folder: Path, status: str) -> int:
 
 @pytest.mark.parametrize("ports", ["two", "one", "settings"])
 @pytest.mark.parametrize("command", WORKING)
-def test_what_runs_on_works_with_every_option(command: str, ports: str, project: Path) -> None:
+def test_what_runs_on_works_with_every_option(
+    command: str, ports: str, project: Path, forks: str
+) -> None:
     """An execution ends, the probes and the metrics answer, and a signal ends all processes."""
     health, metrics, port = free_ports(3)
     metrics = health if ports == "one" else metrics
@@ -449,7 +451,7 @@ def test_what_runs_on_works_with_every_option(command: str, ports: str, project:
     assert waiting
     expected = count(project, "COMPLETED") + waiting
     words += ["--config", "automate.toml", "--database", "sqlite:///automate.sqlite3", "--debug"]
-    with running(project, [command, *words], **variables) as run:
+    with running(forks, project, [command, *words], **variables) as run:
         probes = f"http://127.0.0.1:{health}"
         run.until(lambda: ask(f"{probes}/readyz")[0] == 200, "ready")
         if command == "serve":
@@ -470,12 +472,12 @@ def test_what_runs_on_works_with_every_option(command: str, ports: str, project:
 
 
 @pytest.mark.parametrize("how", [[], ["--kind", "automate.*", "--exclude-kind", "mail.*"]])
-def test_a_worker_until_idle(project: Path, how: list[str]) -> None:
+def test_a_worker_until_idle(project: Path, how: list[str], forks: str) -> None:
     """It does what is due, and ends."""
     waiting = count(project, "PENDING")
     assert waiting
     expected = count(project, "COMPLETED") + waiting
-    with running(project, ["worker", "--until-idle", *how]) as run:
+    with running(forks, project, ["worker", "--until-idle", *how]) as run:
         assert run.ended() == 0, run.log()
     assert count(project, "COMPLETED") == expected
 
@@ -508,7 +510,7 @@ def problems(project: Path) -> list[str]:
     return [each.text for each in found if each.state == "fail" and "can't begin" in each.text]
 
 
-def test_serve_is_not_ready_while_its_workers_can_not_start(project: Path) -> None:
+def test_serve_is_not_ready_while_its_workers_can_not_start(project: Path, forks: str) -> None:
     """It says so and why, goes on taking events, and is ready once they work."""
     broken = CODE + "\nimport os, pathlib, multiprocessing\n" + (
         "if multiprocessing.parent_process() and pathlib.Path('broken').exists():\n"
@@ -519,7 +521,7 @@ def test_serve_is_not_ready_while_its_workers_can_not_start(project: Path) -> No
     [port] = free_ports(1)
     base = f"http://127.0.0.1:{port}"
     with running(
-        project, ["serve", "--port", str(port)], AUTOMATE_SERVE_EVENTS_TOKEN="t0ken"
+        forks, project, ["serve", "--port", str(port)], AUTOMATE_SERVE_EVENTS_TOKEN="t0ken"
     ) as run:
 
         def told() -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import processes
 import pytest
 import sqlalchemy as sa
+import warm_forks
 from waiting import until
 from automate_kernel import Kernel, WorkflowContext
 from automate_cli.database import open_storage
@@ -223,8 +223,8 @@ def test_what_is_handed_over_is_found(engine: sa.Engine) -> None:
 class Deploy:
     """A version of a project in a folder of its own, on a database that both versions share."""
 
-    def __init__(self, folder: Path, version: str, url: str) -> None:
-        self.folder, self.version = folder / version, version
+    def __init__(self, folder: Path, version: str, url: str, forks: str) -> None:
+        self.folder, self.version, self.forks = folder / version, version, forks
         (self.folder / "workflows").mkdir(parents=True)
         (self.folder / "automate.toml").write_text(
             f'app = "automation"\ndatabase = "{url}"\n'
@@ -241,7 +241,8 @@ class Deploy:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
         with (
             (self.folder / "log").open("w") as log,
-            processes.running(
+            warm_forks.running(
+                self.forks,
                 [sys.executable, "-m", "automate_cli", "worker"],
                 cwd=self.folder,
                 env=environment,
@@ -254,10 +255,10 @@ class Deploy:
 
 
 @pytest.mark.slow
-def test_a_rolling_deploy_of_processes(tmp_path: Path) -> None:
+def test_a_rolling_deploy_of_processes(tmp_path: Path, forks: str) -> None:
     """``automate worker`` of both versions on one database; then the old one ends."""
     url = f"sqlite:///{tmp_path}/automate.sqlite3"
-    old, new = Deploy(tmp_path, "v1", url), Deploy(tmp_path, "v2", url)
+    old, new = (Deploy(tmp_path, version, url, forks) for version in ("v1", "v2"))
     kernel = Kernel(open_storage(url, folder=tmp_path), discover=False, secrets={})
     kernel.storage.create_tables()
     for path in (new.folder / "workflows").iterdir():

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-import processes
+import warm_forks
 from typer import testing
 from waiting import until
 
@@ -27,13 +27,14 @@ class CommandFolder:
     """A folder in which commands run as processes, one at a time, and write their log."""
 
     folder: Path
+    forks: str
     variables: Mapping[str, str] = {}
 
     @contextlib.contextmanager
-    def running(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    def running(self, *arguments: str, **variables: str) -> Iterator[warm_forks.Forked]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
-        with (self.folder / "log").open("w") as log, processes.running(
-            [sys.executable, "-m", "automate_cli", *arguments], text=True, cwd=self.folder,
+        with (self.folder / "log").open("w") as log, warm_forks.running(
+            self.forks, [sys.executable, "-m", "automate_cli", *arguments], text=True, cwd=self.folder,
             env={**environment, **self.variables, **variables}, stdout=subprocess.PIPE, stderr=log,
         ) as process:  # fmt: skip
             yield process

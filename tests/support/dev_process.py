@@ -9,22 +9,25 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from processes import running
+import processes
+import warm_forks
 from waiting import until
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
 
 
 class Dev:
-    """`automate dev` in a folder, with *options* and *variables*, and what it prints."""
+    """`automate dev` in a folder, with *options* and *variables*, forked at *forks* if given; what it prints."""
 
-    def __init__(self, folder: Path, *options: str, **variables: str) -> None:
+    def __init__(self, folder: Path, *options: str, forks: str = "", **variables: str) -> None:
         self.folder, self._out = folder, folder.parent / f"{folder.name}.log"
         command = [sys.executable, "-m", "automate_cli", "dev", "--no-open", *options]
         with self._out.open("wb") as out:
-            self._running = running(
+            run = partial(warm_forks.running, forks) if forks else processes.running
+            self._running = run(
                 command, cwd=folder, env={**ENVIRONMENT, **variables},
                 stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip

@@ -38,7 +38,7 @@ def start(command: Sequence[Any], **options: Any) -> subprocess.Popen[Any]:
     return subprocess.Popen(command, **options)
 
 
-def end(process: subprocess.Popen[Any]) -> None:
+def end(process: Any) -> None:
     """Kill what is left of *process* and of all that it started, and close its pipes."""
     try:
         # The group is there as long as anyone of it is, though its first may be gone; one that

@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import gc
 import importlib
+import io
 import json
 import os
 import random
@@ -20,11 +21,13 @@ import select
 import shlex
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import processes
 
@@ -41,6 +44,16 @@ COMMAND_LINE = (
     "automate_sqlalchemy",
     "yaml",
 )
+DJANGO = (
+    "django.core.management",
+    "django.contrib.messages.api",
+    "django.db.models.fields.json",
+    "django.template.response",
+    "django.test.signals",
+    "django.utils.autoreload",
+    "psycopg",
+)
+"""What Django and its parts import without settings."""
 
 
 @contextlib.contextmanager
@@ -54,6 +67,104 @@ def serving(address: Path, modules: Sequence[str], environment: Mapping[str, str
         yield str(address)
 
 
+class Forked:
+    """A program that was forked, with what tests use of `subprocess.Popen`."""
+
+    def __init__(
+        self, address: str, arguments: Sequence[str], *, cwd: Path | None = None,
+        env: Mapping[str, str] | None = None, stdin: Any = None, stdout: Any = None,
+        stderr: Any = None, text: bool = False,
+    ) -> None:  # fmt: skip
+        self.args, self.returncode = list(arguments), None
+        with contextlib.ExitStack() as theirs:
+
+            def pipe(given: Any, number: int) -> tuple[int, IO[Any] | None]:
+                """The descriptor of the program, and our end if it is a pipe."""
+                if given is None:
+                    return number, None
+                if given == processes.DEVNULL:
+                    return theirs.enter_context(open(os.devnull, "r+b", buffering=0)).fileno(), None
+                if given != processes.PIPE:
+                    return (given if isinstance(given, int) else given.fileno()), None
+                ends = os.pipe()
+                theirs.callback(os.close, ends[number > 0])
+                mode = ("r" if number else "w") + ("" if text else "b")
+                return ends[number > 0], open(ends[number == 0], mode)
+
+            read, self.stdin = pipe(processes.DEVNULL if stdin is None else stdin, 0)
+            out, self.stdout = pipe(stdout, 1)
+            errors, self.stderr = (
+                (out, None) if stderr == subprocess.STDOUT else pipe(stderr, 2)
+            )  # fmt: skip
+            self._connection = socket.socket(socket.AF_UNIX)
+            self._connection.settimeout(60)
+            self._connection.connect(address)
+            socket.send_fds(self._connection, [b"!"], [read, out, errors])
+            order = [self.args, str(cwd or Path.cwd()), dict(os.environ if env is None else env)]
+            self._connection.sendall(f"{json.dumps(order)}\n".encode())
+            self._answers = self._connection.makefile()
+            self.pid = int(self._answers.readline())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; return its exit code, or minus the signal that has ended it."""
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._connection.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Return what `wait` does, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def communicate(self, timeout: float | None = None) -> tuple[Any, Any]:
+        """Wait for its end; return what it has printed, and its errors, where these are pipes."""
+        pipes = [self.stdout, self.stderr]
+        with ThreadPoolExecutor() as pool:
+            read = [pool.submit(each.read) if each is not None else None for each in pipes]
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.pid, signal.SIGKILL)  # else the pipes never end
+                raise
+            printed, errors = (each.result(timeout) if each is not None else None for each in read)
+        return printed, errors
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal if it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def start(address: str, command: Sequence[Any], **options: Any) -> Forked:
+    """As `processes.start` does, for a *command* that begins with ``sys.executable``."""
+    program, *arguments = map(str, command)
+    assert program == sys.executable
+    return Forked(address, arguments, **options)
+
+
+@contextlib.contextmanager
+def running(address: str, command: Sequence[Any], **options: Any) -> Iterator[Forked]:
+    """As `processes.running` does, for a *command* that begins with ``sys.executable``."""
+    process = start(address, command, **options)
+    try:
+        yield process
+    finally:
+        processes.end(process)
+
+
 def run(
     address: str, arguments: Sequence[str], environment: Mapping[str, str],
     output: IO[str], errors: IO[str], *, folder: Path, seconds: float,
@@ -64,26 +175,17 @@ def run(
     Raises `TimeoutError` after *seconds*, when the program has written to *errors* what each of its
     threads does. What it has started and not stopped ends with it.
     """
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(seconds)
-        connection.connect(address)
-        socket.send_fds(connection, [b"!"], [output.fileno(), errors.fileno()])
-        order = json.dumps([list(arguments), str(folder), dict(environment)])
-        connection.sendall(f"{order}\n".encode())
-        with connection.makefile() as answers:
-            pid = int(answers.readline())
-            try:
-                return int(answers.readline())
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError, TimeoutError):
-                    os.kill(pid, signal.SIGABRT)  # see `faulthandler` below
-                    connection.settimeout(10)
-                    connection.recv(1)
-                text = f"{shlex.join(arguments)} did not end within {seconds:.0f} s"
-                raise TimeoutError(text) from None
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
+    process = Forked(address, arguments, cwd=folder, env=environment, stdout=output, stderr=errors)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # see `faulthandler` below
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        text = f"{shlex.join(arguments)} did not end within {seconds:.0f} s"
+        raise TimeoutError(text) from None
+    finally:
+        processes.end(process)
 
 
 def ended(
@@ -129,26 +231,28 @@ def _serve(address: str, modules: Sequence[str]) -> None:
 def _attend(connection: socket.socket) -> None:
     """Fork the program that is asked for, which returns from here, and report how it ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _, (output, errors), *_ = socket.recv_fds(connection, 1, 2)
+    _, files, *_ = socket.recv_fds(connection, 1, 3)
     with connection, connection.makefile() as orders:
         arguments, folder, environment = json.loads(orders.readline())
         pid = os.fork()
         if pid:
-            os.close(output)
-            os.close(errors)
+            for file in files:
+                os.close(file)
             with contextlib.suppress(OSError):  # nobody waits any more
                 connection.sendall(f"{pid}\n".encode())
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 connection.sendall(f"{code}\n".encode())
             os._exit(0)
     os.setsid()
-    for number, file in enumerate([os.open(os.devnull, os.O_RDONLY), output, errors]):
+    for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     random.seed()
+    if environment.get("PYTHONUNBUFFERED"):
+        sys.stdout = io.TextIOWrapper(open(1, "wb", 0, closefd=False), write_through=True)
     _run(arguments)
 
 

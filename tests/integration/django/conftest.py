@@ -15,6 +15,8 @@ from uuid import uuid4
 import processes
 import pytest
 import waiting
+import warm_forks
+from warm_forks import Forked
 
 PROJECT = Path(__file__).parents[2] / "django_project"
 SOURCE = Path(__file__).parents[3] / "src"
@@ -149,15 +151,23 @@ def environment(request: pytest.FixtureRequest) -> dict[str, str]:
     return found
 
 
-@pytest.fixture
-def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start ``manage.py``; what it is and has started, and runs still at the end, is killed."""
-    started: list[subprocess.Popen[str]] = []
+@pytest.fixture(scope="session")
+def project_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where ``manage.py`` is forked, with what it imports before it knows its settings."""
+    address = tmp_path_factory.mktemp("project-forks") / "socket"
+    imported = (*warm_forks.COMMAND_LINE, *warm_forks.DJANGO)
+    with warm_forks.serving(address, imported, os.environ) as served:
+        yield served
 
-    def start(
-        *arguments: str, cwd: Path = PROJECT, stderr: int = subprocess.STDOUT
-    ) -> subprocess.Popen[str]:
-        process = processes.start(
+
+@pytest.fixture
+def start(environment: dict[str, str], project_forks: str) -> Iterator[Callable[..., Forked]]:
+    """Start ``manage.py``; what it is and has started, and runs still at the end, is killed."""
+    started: list[Forked] = []
+
+    def start(*arguments: str, cwd: Path = PROJECT, stderr: int = subprocess.STDOUT) -> Forked:
+        process = warm_forks.start(
+            project_forks,
             [sys.executable, "manage.py", *arguments],
             cwd=cwd,
             env=environment,
@@ -181,7 +191,7 @@ def until() -> Callable[..., None]:
 
 def _until(
     condition: Callable[[], bool],
-    process: subprocess.Popen[str],
+    process: Forked,
     patience: float = PATIENCE_SECONDS,
 ) -> None:
     def why() -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_forks
 from automate_django import emit, get_kernel
 from automate_django.models import OutboxItem, TaskResult, WorkflowExecution
 from automate_kernel import Kernel, hookimpl
@@ -256,15 +257,16 @@ def test_no_secret_is_told(sqlite: str) -> None:
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_enough_is_no_error(
-    sqlite: str, environment: dict[str, str], arguments: str, unbuffered: str
+    sqlite: str, environment: dict[str, str], project_forks: str, arguments: str, unbuffered: str
 ) -> None:
     """As ``head`` is: neither a traceback, nor a complaint of Python's at its end."""
     read, write = os.pipe()
     os.close(read)
     with open(write, "wb", buffering=0) as head:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments.split()],
+        with warm_forks.running(
+            project_forks, [sys.executable, "manage.py", *arguments.split()],
             cwd=PROJECT, env={**environment, "PYTHONUNBUFFERED": unbuffered},
-            stdout=head, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
-        )  # fmt: skip
-    assert (done.returncode, "BrokenPipe" in done.stderr) == (1, False), done.stderr
+            stdout=head, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            _, errors = process.communicate(120)
+    assert (process.returncode, "BrokenPipe" in errors) == (1, False), errors

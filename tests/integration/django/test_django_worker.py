@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import django
 import pytest
+from warm_forks import Forked
 from leases import lapse
 from automate_django import emit, get_kernel, signals
 from automate_django.connections import freshen
@@ -31,7 +31,7 @@ def completed() -> int:
     return WorkflowExecution.objects.filter(status="COMPLETED").count()
 
 
-def stopped(worker: subprocess.Popen[str]) -> str:
+def stopped(worker: Forked) -> str:
     """What a worker has printed that SIGTERM ends with 0."""
     worker.send_signal(signal.SIGTERM)
     output, _ = worker.communicate(timeout=PATIENCE_SECONDS)
@@ -40,7 +40,7 @@ def stopped(worker: subprocess.Popen[str]) -> str:
 
 
 def test_a_worker_runs_an_order_through_and_stops(
-    alias: str, start: Callable[..., subprocess.Popen[str]], until: Callable[..., None]
+    alias: str, start: Callable[..., Forked], until: Callable[..., None]
 ) -> None:
     """What was emitted before and while it runs is done once; SIGTERM ends it with 0."""
     emit("order.created", ORDER)
@@ -57,7 +57,7 @@ def test_a_worker_runs_an_order_through_and_stops(
 
 def test_several_processes_share_the_work(
     alias: str,
-    start: Callable[..., subprocess.Popen[str]],
+    start: Callable[..., Forked],
     until: Callable[..., None],
     tmp_path: Path,
 ) -> None:
@@ -88,7 +88,7 @@ def test_several_processes_share_the_work(
 def test_a_pool_as_django_makes_it_is_enough(
     postgresql: str,
     environment: dict[str, str],
-    start: Callable[..., subprocess.Popen[str]],
+    start: Callable[..., Forked],
     until: Callable[..., None],
 ) -> None:
     """It has four connections, and a worker a dozen threads: none of them keeps one to itself."""

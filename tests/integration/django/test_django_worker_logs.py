@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from warm_forks import Forked
 from automate_django import get_kernel
 from automate_django.management.commands.automate_worker import log_as
 from automate_django.models import OutboxItem
@@ -32,7 +32,7 @@ def logging_kept() -> Iterator[None]:
 @pytest.mark.parametrize("options", [[], ["--processes", "2"]])
 def test_a_worker_logs_json(
     sqlite: str,
-    start: Callable[..., subprocess.Popen[str]],
+    start: Callable[..., Forked],
     until: Callable[..., None],
     options: list[str],
 ) -> None:

@@ -7,13 +7,13 @@ import os
 import shutil
 import signal
 import sys
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_forks import Forked
 from waiting import Gate
 from automate_django import get_kernel
 from automate_django.management.commands import automate_worker
@@ -25,7 +25,7 @@ from shop import tasks as test_tasks
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2] / "django_project"
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Forked]
 
 
 @pytest.mark.parametrize(

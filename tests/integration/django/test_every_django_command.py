@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_forks import Forked
 import typer
 import warm_forks
 from automate_django import get_kernel
@@ -29,7 +30,7 @@ from django.db import connections
 
 pytestmark = pytest.mark.slow
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Forked]
 ORDER = {"lines": [{"price": 3, "quantity": 4}], "channel_id": "C1"}
 # Those that Django gives every command.
 DJANGOS = {

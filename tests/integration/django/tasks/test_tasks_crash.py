@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_forks import Forked
 from leases import lapse
 from automate_django import get_kernel
 from automate_django.models import OutboxItem
@@ -19,7 +19,7 @@ from shop import tasks as test_tasks
 
 pytestmark = pytest.mark.slow
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Forked]
 
 
 def stored(id: str) -> Any:
