@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
