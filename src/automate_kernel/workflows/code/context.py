@@ -12,10 +12,10 @@ from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
-    Generic,
     Literal,
     NamedTuple,
     NoReturn,
+    ParamSpec,
     Protocol,
     TypedDict,
     TypeVar,
@@ -48,6 +48,8 @@ from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 from automate_kernel.workflows.execution import Event
 
 if TYPE_CHECKING:
+    from typing import Concatenate
+
     from typing_extensions import TypeVarTuple, Unpack
 
     from automate_kernel.operations.context import Call
@@ -64,13 +66,7 @@ T5 = TypeVar("T5")
 T6 = TypeVar("T6")
 T7 = TypeVar("T7")
 T8 = TypeVar("T8")
-# The results of a context's calls: a value, or what is awaited for it.
-Nothing = TypeVar("Nothing")
-Anything = TypeVar("Anything")
-Text = TypeVar("Text")
-Received = TypeVar("Received")
-MaybeReceived = TypeVar("MaybeReceived")
-Answered = TypeVar("Answered")
+Params = ParamSpec("Params")
 
 
 class ChildOptions(TypedDict, total=False):
@@ -149,15 +145,8 @@ class Driver(Protocol):
         """Set labels of the execution, which are saved with the next checkpoint."""
 
 
-class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceived, Answered]):
-    """
-    The calls that a workflow can make, ``async def`` or ``def``.
-
-    In a `WorkflowContext` they are awaited, in a `SyncWorkflowContext` they return the result. The
-    types of both are the parameters of this class: `Nothing` is None, `Anything` what the call
-    gives, `Text` a str, `Received` an `Event`, `MaybeReceived` an `Event` or None, and `Answered`
-    an `ApprovalAnswer`.
-    """
+class BaseWorkflowContext:
+    """The part of a workflow's context that makes no calls."""
 
     # Which functions get it; both do where nothing is said.
     _asynchronous: ClassVar[bool | None] = None
@@ -165,7 +154,7 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    def _give(self, call: Awaitable[Any]) -> Any:
+    def _give(self, call: Awaitable[T]) -> Awaitable[T]:
         """Return what a workflow gets for a *call*."""
         raise NotImplementedError
 
@@ -275,7 +264,50 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
         request = _of_function(self._driver, function, args, caller, name, options, undoes=True)
         return CompensationBlock(self._driver, request)
 
+
+class WorkflowContext(BaseWorkflowContext):
+    """
+    The context of an ``async def`` workflow.
+
+    Whatever it awaits comes from here: the workflow is no task of an event loop.
+    """
+
+    _asynchronous = True
+
+    def _give(self, call: Awaitable[T]) -> Awaitable[T]:
+        if isinstance(call, Pending):
+            self._driver.note(call)
+        return call
+
+    @overload
     def step(
+        self,
+        function: Callable[[Unpack[Ts]], Awaitable[T]],
+        *args: Unpack[Ts],
+        **options: Unpack[StepCallOptions],
+    ) -> Awaitable[T]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts]], T],
+        *args: Unpack[Ts],
+        **options: Unpack[StepCallOptions],
+    ) -> Awaitable[T]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts], Call], Awaitable[T]],
+        *args: Unpack[Ts],
+        **options: Unpack[StepCallOptions],
+    ) -> Awaitable[T]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts], Call], T],
+        *args: Unpack[Ts],
+        **options: Unpack[StepCallOptions],
+    ) -> Awaitable[T]: ...
+    def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
         function: Callable[..., Any],
         *args: Any,
@@ -306,13 +338,75 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
         timeout: float | str | timedelta | None = None,
         heartbeat: float | str | timedelta | None = None,
         **fields: Any,
-    ) -> Anything:
+    ) -> Awaitable[Any]:
         """Call an action or a capability by its name, as a step, with the *fields* of its input."""
         options = _CallOptions(retry, timeout, heartbeat)
         request = _of_action(action, fields, sys._getframe(1), step_name, options)
-        given: Anything = self._give(request)
-        return given
+        return self._give(request)
 
+    @overload
+    def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> Awaitable[tuple[T1, T2]]: ...
+    @overload
+    def gather(
+        self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
+    ) -> Awaitable[tuple[T1, T2, T3]]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        /,
+    ) -> Awaitable[tuple[T1, T2, T3, T4]]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        /,
+    ) -> Awaitable[tuple[T1, T2, T3, T4, T5]]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        six: Awaitable[T6],
+        /,
+    ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6]]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        six: Awaitable[T6],
+        seven: Awaitable[T7],
+        /,
+    ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6, T7]]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        six: Awaitable[T6],
+        seven: Awaitable[T7],
+        eight: Awaitable[T8],
+        /,
+    ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
+    @overload
+    def gather(self, *awaitables: Awaitable[T]) -> Awaitable[tuple[T, ...]]: ...
     def gather(self, *awaitables: Awaitable[Any]) -> Any:
         """
         Run steps, and coroutines that call steps, side by side; return their results in order.
@@ -324,14 +418,13 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
 
     def sleep(
         self, duration: float | str | timedelta | datetime, *, name: str | None = None
-    ) -> Nothing:
+    ) -> Awaitable[None]:
         """
         Wait for a duration (``"3d"``, seconds, a `timedelta`), or until a time.
 
         Nothing is held meanwhile: neither a thread, nor a lease, nor memory.
         """
-        given: Nothing = self._give(_sleep(duration, sys._getframe(1), name))
-        return given
+        return self._give(_sleep(duration, sys._getframe(1), name))
 
     @overload
     def wait_for(
@@ -343,7 +436,7 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
         timeout: float | str | timedelta | None = None,
         on_timeout: Literal["fail"] = "fail",
         name: str | None = None,
-    ) -> Received: ...
+    ) -> Awaitable[Event]: ...
     @overload
     def wait_for(
         self,
@@ -354,7 +447,7 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
         timeout: float | str | timedelta | None = None,
         on_timeout: Literal["continue"],
         name: str | None = None,
-    ) -> MaybeReceived: ...
+    ) -> Awaitable[Event | None]: ...
     def wait_for(
         self,
         event: str | None = None,
@@ -387,7 +480,7 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
         on_reject: Literal["fail", "continue"] = "fail",
         notify: Mapping[str, Any] | None = None,
         name: str | None = None,
-    ) -> Answered:
+    ) -> Awaitable[ApprovalAnswer]:
         """
         Ask a person, and wait for the decision.
 
@@ -400,9 +493,43 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
             "description": description, "by": by, "form": form, "timeout": timeout,
             "on_timeout": on_timeout, "on_reject": on_reject, "notify": notify,
         }  # fmt: skip
-        answer: Answered = self._give(_approve(title, sys._getframe(1), name, given))
-        return answer
+        return self._give(_approve(title, sys._getframe(1), name, given))
 
+    @overload
+    def child(
+        self,
+        workflow: Callable[[Any, P], Awaitable[T]],
+        payload: P,
+        **options: Unpack[ChildOptions],
+    ) -> Awaitable[T]: ...
+    @overload
+    def child(
+        self,
+        workflow: Callable[[Any], Awaitable[T]],
+        payload: None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Awaitable[T]: ...
+    @overload
+    def child(
+        self,
+        workflow: Callable[[Any, P], T],
+        payload: P,
+        **options: Unpack[ChildOptions],
+    ) -> Awaitable[T]: ...
+    @overload
+    def child(
+        self,
+        workflow: Callable[[Any], T],
+        payload: None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Awaitable[T]: ...
+    @overload
+    def child(
+        self,
+        workflow: str,
+        payload: Any = None,
+        **options: Unpack[ChildOptions],
+    ) -> Awaitable[Any]: ...
     def child(
         self,
         workflow: Any,
@@ -424,205 +551,45 @@ class BaseWorkflowContext(Generic[Nothing, Anything, Text, Received, MaybeReceiv
     @overload
     def start(
         self, workflow: Callable[[Any, P], Any], payload: P, *, name: str | None = None
-    ) -> Text: ...
+    ) -> Awaitable[str]: ...
     @overload
     def start(
         self, workflow: Callable[[Any], Any], payload: None = None, *, name: str | None = None
-    ) -> Text: ...
+    ) -> Awaitable[str]: ...
     @overload
-    def start(self, workflow: str, payload: Any = None, *, name: str | None = None) -> Text: ...
+    def start(
+        self, workflow: str, payload: Any = None, *, name: str | None = None
+    ) -> Awaitable[str]: ...
     def start(
         self,
         workflow: str | Callable[..., Any],
         payload: Any = None,
         *,
         name: str | None = None,
-    ) -> Text:
+    ) -> Awaitable[str]:
         """Start another workflow and go on; returns the id of its execution."""
         request = _child(self._driver, workflow, payload, sys._getframe(1), name, {"wait": False})
-        execution_id: Text = self._give(request)
-        return execution_id
-
-    @overload
-    def _later(
-        self,
-        function: Callable[[Unpack[Ts]], Awaitable[T]],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> Awaitable[T]: ...
-    @overload
-    def _later(
-        self,
-        function: Callable[[Unpack[Ts]], T],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> Awaitable[T]: ...
-    @overload
-    def _later(
-        self,
-        function: Callable[[Unpack[Ts], Call], Awaitable[T]],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> Awaitable[T]: ...
-    @overload
-    def _later(
-        self,
-        function: Callable[[Unpack[Ts], Call], T],
-        *args: Unpack[Ts],
-        **options: Unpack[StepCallOptions],
-    ) -> Awaitable[T]: ...
-    def _later(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
-        self,
-        function: Callable[..., Any],
-        *args: Any,
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
-    ) -> Any:
-        """Return a step for `gather`, which begins it; see `step`."""
-        options = _CallOptions(retry, timeout, heartbeat)
-        request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
-        self._driver.note(request)
-        return request
+        return self._give(request)
 
 
-class WorkflowContext(
-    BaseWorkflowContext[
-        Awaitable[None],
-        Awaitable[Any],
-        Awaitable[str],
-        Awaitable[Event],
-        Awaitable[Event | None],
-        Awaitable[ApprovalAnswer],
-    ]
-):
-    """
-    The context of an ``async def`` workflow.
-
-    Whatever it awaits comes from here: the workflow is no task of an event loop.
-    """
-
-    _asynchronous = True
-
-    def _give(self, call: Awaitable[Any]) -> Awaitable[Any]:
-        if isinstance(call, Pending):
-            self._driver.note(call)
-        return call
-
-    if TYPE_CHECKING:  # the types of what is awaited
-        step = BaseWorkflowContext._later  # noqa: SLF001
-
-        @overload
-        def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> Awaitable[tuple[T1, T2]]: ...
-        @overload
-        def gather(
-            self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
-        ) -> Awaitable[tuple[T1, T2, T3]]: ...
-        @overload
-        def gather(
-            self,
-            one: Awaitable[T1],
-            two: Awaitable[T2],
-            three: Awaitable[T3],
-            four: Awaitable[T4],
-            /,
-        ) -> Awaitable[tuple[T1, T2, T3, T4]]: ...
-        @overload
-        def gather(
-            self,
-            one: Awaitable[T1],
-            two: Awaitable[T2],
-            three: Awaitable[T3],
-            four: Awaitable[T4],
-            five: Awaitable[T5],
-            /,
-        ) -> Awaitable[tuple[T1, T2, T3, T4, T5]]: ...
-        @overload
-        def gather(
-            self,
-            one: Awaitable[T1],
-            two: Awaitable[T2],
-            three: Awaitable[T3],
-            four: Awaitable[T4],
-            five: Awaitable[T5],
-            six: Awaitable[T6],
-            /,
-        ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6]]: ...
-        @overload
-        def gather(
-            self,
-            one: Awaitable[T1],
-            two: Awaitable[T2],
-            three: Awaitable[T3],
-            four: Awaitable[T4],
-            five: Awaitable[T5],
-            six: Awaitable[T6],
-            seven: Awaitable[T7],
-            /,
-        ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6, T7]]: ...
-        @overload
-        def gather(
-            self,
-            one: Awaitable[T1],
-            two: Awaitable[T2],
-            three: Awaitable[T3],
-            four: Awaitable[T4],
-            five: Awaitable[T5],
-            six: Awaitable[T6],
-            seven: Awaitable[T7],
-            eight: Awaitable[T8],
-            /,
-        ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
-        @overload
-        def gather(self, *awaitables: Awaitable[T]) -> Awaitable[tuple[T, ...]]: ...
-        def gather(self, *args: Any, **options: Any) -> Any:
-            """See `BaseWorkflowContext.gather`."""
-
-        @overload
-        def child(
-            self,
-            workflow: Callable[[Any, P], Awaitable[T]],
-            payload: P,
-            **options: Unpack[ChildOptions],
-        ) -> Awaitable[T]: ...
-        @overload
-        def child(
-            self,
-            workflow: Callable[[Any], Awaitable[T]],
-            payload: None = None,
-            **options: Unpack[ChildOptions],
-        ) -> Awaitable[T]: ...
-        @overload
-        def child(
-            self,
-            workflow: Callable[[Any, P], T],
-            payload: P,
-            **options: Unpack[ChildOptions],
-        ) -> Awaitable[T]: ...
-        @overload
-        def child(
-            self,
-            workflow: Callable[[Any], T],
-            payload: None = None,
-            **options: Unpack[ChildOptions],
-        ) -> Awaitable[T]: ...
-        @overload
-        def child(
-            self,
-            workflow: str,
-            payload: Any = None,
-            **options: Unpack[ChildOptions],
-        ) -> Awaitable[Any]: ...
-        def child(self, *args: Any, **options: Any) -> Any:
-            """See `BaseWorkflowContext.child`."""
+def _returned(
+    call: Callable[Concatenate[Any, Params], Awaitable[T]],
+) -> Callable[Concatenate[Any, Params], T]:
+    """Return *call* for a context that makes it at once: its type has no `Awaitable`."""
+    # A checker keeps the overloads of a call. The function is the same: see `_give`.
+    return call  # type: ignore[return-value]
 
 
-class SyncWorkflowContext(BaseWorkflowContext[None, Any, str, Event, Event | None, ApprovalAnswer]):
+def _unbound(call: Callable[Concatenate[Any, Params], T]) -> Callable[Concatenate[Any, Params], T]:
+    return call
+
+
+class SyncWorkflowContext(BaseWorkflowContext):
     """
     The context of a plain ``def`` workflow, whose calls return when their steps have ended.
 
-    The workflow runs on a thread of its own, which it holds while a worker has it.
+    It has the calls of `WorkflowContext`. The workflow runs on a thread of its own, which it holds
+    while a worker has it.
     """
 
     _asynchronous = False
@@ -630,145 +597,27 @@ class SyncWorkflowContext(BaseWorkflowContext[None, Any, str, Event, Event | Non
     def _give(self, call: Awaitable[Any]) -> Any:
         return self._driver.ask(call)
 
-    later = BaseWorkflowContext._later  # noqa: SLF001  (public where a call has no awaitable)
-    """Return a step for `gather`, which begins it; see `step`."""
+    step = _returned(WorkflowContext.step)
+    call = _returned(WorkflowContext.call)
+    gather = _returned(WorkflowContext.gather)
+    sleep = _returned(WorkflowContext.sleep)
+    wait_for = _returned(WorkflowContext.wait_for)
+    approve = _returned(WorkflowContext.approve)
+    child = _returned(WorkflowContext.child)
+    start = _returned(WorkflowContext.start)
 
-    if TYPE_CHECKING:  # the types of results
+    later = _unbound(WorkflowContext.step)
+    """Return a step for `gather`, which begins it; see `WorkflowContext.step`."""
 
-        @overload
-        def step(
-            self,
-            function: Callable[[Unpack[Ts]], Awaitable[T]],
-            *args: Unpack[Ts],
-            **options: Unpack[StepCallOptions],
-        ) -> T: ...
-        @overload
-        def step(
-            self,
-            function: Callable[[Unpack[Ts]], T],
-            *args: Unpack[Ts],
-            **options: Unpack[StepCallOptions],
-        ) -> T: ...
-        @overload
-        def step(
-            self,
-            function: Callable[[Unpack[Ts], Call], Awaitable[T]],
-            *args: Unpack[Ts],
-            **options: Unpack[StepCallOptions],
-        ) -> T: ...
-        @overload
-        def step(
-            self,
-            function: Callable[[Unpack[Ts], Call], T],
-            *args: Unpack[Ts],
-            **options: Unpack[StepCallOptions],
-        ) -> T: ...
-        def step(self, *args: Any, **options: Any) -> Any:  # type: ignore[misc]  # as in the base
-            """See `BaseWorkflowContext.step`."""
+    if not TYPE_CHECKING:
 
-        @overload
-        def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> tuple[T1, T2]: ...
-        @overload
-        def gather(
-            self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
-        ) -> tuple[T1, T2, T3]: ...
-        @overload
-        def gather(
-            self,
-            one: Awaitable[T1],
-            two: Awaitable[T2],
-            three: Awaitable[T3],
-            four: Awaitable[T4],
-            /,
-        ) -> tuple[T1, T2, T3, T4]: ...
-        @overload
-        def gather(
-            self,
-            one: Awaitable[T1],
-            two: Awaitable[T2],
-            three: Awaitable[T3],
-            four: Awaitable[T4],
-            five: Awaitable[T5],
-            /,
-        ) -> tuple[T1, T2, T3, T4, T5]: ...
-        @overload
-        def gather(
-            self,
-            one: Awaitable[T1],
-            two: Awaitable[T2],
-            three: Awaitable[T3],
-            four: Awaitable[T4],
-            five: Awaitable[T5],
-            six: Awaitable[T6],
-            /,
-        ) -> tuple[T1, T2, T3, T4, T5, T6]: ...
-        @overload
-        def gather(
-            self,
-            one: Awaitable[T1],
-            two: Awaitable[T2],
-            three: Awaitable[T3],
-            four: Awaitable[T4],
-            five: Awaitable[T5],
-            six: Awaitable[T6],
-            seven: Awaitable[T7],
-            /,
-        ) -> tuple[T1, T2, T3, T4, T5, T6, T7]: ...
-        @overload
-        def gather(
-            self,
-            one: Awaitable[T1],
-            two: Awaitable[T2],
-            three: Awaitable[T3],
-            four: Awaitable[T4],
-            five: Awaitable[T5],
-            six: Awaitable[T6],
-            seven: Awaitable[T7],
-            eight: Awaitable[T8],
-            /,
-        ) -> tuple[T1, T2, T3, T4, T5, T6, T7, T8]: ...
-        @overload
-        def gather(self, *steps: Awaitable[T]) -> tuple[T, ...]: ...
-        def gather(self, *args: Any, **options: Any) -> Any:
-            """See `BaseWorkflowContext.gather`."""
-
-        @overload
-        def child(
-            self,
-            workflow: Callable[[Any, P], Awaitable[T]],
-            payload: P,
-            **options: Unpack[ChildOptions],
-        ) -> T: ...
-        @overload
-        def child(
-            self,
-            workflow: Callable[[Any], Awaitable[T]],
-            payload: None = None,
-            **options: Unpack[ChildOptions],
-        ) -> T: ...
-        @overload
-        def child(
-            self,
-            workflow: Callable[[Any, P], T],
-            payload: P,
-            **options: Unpack[ChildOptions],
-        ) -> T: ...
-        @overload
-        def child(
-            self,
-            workflow: Callable[[Any], T],
-            payload: None = None,
-            **options: Unpack[ChildOptions],
-        ) -> T: ...
-        @overload
-        def child(
-            self,
-            workflow: str,
-            payload: Any = None,
-            **options: Unpack[ChildOptions],
-        ) -> Any: ...
-        def child(self, *args: Any, **options: Any) -> Any:
-            """See `BaseWorkflowContext.child`."""
+        def later(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            """Return a step for `gather`, which begins it; see `WorkflowContext.step`."""
+            name, caller = options.pop("name", None), sys._getframe(1)
+            chosen = _CallOptions(**options)
+            request = _of_function(self._driver, function, args, caller, name, chosen)
+            self._driver.note(request)
+            return request
 
 
 class CompensationBlock:
@@ -836,9 +685,9 @@ def _of_action(
 class _CallOptions(NamedTuple):
     """The options of a call, as its step takes them."""
 
-    retry: int | RetryPolicy | None
-    timeout: float | str | timedelta | None
-    heartbeat: float | str | timedelta | None
+    retry: int | RetryPolicy | None = None
+    timeout: float | str | timedelta | None = None
+    heartbeat: float | str | timedelta | None = None
 
     def of(self, action: str) -> dict[str, Any]:
         """Return the fields of the step that calls *action*."""
