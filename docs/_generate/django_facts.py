@@ -52,6 +52,8 @@ def _models() -> Iterator[dict[str, Any]]:
 
     for model in apps.get_app_config("automate_django").get_models():
         meta = model._meta
+        if not meta.managed:
+            continue  # it has no table
         yield {
             "table": meta.db_table,
             "model": model.__name__,

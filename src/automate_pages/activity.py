@@ -16,7 +16,7 @@ from automate_kernel.outbox.statistics import MinuteTotal
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.store.statistics import ExecutionCounts
 from automate_pages.charts import Chart, Series, bars, lines
-from automate_pages.formats import duration
+from automate_pages.formats import duration, utc
 
 logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T", bound=MinuteTotal)
@@ -84,7 +84,7 @@ def spread(activity: Iterable[T], span: TimeSpan, now: datetime) -> list[tuple[d
 def item_charts(
     spread_out: Sequence[tuple[datetime, Activity | None]],
     span: TimeSpan,
-    local: Callable[[datetime], datetime] = lambda moment: moment,
+    local: Callable[[datetime], datetime] = utc,
 ) -> list[Chart]:
     """Draw throughput, failures, run time and wait of items; *local* gives the reader's time."""
     labels = [local(at).strftime(span.clock) for at, _ in spread_out]
@@ -130,10 +130,12 @@ def _percent(value: float) -> str:
 
 
 def execution_charts(
-    spread_out: Sequence[tuple[datetime, ExecutionCounts | None]], span: TimeSpan
+    spread_out: Sequence[tuple[datetime, ExecutionCounts | None]],
+    span: TimeSpan,
+    local: Callable[[datetime], datetime] = utc,
 ) -> list[Chart]:
-    """Draw the ends and the time of executions."""
-    labels = [at.strftime(span.clock) for at, _ in spread_out]
+    """Draw the ends and the time of executions; *local* gives the reader's time."""
+    labels = [local(at).strftime(span.clock) for at, _ in spread_out]
     ends = [
         Series(word, [getattr(one, word, None) for _, one in spread_out], tone)
         for word, tone in (("completed", "ok"), ("cancelled", "warn"), ("failed", "bad"))

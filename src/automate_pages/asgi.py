@@ -27,8 +27,8 @@ from automate_kernel.base.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
 from automate_pages import formats
 from automate_pages.auth import Auth
-from automate_pages.browser import HEADERS, Browser
-from automate_pages.exchange import OrderAnswer, PageRequest, SentFields
+from automate_pages.browser import Browser
+from automate_pages.exchange import HEADERS, OrderAnswer, PageRequest, SentFields
 from automate_pages.live import LivePart, LiveParts
 from automate_pages.log_in import FailedLogIns, LogIn, LogInPages
 from automate_pages.site import Site

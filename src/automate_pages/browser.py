@@ -14,18 +14,6 @@ from starlette.responses import Response
 
 from automate_pages.exchange import SentFields
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
-    " img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none';"
-    " base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Vary": "Accept, Cookie, X-Automate-Part",
-}  # fmt: skip
-"""The headers of every answer."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """The names of this machine in ``Host``."""
 _MOST_BODY = 1_000_000

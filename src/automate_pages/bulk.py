@@ -181,6 +181,8 @@ def carry_out(request: PageRequest, scope: BulkScope) -> PageAnswer | OrderAnswe
     kind = BULK_ACTIONS[scope.target].get(request.form.get("order", ""))
     if kind is None:
         raise PageError(400, "there is no such order")
+    if kind.name == "discard":
+        request.require("discard")
     if "ids" in scope.matching and not scope.ids:
         return OrderAnswer(scope.back.url, f"Tick some {scope.target} first.", "warn")
     action = _action(request, kind, scope)

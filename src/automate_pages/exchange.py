@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from automate_kernel.kernel import Kernel
 from automate_pages.activity import ActivityHistory
+from automate_pages.formats import utc
 from automate_pages.operation_desk import OperationDesk
 from automate_pages.users import Right, User
 
 Tone = Literal["ok", "warn", "bad"]
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
+    " img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none';"
+    " base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Vary": "Accept, Cookie, X-Automate-Part",
+}  # fmt: skip
+"""The headers of every answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +62,8 @@ class PageRequest:
     alone. *origin* is the scheme and the host of the pages, as the browser has them. *session* is
     the id of the user's session, empty if another program logs people in. *kept* is what the
     browser was given to keep by an earlier answer.
-    The site adds the *operations* that may be called by a form, the *history* of its kernel,
-    and the place of its *webhooks*.
+    The site adds the *operations* that may be called by a form, the *history* of its kernel, the
+    place of its *webhooks*, and *local*, which gives the reader's time.
     """
 
     kernel: Kernel
@@ -66,6 +80,7 @@ class PageRequest:
     operations: OperationDesk | None = None
     history: ActivityHistory | None = None
     webhooks: str | None = None
+    local: Callable[[datetime], datetime] = utc
 
     def url(self, *parts: object, **query: str) -> str:
         """Return the address of a page: the *parts* of its path, and its *query*."""
@@ -77,10 +92,27 @@ class PageRequest:
         """Return a field of the query, trimmed and of bounded length."""
         return sent_text(self.query, name)
 
-    def require(self, right: Right) -> None:
-        """Raise `PageError` if the user has not *right*."""
-        if not self.user.may(right):
+    @property
+    def screen(self) -> str:
+        """The screen that rights are needed on: ``outbox`` for an item; ``home`` for the first."""
+        name = next(iter(path_parts(self.path)), "home")
+        if name == "saved":  # which belongs to the list that it is saved for
+            return next(iter(path_parts(self.form.get("page", ""))), "")
+        return name
+
+    def may(self, right: Right, screen: str = "") -> bool:
+        """Return True if the user has *right*, on this screen or on another."""
+        return self.user.may(right, screen or self.screen)
+
+    def require(self, right: Right, screen: str = "") -> None:
+        """Raise `PageError` if the user has not *right*, on this screen or on another."""
+        if not self.may(right, screen):
             raise PageError(403, f"your roles don't let you {right} here")
+
+
+def path_parts(path: str) -> tuple[str, ...]:
+    """Return the parts of a page's path."""
+    return tuple(unquote(part) for part in path.split("/") if part)
 
 
 def sent_text(sent: Mapping[str, str], name: str) -> str:

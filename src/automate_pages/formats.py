@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -196,14 +196,21 @@ def duration(seconds: Any) -> str:
     return f"{value:.0f} s"  # NaN
 
 
-def ago(moment: datetime | None) -> Markup | str:
-    """Format the time since or until *moment*, with the instant itself as the title."""
+def utc(moment: datetime) -> datetime:
+    """Return *moment* as it is: the pages have times in UTC, unless their host has another."""
+    return moment
+
+
+def ago(moment: datetime | None, local: Callable[[datetime], datetime] = utc) -> Markup | str:
+    """Format the time since or until *moment*, with the instant itself, *local*, as the title."""
     if moment is None:
         return NOTHING
     passed = round((datetime.now(timezone.utc) - moment).total_seconds())
     text = f"{duration(passed)} ago" if passed > 0 else f"in {duration(-passed)}"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        moment.isoformat(), moment.strftime("%Y-%m-%d %H:%M:%S UTC"), text if passed else "now"
+        moment.isoformat(),
+        local(moment).strftime("%Y-%m-%d %H:%M:%S %Z"),
+        text if passed else "now",
     )
 
 

@@ -63,7 +63,7 @@ class _NotingUser(User):
         return super().__getattribute__(name)
 
 
-_PERSONAL = {each.name for each in fields(User)} - {"roles", "tenant"}
+_PERSONAL = {each.name for each in fields(User)} - {"roles", "rights", "tenant"}
 
 
 class LiveParts:
@@ -125,7 +125,7 @@ class LiveParts:
     def _shared(self, request: PageRequest, name: str | None) -> _Shared:
         user, now = request.user, self._clock()
         own = () if name is None else (name, request.session)
-        key = (_address(request), (request.origin, user.tenant, frozenset(user.roles), *own))
+        key = (_address(request), (request.origin, user.tenant, user.roles, user.rights, *own))
         with self._lock:
             shared = self._parts.setdefault(key, _Shared())
             shared.asked_at = now

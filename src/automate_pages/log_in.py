@@ -29,8 +29,8 @@ from automate_kernel.base.arguments import check_address
 from automate_kernel.base.errors import AutomateError, ConfigError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.values import read_json
-from automate_pages.browser import HEADERS, LOOPBACK, Browser
-from automate_pages.exchange import SentFields
+from automate_pages.browser import LOOPBACK, Browser
+from automate_pages.exchange import HEADERS, SentFields
 from automate_pages.live import Lookers
 from automate_pages.openid import CodeFlow, Oidc, OidcError
 from automate_pages.site import Site

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 
 from automate_kernel.base.forks import new_lock
 from automate_kernel.http.operations import ExposedOperations
-from automate_kernel.kernel import Kernel
 
 _MOST_KEYS = 1_000
 
 
 class OperationDesk:
-    """The operations of *kernel* that *allowed* names, each sent form counted once."""
+    """The operations that are *exposed*, each sent form counted once."""
 
-    def __init__(self, kernel: Kernel, allowed: Iterable[str]) -> None:
-        self.exposed = ExposedOperations(kernel, allowed)
+    def __init__(self, exposed: ExposedOperations) -> None:
+        self.exposed = exposed
         """The operations that may be called."""
         self._keys: OrderedDict[str, None] = OrderedDict()
         self._lock = new_lock()

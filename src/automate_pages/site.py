@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -11,10 +13,18 @@ import jinja2
 
 from automate_kernel.base.arguments import several
 from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.http.operations import ExposedOperations
 from automate_kernel.kernel import Kernel
 from automate_pages import formats
 from automate_pages.activity import ActivityHistory
-from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
+from automate_pages.exchange import (
+    OrderAnswer,
+    PageAnswer,
+    PageError,
+    PageLink,
+    PageRequest,
+    path_parts,
+)
 from automate_pages.operation_desk import OperationDesk
 from automate_pages.screens import (
     access,
@@ -33,7 +43,7 @@ from automate_pages.screens import (
     workers,
     workflows,
 )
-from automate_pages.trail import OrderTrail, path_parts
+from automate_pages.trail import OrderTrail
 
 View = Callable[..., PageAnswer | OrderAnswer]
 """A page or an order: takes the request, and each part of the path that the address leaves open."""
@@ -101,9 +111,10 @@ class Site:
     """
     The operators' pages of *kernel*, under *title*; it knows no web framework.
 
-    *operations* names those that may be called by a form, or patterns (``slack.*``). Where the code
-    *reloads*, every page may change by itself. *webhooks* is where `webhook_app` answers: an
-    address, or a path on the pages' own host.
+    *operations* names those that may be called by a form, or patterns (``slack.*``); an
+    `OperationDesk` has bounds of the host's. Where the code *reloads*, every page may change by
+    itself. *webhooks* is where `webhook_app` answers: an address, or a path on the pages' own host.
+    *local* gives the readers' time of a moment, which is UTC without it.
     """
 
     def __init__(
@@ -111,19 +122,21 @@ class Site:
         kernel: Kernel,
         title: str = "automate",
         *,
-        operations: Iterable[str] = (),
+        operations: Iterable[str] | OperationDesk = (),
         reloads: bool = False,
         webhooks: str | None = None,
+        local: Callable[[datetime], datetime] = formats.utc,
     ) -> None:
-        allowed = several(operations)
+        if not isinstance(operations, OperationDesk):
+            operations = OperationDesk(ExposedOperations(kernel, several(operations)))
         self.kernel = kernel
         self.title = title
-        self.operations: OperationDesk | None = OperationDesk(kernel, allowed) if allowed else None
+        self.operations: OperationDesk | None = operations if operations.exposed.allowed else None
         """The operations that may be called by a form."""
         self._history = ActivityHistory(kernel)
         self.broken = ""
         """A text that every page shows above all else: why it isn't what it should be."""
-        self._reloads = reloads
+        self._reloads, self._local = reloads, local
         self.webhooks: str | None = webhooks
         """The address, or the path, below which webhooks are received; None if it isn't known."""
         self._trail = OrderTrail(kernel)
@@ -134,8 +147,9 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        names = ("ago", "badge", "duration", "mark", "number", "short_id", "shorten", "tone")
+        names = ("badge", "duration", "mark", "number", "short_id", "shorten", "tone")
         self._templates.filters.update({name: getattr(formats, name) for name in names})
+        self._templates.filters["ago"] = partial(formats.ago, local=local)
         self._templates.filters["redacted"] = lambda text: (
             formats.shown_text(kernel, text, 300).text
         )
@@ -147,9 +161,10 @@ class Site:
         An order is in the audit trail before it is carried out, or else it is not.
         """
         request = replace(
-            request, operations=self.operations, history=self._history, webhooks=self.webhooks
-        )
-        if request.method != "POST" or not request.user.may("view"):
+            request, operations=self.operations, history=self._history, webhooks=self.webhooks,
+            local=self._local,
+        )  # fmt: skip
+        if request.method != "POST" or not request.may("view"):
             return self._answered(request)
         try:
             begun = self._trail.begin(request)
@@ -159,8 +174,9 @@ class Site:
 
     def _answered(self, request: PageRequest) -> PageAnswer | OrderAnswer:
         try:
+            view, place = _route_of(request)
             request.require("view")
-            return self._view(request)
+            return view(request, *place)
         except PageError as error:
             return _problem(error.status, error.text)
         except AutomateError as error:
@@ -176,29 +192,16 @@ class Site:
         )
         return _problem(status, text, hint)
 
-    def _view(self, request: PageRequest) -> PageAnswer | OrderAnswer:
-        parts, methods = path_parts(request.path), set()
-        for method, pattern, view in _ROUTES:
-            wanted = tuple(filter(None, pattern.split("/")))
-            if len(wanted) != len(parts):
-                continue
-            if all(name in ("*", part) for name, part in zip(wanted, parts, strict=True)):
-                methods.add(method)
-                if method == request.method:
-                    return view(
-                        request,
-                        *(part for name, part in zip(wanted, parts, strict=True) if name == "*"),
-                    )
-        if methods:
-            raise PageError(405, f"use {' or '.join(sorted(methods))}")
-        raise PageError(404, "there is no such page")
-
     def is_live(self, page: PageAnswer) -> bool:
         """Return True if *page* may change by itself."""
         return page.live or self._reloads
 
     def render(self, request: PageRequest, page: PageAnswer, **frame: Any) -> str:
-        """Return *page* as HTML; *frame* is what the host adds: ``csrf`` and ``notice``."""
+        """
+        Return *page* as HTML; *frame* is what the host adds: ``csrf`` and ``notice``.
+
+        With ``framed`` it is what stands inside a page of the host's own.
+        """
         here = (path_parts(request.path) or ("",))[0]
         context: Mapping[str, Any] = {
             **page.context,
@@ -215,6 +218,7 @@ class Site:
                 for label, path in self._tabs(request)
             ],
             "saved": saved.saved_bar(request) if page.status == HTTPStatus.OK else None,
+            "framed": False,
             **frame,
         }
         return self._templates.get_template(page.template).render(context)
@@ -222,12 +226,13 @@ class Site:
     def _tabs(self, request: PageRequest) -> Iterator[tuple[str, str]]:
         everybody = request.user.tenant is None
         for label, path in _TABS:
-            if everybody or path not in _OF_EVERYBODY:
+            if request.may("view", path or "home") and (everybody or path not in _OF_EVERYBODY):
                 yield label, path
-        if self.operations is not None and request.user.may("start"):
+        if self.operations is not None and request.may("start", "operations"):
             yield "Operations", "operations"
-        if request.user.may("administer"):
-            yield from _TABS_OF_ADMINS
+        for label, path in _TABS_OF_ADMINS:
+            if request.may("administer", path) or request.may("review", path):
+                yield label, path
 
     def render_alone(self, template: str, base: str, **context: Any) -> str:
         """Return *template* as HTML for who isn't logged in, with the pages' root at *base*."""
@@ -243,3 +248,20 @@ def _problem(status: int, text: str, hint: str = "") -> PageAnswer:
         {"lines": [f"{line[:1].upper()}{line[1:]}." for line in (text, hint) if line]},
         status=status,
     )
+
+
+def _route_of(request: PageRequest) -> tuple[View, list[str]]:
+    """Return the view at the request's path, and the parts of it that the address leaves open."""
+    parts, methods = path_parts(request.path), set()
+    for method, pattern, view in _ROUTES:
+        wanted = tuple(filter(None, pattern.split("/")))
+        if len(wanted) != len(parts):
+            continue
+        pairs = list(zip(wanted, parts, strict=True))
+        if all(name in ("*", part) for name, part in pairs):
+            methods.add(method)
+            if method == request.method:
+                return view, [part for name, part in pairs if name == "*"]
+    if methods:
+        raise PageError(405, f"use {' or '.join(sorted(methods))}")
+    raise PageError(404, "there is no such page")

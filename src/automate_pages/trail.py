@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from typing import Any
-from urllib.parse import unquote
 
 from automate_kernel.access.audit import Outcome, tenant_of
 from automate_kernel.base.errors import StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
-from automate_pages.exchange import OrderAnswer, PageAnswer, PageRequest
+from automate_pages.exchange import OrderAnswer, PageAnswer, PageRequest, path_parts
 
 _ORDER = re.compile("[a-z][a-z0-9_-]{0,40}")
 # The kind of object by the address of its page, and the table that has its tenant.
@@ -45,11 +44,6 @@ _CONDITIONS = (
 _MOST_IDS = 100
 
 
-def path_parts(path: str) -> tuple[str, ...]:
-    """Return the parts of a page's path."""
-    return tuple(unquote(part) for part in path.split("/") if part)
-
-
 class OrderTrail:
     """Writes the orders of the pages of *kernel* into its audit trail."""
 
@@ -74,8 +68,9 @@ class OrderTrail:
         if tenant is None and table and object_id is not None:
             tenant = tenant_of(self._kernel.storage, table, object_id)
         entry = self._kernel.audit.write(
-            _action(request, model), actor=request.user.name, model=model, object_id=object_id,
-            tenant_id=tenant or None, outcome="asked", details=details,
+            _action(request, model), actor=request.user.name, actor_id=request.user.id or None,
+            model=model, object_id=object_id, tenant_id=tenant or None, outcome="asked",
+            details=details,
         )  # fmt: skip
         return entry, details
 

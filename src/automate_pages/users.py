@@ -22,13 +22,20 @@ class User:
     *roles* are some of viewer, operator, approver, author and admin. Roles of the host's own give
     no right here, but an approval may ask for them (``by: [role:finance]``). A user with a *tenant*
     sees this tenant's rows alone; None sees the rows of all. Who *stands_in* answers approvals for
-    whomever they ask, as a developer does who tries a workflow.
+    whomever they ask, as a developer does who tries a workflow. *id* distinguishes users of one
+    name.
+
+    For a host with permissions of its own, *rights* are those on single screens (``view:outbox``),
+    and *groups* are roles for approvals that give no right, whatever their names.
     """
 
     name: str
     roles: Collection[str]
     tenant: str | None
     stands_in: bool = False
+    id: str = ""
+    groups: Collection[str] = ()
+    rights: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if self.tenant == "":
@@ -36,11 +43,17 @@ class User:
                 "a user's tenant is empty",
                 hint="give the tenant's name, or None to who sees the rows of all tenants",
             )
-        object.__setattr__(self, "roles", frozenset(several(self.roles)))
+        for name in ("roles", "groups", "rights"):
+            object.__setattr__(self, name, frozenset(several(getattr(self, name))))
 
-    def may(self, right: Right) -> bool:
-        """Return True if one of the user's roles gives *right*."""
-        return right in known.rights_of(self.roles)
+    def may(self, right: Right, screen: str = "") -> bool:
+        """Return True if the user has *right*: by a role, or on *screen* alone."""
+        return right in known.rights_of(self.roles) or f"{right}:{screen}" in self.rights
+
+    @property
+    def asked_as(self) -> frozenset[str]:
+        """The roles that an approval may ask for: those of the user, and the groups."""
+        return frozenset({*self.roles, *self.groups})
 
 
 def roles_from(values: Iterable[str], mapping: Mapping[str, str] | None = None) -> frozenset[str]:

@@ -38,6 +38,7 @@ SHARED_NAMES = {
     "SkipLockedClaimOutboxStore": "the specification's name, once for each adapter",
     "OptimisticClaimOutboxStore": "the specification's name, once for each adapter",
     "OutboxReaper": "the specification's name, once for each adapter",
+    "Pages": "Django's admin makes an address of a model's name; and how a service pages its answers",
     "User": "a person: who looks at the pages, and whom GitHub names in its answers",
 }
 """Class names that may exist more than once, each with its reason."""

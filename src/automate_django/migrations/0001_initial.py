@@ -27,6 +27,8 @@ def keep_exactly(apps: Any, schema_editor: Any) -> None:
     if connection.vendor != "mysql":
         return
     for model in apps.get_app_config("automate_django").get_models():
+        if not model._meta.managed:
+            continue  # it has no table
         changes = [f"CONVERT TO {_EXACT}"]
         for field in model._meta.local_fields:
             if isinstance(field, models.JSONField):
@@ -935,6 +937,23 @@ class Migration(migrations.Migration):
                         fields=("document", "number"), name="automate_version_number"
                     )
                 ],
+            },
+        ),
+        migrations.CreateModel(
+            name="Pages",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "operators' page",
+                "verbose_name_plural": "operators' pages",
+                "managed": False,
+                "default_permissions": (),
             },
         ),
         migrations.RunPython(set_storage, migrations.RunPython.noop),

@@ -2,6 +2,7 @@
 
 from automate_django.models.api import ApiToken, IdempotencyRecord
 from automate_django.models.imports import StagedImport
+from automate_django.models.pages import Pages
 from automate_django.models.tables import (
     AccountConsent,
     AuditEntry,
@@ -59,6 +60,7 @@ __all__ = [
     "OutboxWorker",
     "PageQuery",
     "PageSession",
+    "Pages",
     "PartialIndex",
     "SpendingBudget",
     "StagedImport",

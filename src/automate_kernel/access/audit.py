@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -52,12 +52,13 @@ class AuditRecord:
 
 
 class AuditFilter(TypedDict, total=False):
-    """Conditions on entries; all must hold, and None is no condition."""
+    """Conditions on entries; all must hold, and None is no condition. *models* are several."""
 
     tenant_id: str | None
     actor: str | None
     action: str | None
     model: str | None
+    models: Collection[str] | None
     object_id: str | None
     outcome: str | None
     created_after: datetime | None
@@ -162,7 +163,10 @@ class AuditLog:
         along = [
             Where("created_at", times[name], given.pop(name)) for name in times if name in given
         ]
+        several = given.pop("models", None)
         where = {name: Where(name, "eq", value) for name, value in given.items()}
+        if several is not None:
+            where["models"] = Where("model", "in", sorted(several))
         name = f"audit {sorted(where)}"
         for leading in (("object_id", "model"), ("actor",), ("tenant_id",)):
             if leading[0] in where:

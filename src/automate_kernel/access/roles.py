@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = ["RIGHTS", "ROLES", "SCOPES", "Right", "rights_of", "scopes_of"]
 
-Right = Literal["view", "steer", "decide", "start", "administer"]
+Right = Literal["view", "steer", "discard", "decide", "start", "review", "administer"]
 
 RIGHTS: Mapping[str, frozenset[Right]] = {
     "viewer": frozenset({"view"}),
-    "operator": frozenset({"view", "steer"}),
+    "operator": frozenset({"view", "steer", "discard"}),
     "approver": frozenset({"view", "decide"}),
-    "author": frozenset({"view", "steer", "start"}),
-    "admin": frozenset({"view", "steer", "decide", "start", "administer"}),
+    "author": frozenset({"view", "steer", "discard", "start"}),
+    "admin": frozenset(get_args(Right)),
 }
-"""The rights that each role gives."""
+"""
+The rights that each role gives.
+
+To *steer* is to retry, pause, cancel and the like, and to *discard* is to delete items. To *review*
+is to read in the audit trail what was done with items, executions and the like; who *administers*
+reads all of it, sessions and tokens too.
+"""
 ROLES = tuple(RIGHTS)
 """The roles that give rights."""
 SCOPES: Mapping[str, str] = {
@@ -41,8 +47,10 @@ SCOPES: Mapping[str, str] = {
 _SCOPES_OF: Mapping[Right, frozenset[str]] = {
     "view": frozenset(name for name in SCOPES if name.endswith(":read") and name != "api:read"),
     "steer": frozenset({"executions:write", "outbox:write"}),
+    "discard": frozenset({"outbox:write"}),
     "decide": frozenset({"approvals:write"}),
     "start": frozenset({"workflows:start", "events:write", "operations:call"}),
+    "review": frozenset(),
     "administer": frozenset({"*"}),
 }
 

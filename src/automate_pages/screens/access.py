@@ -10,7 +10,7 @@ from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageRequ
 def show(request: PageRequest) -> PageAnswer:
     """Show the user's sessions, and to an admin all sessions and tokens of the tenant."""
     kernel, user = request.kernel, request.user
-    administers = user.may("administer")
+    administers = request.may("administer")
     own = kernel.sessions.of(user.name, user.tenant)
     everybody = kernel.sessions.all(tenant_id=user.tenant) if administers else []
     mine = {each.id for each in own}
@@ -35,7 +35,7 @@ def end_session(request: PageRequest, session_id: str) -> OrderAnswer:
     """End a session: of the user's own, or as an admin any of the tenant."""
     user = request.user
     whose: dict[str, str | None] = {"user_name": user.name, "tenant_id": user.tenant}
-    if user.may("administer"):
+    if request.may("administer"):
         whose = {} if user.tenant is None else {"tenant_id": user.tenant}
     if not request.kernel.sessions.end(session_id, **whose):
         raise PageError(404, "there is no such session")

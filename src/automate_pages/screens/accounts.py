@@ -48,7 +48,7 @@ def show(request: PageRequest) -> PageAnswer:
                 for each in plugin_accounts(request.kernel, tenant or None)
             ],
             "tenant": tenant,
-            "connects": request.user.may("administer"),
+            "connects": request.may("administer"),
             "callback": _callback(request),
         },
         crumbs=[PageLink("Plugins", request.url("plugins"))],
@@ -108,7 +108,9 @@ def finish(request: PageRequest) -> OrderAnswer:
         [(name, each) for name in request.query for each in request.query.every(name)]
     )
     user, audit = request.user, request.kernel.audit
-    entry = audit.write("connected", actor=user.name, model="account", outcome="asked")
+    entry = audit.write(
+        "connected", actor=user.name, actor_id=user.id or None, model="account", outcome="asked"
+    )
     try:
         done = request.kernel.accounts.finish(
             query, request.kept, by=user.name, session=request.session

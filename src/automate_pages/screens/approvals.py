@@ -25,7 +25,7 @@ def show_list(request: PageRequest) -> PageAnswer:
         return _decided(request)
     everybody = request.query.get("of") == "all"
     user = request.user
-    by, roles = (None, ()) if everybody or user.stands_in else (user.name, user.roles)
+    by, roles = (None, ()) if everybody or user.stands_in else (user.name, user.asked_as)
     found = request.kernel.approvals.pending(
         by=by, roles=roles, tenant_id=request.user.tenant, after=request.query.get("after", "")
     )
@@ -84,7 +84,7 @@ def _form(
     problem: str = "",
     problems: Mapping[str, str] | None = None,
 ) -> PageAnswer:
-    kernel, user = request.kernel, request.user
+    kernel = request.kernel
     return PageAnswer(
         "approval.html",
         shown_text(kernel, waiting.title, 200).text,
@@ -95,7 +95,7 @@ def _form(
                 shown_fields(waiting.form, answer, problems), answer.comment if answer else ""
             ),
             "problem": problem,
-            "decides": user.may("decide") and waiting.may_decide(*_person(request, waiting)),
+            "decides": request.may("decide") and waiting.may_decide(*_person(request, waiting)),
         },
         crumbs=[PageLink("Approvals", request.url("approvals"))],
         status=422 if problem else 200,
@@ -105,8 +105,8 @@ def _form(
 def _person(request: PageRequest, waiting: PendingApproval) -> tuple[str, Collection[str]]:
     """Return who decides, and in which roles: the user, or whomever the user stands in for."""
     user = request.user
-    if not user.stands_in or waiting.may_decide(user.name, user.roles):
-        return user.name, user.roles
+    if not user.stands_in or waiting.may_decide(user.name, user.asked_as):
+        return user.name, user.asked_as
     roles = [each.removeprefix(ROLE) for each in waiting.by if each.startswith(ROLE)]
     return (user.name, [*user.roles, *roles]) if roles else (waiting.by[0], user.roles)
 

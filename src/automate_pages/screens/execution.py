@@ -188,8 +188,8 @@ def _page(
             "steered": _steered(request, execution),
             "attempts": _attempts(request, timeline.attempts),
             "labels": _labels(request, execution),
-            "steers": request.user.may("steer"),
-            "starts": request.user.may("start"),
+            "steers": request.may("steer"),
+            "starts": request.may("start"),
         },
         crumbs=_crumbs(request, execution),
         live=not execution.status.finished,
@@ -261,7 +261,7 @@ def _output(request: PageRequest, execution: Execution) -> Markup | ShownValue:
 def _shown_step(
     request: PageRequest, found: _Found, timeline: ExecutionTimeline, key: StepKey
 ) -> ShownStep:
-    kernel, execution, user = request.kernel, found.execution, request.user
+    kernel, execution = request.kernel, found.execution
     step_id, place = key
     run = _run(request, execution.id, step_id, place)
     given, problem = _input(request, found, step_id, place)
@@ -285,11 +285,11 @@ def _shown_step(
         attempts=_attempts(
             request, [a for a in timeline.attempts if (a.step_id, a.position) == run.key]
         ),
-        retries=user.may("steer")
+        retries=request.may("steer")
         and run.status is (StepStatus.FAILED if finished else StepStatus.RETRY)
         and (not inside or not finished),
-        forks=user.may("start") and whole,
-        resumes=user.may("steer") and finished and whole,
+        forks=request.may("start") and whole,
+        resumes=request.may("steer") and finished and whole,
         approval=_question(request, found, run),
         payload=shown if len(shown) <= MOST and read_json(shown) == payload else "",
     )

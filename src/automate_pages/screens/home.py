@@ -38,26 +38,27 @@ class Card:
 def show(request: PageRequest) -> PageAnswer:
     """Show the failures by cause, what waits for people, the charts, the latest executions."""
     kernel, tenant = request.kernel, request.user.tenant
-    now = kernel.outbox.now()
-    latest = kernel.executions.page(limit=_LATEST, tenant_id=tenant)
+    now, sees_executions = kernel.outbox.now(), request.may("view", "executions")
+    latest = kernel.executions.page(limit=_LATEST, tenant_id=tenant) if sees_executions else None
     span = SPANS.get(request.text("span"), SPANS["1h"])
     return PageAnswer(
         "home.html",
         "Home",
         {
             "cards": list(_cards(request, now)),
-            "causes": _causes(request, now),
+            "causes": _causes(request, now) if sees_executions else [],
             "items": [
-                replace(cause, new=_is_new(cause.group, now)) for cause in outbox.causes(request)
+                replace(cause, new=_is_new(cause.group, now))
+                for cause in (outbox.causes(request) if request.may("view", "outbox") else ())
             ],
             "spans": [
                 PageLink(each.label, request.url(span=each.name), each is span)
                 for each in SPANS.values()
             ],
             **(_figures(request, span, now) if tenant is None else {"charts": [], "totals": []}),
-            "latest": latest.executions,
-            "waits": first_waits_shown(request.kernel, latest.executions),
-            "names": workflow_names(request),
+            "latest": None if latest is None else latest.executions,
+            "waits": {} if latest is None else first_waits_shown(kernel, latest.executions),
+            "names": workflow_names(request) if request.may("view", "workflows") else [],
         },
         live=True,
     )
@@ -101,17 +102,22 @@ def _trend(last: int, before: int) -> str:
 
 def _cards(request: PageRequest, now: datetime) -> Iterator[Card]:
     user = request.user
-    by, roles = (None, ()) if user.stands_in else (user.name, user.roles)
-    waiting = request.kernel.approvals.pending(by=by, roles=roles, tenant_id=user.tenant)
-    asked = f"{len(waiting.approvals)}{'+' if waiting.after else ''}"
-    tone = "warn" if waiting.approvals else ""
-    yield Card("Approvals for you", asked, request.url("approvals"), tone)
-    if request.user.tenant is None:  # the other figures are those of all tenants together
-        stats = request.kernel.executions.stats()
-        yield from _of_executions(request, stats)
+    if request.may("view", "approvals"):
+        by, roles = (None, ()) if user.stands_in else (user.name, user.asked_as)
+        waiting = request.kernel.approvals.pending(by=by, roles=roles, tenant_id=user.tenant)
+        asked = f"{len(waiting.approvals)}{'+' if waiting.after else ''}"
+        tone = "warn" if waiting.approvals else ""
+        yield Card("Approvals for you", asked, request.url("approvals"), tone)
+    if user.tenant is not None:
+        return  # the other figures are those of all tenants together
+    if request.may("view", "executions"):
+        yield from _of_executions(request, request.kernel.executions.stats())
+    if request.may("view", "outbox"):
         yield from _of_items(request)
+    if request.may("view", "workers"):
         yield from _of_workers(request, now)
-        yield from _of_workflows(request, stats, now)
+    if request.may("view", "workflows"):
+        yield from _of_workflows(request, request.kernel.executions.stats(), now)
 
 
 def _of_executions(request: PageRequest, stats: ExecutionStats) -> Iterator[Card]:
@@ -198,8 +204,8 @@ def _figures(request: PageRequest, span: TimeSpan, now: datetime) -> dict[str, A
     if ends is None or work is None:
         return {"charts": None, "totals": []}
     charts: Sequence[Chart] = [
-        *execution_charts(spread(ends, span, now), span),
-        *item_charts(spread(work, span, now), span),
+        *execution_charts(spread(ends, span, now), span, request.local),
+        *item_charts(spread(work, span, now), span, request.local),
     ]
     shown = [each for each in charts if not each.empty]
     return {"charts": shown, "totals": [("Workflow", _totals(ends)), ("Kind", _totals(work))]}

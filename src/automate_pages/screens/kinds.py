@@ -76,7 +76,7 @@ def show(request: PageRequest) -> PageAnswer:
             "keys": _busy_keys(request),
             "deadlocks": executions.deadlocks(),
             "chosen": request.text("kind"),
-            "steers": request.user.may("steer"),
+            "steers": request.may("steer"),
         },
         live=True,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +154,6 @@ def show_list(request: PageRequest) -> PageAnswer:
     groups: list[FailureCause] = []
     if query.chosen.matching in ({}, {"status": "FAILED"}):
         groups = causes(request, query.fields.get("kind"))
-    steers = request.user.may("steer")
     return PageAnswer(
         "outbox.html",
         "Outbox",
@@ -165,14 +164,21 @@ def show_list(request: PageRequest) -> PageAnswer:
             "lists": query.tabs(request),
             "times": [(value, label) for value, (label, _) in TIMES.items()],
             "groups": groups,
-            "ticked": offered("items", query.chosen.actions) if steers else [],
-            "actions": offered("items", query.actions) if steers else [],
+            "ticked": offered("items", _permitted(request, query.chosen.actions)),
+            "actions": offered("items", _permitted(request, query.actions)),
             "next": query.url(request, after=found.after) if found.after else "",
             "first": query.url(request) if after else "",
             "shows_kinds": request.user.tenant is None,
         },
         live=not after,
     )
+
+
+def _permitted(request: PageRequest, actions: Iterable[str]) -> list[str]:
+    """Return those of the bulk actions that the user may do."""
+    if not request.may("steer"):
+        return []
+    return [each for each in actions if each != "discard" or request.may("discard")]
 
 
 def order_many(request: PageRequest) -> PageAnswer | OrderAnswer:
@@ -252,7 +258,7 @@ def show(request: PageRequest, item_id: str) -> PageAnswer:
             "attempts": attempts,
             "labels": [PageLink(each, request.url("outbox", label=each)) for each in labels],
             "execution": begun if isinstance(begun, str) else "",
-            "actions": offered("items", actions) if request.user.may("steer") else [],
+            "actions": offered("items", _permitted(request, actions)),
         },
         crumbs=[PageLink("Outbox", request.url("outbox"))],
         live=item.status not in (ItemStatus.COMPLETED, ItemStatus.FAILED, ItemStatus.CANCELLED),

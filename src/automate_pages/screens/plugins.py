@@ -43,7 +43,7 @@ def _page(request: PageRequest, *, loaded: bool = False) -> PageAnswer:
             "failing": broken,
             "total": len(listed),
             "loaded": loaded,
-            "loads": request.user.may("steer"),
+            "loads": request.may("steer"),
             "unmatched": request.kernel.plugins.unmatched(),
         },
         done=loaded,

@@ -39,7 +39,7 @@ def saved_bar(request: PageRequest) -> SavedBar | None:
 
 def may_save(request: PageRequest) -> bool:
     """Return True if the user has a name, under which something can be kept."""
-    return bool(request.user.name) and request.user.may("view")
+    return bool(request.user.name) and request.may("view")
 
 
 def save(request: PageRequest) -> OrderAnswer:

@@ -67,7 +67,7 @@ def show(request: PageRequest) -> PageAnswer:
             "found": found,
             "next": request.url("webhooks", **asked, after=found.after) if found.after else "",
             "first": request.url("webhooks", **asked) if after else "",
-            "starts": request.user.may("start"),
+            "starts": request.may("start"),
         },
         live=not after,
     )

@@ -208,8 +208,9 @@ def _page(request: PageRequest, entry: Entry, start: StartForm) -> PageAnswer:
             "text": _text(kernel, workflow),
             "schema": shown_json(kernel, schema) if schema else None,
             "chooses_tenant": request.user.tenant is None and entry.tenant_id is None,
-            "starts": request.user.may("start") and entry.error is None,
-            "steers": request.user.may("steer"),
+            "starts": request.may("start") and entry.error is None,
+            "steers": request.may("steer"),
+            "times": request.may("steer", "schedules"),
             "pauses": pauses,
             "paused": any(each.tenant_id == tenant for each in pauses),
             "schedules": [] if entry.error else _schedules(request, entry),
@@ -323,7 +324,10 @@ def order(request: PageRequest, name: str) -> PageAnswer | OrderAnswer:
         request.require("steer")
         return OrderAnswer(here, *_pause(request, entry, pauses=wanted == "pause"))
     if wanted in _SCHEDULE_DONE and _owns(request, entry):
-        request.require("start" if wanted == "trigger" else "steer")
+        if wanted == "trigger":
+            request.require("start")
+        else:
+            request.require("steer", "schedules")
         command = getattr(request.kernel.schedules, wanted.removesuffix("_schedule"))
         done = command(name, tenant_id=entry.tenant_id, number=_schedule_number(request))
         leads = request.url("executions", done) if wanted == "trigger" else here

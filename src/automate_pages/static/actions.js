@@ -33,10 +33,10 @@
       return;
     }
     if (event.key === "/") {
-      document.querySelector("[role=search] input:not([type=hidden])")?.focus();
+      document.querySelector("#page [role=search] input:not([type=hidden])")?.focus();
       event.preventDefault();
     } else if (event.key === "j" || event.key === "k") {
-      const rows = [...document.querySelectorAll("main tbody th a")];
+      const rows = [...document.querySelectorAll("#page tbody th a")];
       const at = rows.findIndex((each) => each.closest("tr").contains(document.activeElement));
       rows[Math.max(0, Math.min(rows.length - 1, event.key === "j" ? at + 1 : at - 1))]?.focus();
     }

@@ -4,7 +4,7 @@
 (() => {
   const SOONEST = 1500;
   const LATEST = 15000;
-  const page = document.querySelector("main[data-live]");
+  const page = document.querySelector("#page[data-live]");
   const told = document.getElementById("live");
   if (!page) {
     return;

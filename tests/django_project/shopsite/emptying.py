@@ -17,7 +17,9 @@ def _tables(*labels: str) -> list[str]:
     for label in labels:
         models += apps.get_app_config(label).get_models(include_auto_created=True)
     return [
-        model._meta.db_table for model in models if model._meta.db_table not in FILLED_BY_MIGRATE
+        model._meta.db_table
+        for model in models
+        if model._meta.managed and model._meta.db_table not in FILLED_BY_MIGRATE
     ]
 
 

@@ -26,12 +26,14 @@ def register(site: AdminSite) -> None:
     from automate_django import models
     from automate_django.admin.pages.approvals import WorkflowWaitAdmin
     from automate_django.admin.pages.audit import AuditEntryAdmin
+    from automate_django.admin.pages.doors import PagesAdmin
     from automate_django.admin.pages.executions import WorkflowExecutionAdmin
     from automate_django.admin.pages.outbox import OutboxItemAdmin
     from automate_django.admin.pages.tokens import ApiTokenAdmin
     from automate_django.admin.pages.workflows import WorkflowDocumentAdmin
 
     for model, page in (
+        (models.Pages, PagesAdmin),
         (models.OutboxItem, OutboxItemAdmin),
         (models.WorkflowExecution, WorkflowExecutionAdmin),
         (models.WorkflowWait, WorkflowWaitAdmin),
