@@ -18,8 +18,6 @@ from automate_kernel.workflows.execution import Execution
 from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 from automate_pages import ROLES, User, loopback, pages
 
-HOSTILE = "<script>alert(1)</script> \N{RIGHT-TO-LEFT OVERRIDE} {{ 7 * 7 }} 'x' \"y\""
-
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
@@ -84,28 +82,6 @@ def test_pages_follow_each_other(shop: Shop) -> None:
     assert first.count("<tr>") - 1 == 50
     assert second.count("<tr>") - 1 == 10
     assert "First page" in second
-
-
-def test_what_strangers_wrote_is_text(shop: Shop) -> None:
-    for execution in (shop.order(name=HOSTILE), shop.order(500, name=HOSTILE)):
-        browser = client(shop, User(HOSTILE, ["admin"], None))
-        for path in [*paths(execution), f"/ops/approvals/{execution.id}/ok/whole"]:
-            page = browser.get(path).text
-            assert "<script>alert" not in page, path
-        for path in ("executions", "outbox", "executions/grid", "workflows", "kinds", "accounts"):
-            for field in (
-                "workflow",
-                "group",
-                "label",
-                "tenant",
-                "kind",
-                "id",
-                "q",
-                "from",
-                "span",
-            ):
-                page = browser.get(f"/ops/{path}", params={field: HOSTILE}).text
-                assert "<script>alert" not in page, (path, field)
 
 
 def test_no_secret_is_on_a_page(shop: Shop) -> None:
@@ -186,17 +162,6 @@ def test_a_role_may_what_it_is_for(shop: Shop, role: str) -> None:
     for name, (path, form) in orders(execution).items():
         refused = send(browser, path, **form).status_code == 403
         assert refused == (name not in RIGHTS[role]), name
-
-
-def test_nobody_sees_a_page_without_a_role_or_a_log_in(shop: Shop) -> None:
-    execution = shop.order()
-    for path in paths(execution):
-        assert client(shop, User("eve", ["of-the-host"], None)).get(path).status_code == 403, path
-        nobody = client(shop, None).get(path)
-        assert nobody.status_code == 401, path
-        assert "order" not in nobody.text
-    for path, form in orders(execution).values():
-        assert client(shop, None).post(path, data=form).status_code == 401
 
 
 def test_who_is_nobody_is_sent_to_the_log_in(shop: Shop) -> None:
@@ -300,26 +265,8 @@ def test_a_payload_that_is_no_json_starts_nothing(shop: Shop) -> None:
 # -- from elsewhere --------------------------------------------------------------------------
 
 
-def test_an_order_from_elsewhere_is_refused(shop: Shop) -> None:
-    execution = shop.order()
-    path, form = orders(execution)["pause"]
-    browser = client(shop, admin())
-    browser.get("/ops/")
-    token = browser.cookies["automate_csrf"]
-    cases: list[dict[str, Any]] = [
-        {"data": form},
-        {"data": {**form, "csrf": "guessed"}},
-        {"data": {**form, "csrf": token}, "headers": {"Origin": "http://evil.example"}},
-        {"data": {**form, "csrf": token}, "headers": {"Origin": "null"}},
-        {"json": {**form, "csrf": token}},
-        {"content": b"csrf=" + token.encode() + b"&order=pause", "headers": {"Content-Type": "text/plain"}},
-        {"data": {**form, "csrf": token, "more": "x" * 1_100_000}},
-    ]  # fmt: skip
-    for case in cases:
-        assert browser.post(path, **case).status_code == 403, case
-    found = shop.kernel.executions.get(execution.id)
-    assert found is not None
-    assert found.status == execution.status
+def test_an_order_from_an_origin_of_ours_is_taken(shop: Shop) -> None:
+    path, form = orders(shop.order())["pause"]
     allowed = client(shop, admin(), origins=["https://ops.example"])
     allowed.get("/ops/")
     sent = {**form, "csrf": allowed.cookies["automate_csrf"]}
@@ -328,14 +275,7 @@ def test_an_order_from_elsewhere_is_refused(shop: Shop) -> None:
     )
 
 
-def test_no_page_is_framed_cached_or_scripted(shop: Shop) -> None:
-    browser = client(shop, admin())
-    for path in ("/ops/", "/ops/nothing"):
-        headers = browser.get(path).headers
-        assert "frame-ancestors 'none'" in headers["content-security-policy"]
-        assert "unsafe" not in headers["content-security-policy"]
-        assert headers["cache-control"] == "no-store"
-        assert headers["x-content-type-options"] == "nosniff"
+def test_a_cookie_of_the_pages_is_theirs_alone(shop: Shop) -> None:
     cookie = client(shop, admin()).get("/ops/").headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=lax" in cookie
