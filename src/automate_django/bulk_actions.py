@@ -17,7 +17,7 @@ from automate_django.models import AuditEntry, OutboxItem, WorkflowExecution
 from automate_django.outbox_counts import forget_counts
 from automate_django.tenants import OPERATE, tenant_for_request, tenant_key
 from automate_kernel.outbox import OutboxStore
-from automate_kernel.workflows.steer.bulk_runner import KIND, BulkRequest, BulkRunner
+from automate_kernel.workflows.steer.bulk_runner import BulkRequest, BulkRunner
 from automate_pages.bulk import BULK_ACTIONS, BulkActionKind
 
 if TYPE_CHECKING:
@@ -71,15 +71,13 @@ def _tenant_of(user: Any) -> str | None:
 
 def bulk_runner(kernel: Kernel) -> BulkRunner:
     """Return what carries bulk actions out for *kernel*."""
-    return BulkRunner(kernel.outbox, kernel.executions, _Host())
+    return kernel.bulk
 
 
 def add_bulk_actions(kernel: Kernel) -> None:
-    """Let workers of *kernel* carry out bulk actions, if the project has an admin."""
-    if not apps.is_installed("django.contrib.admin"):
-        return
-
-    kernel.handler(KIND)(lambda item: bulk_runner(kernel).handle(item))
+    """Have bulk actions asked for by Django's users, if the project has an admin."""
+    if apps.is_installed("django.contrib.admin"):
+        kernel.bulk.host = _Host()
 
 
 class _Host:
@@ -97,7 +95,7 @@ class _Host:
             return "The user who began it does not belong to this tenant any more"
         return ""
 
-    def ended(self, request_id: str, request: BulkRequest, problem: str) -> None:
+    def ended(self, request_id: str, request: BulkRequest, problem: str, _: Any) -> None:
         nobody = SimpleNamespace(pk=None, get_username=lambda: "")
         by: Any = SimpleNamespace(user=_user(request) or nobody)
         details: dict[str, Any] = {"filter": request.fields, "request": asdict(request)}

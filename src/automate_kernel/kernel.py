@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from automate_kernel.workflows.definition.model import Workflow
     from automate_kernel.workflows.execution import Event, Execution
     from automate_kernel.workflows.steer.approvals import Approvals
+    from automate_kernel.workflows.steer.bulk_runner import BulkRunner
     from automate_kernel.workflows.steer.documents import Documents
     from automate_kernel.workflows.steer.executions import ExecutionStore
     from automate_kernel.workflows.steer.listener import ExecutionListener
@@ -251,17 +252,22 @@ class Kernel:
         self._handle(notices)
         self._listen()
 
+    def _handle_bulk(self, item: OutboxItem) -> Any:
+        return self.bulk.handle(item)
+
     def _handle(self, notices: ApprovalNotices) -> None:
         """Add the handlers of our own kinds of items."""
         from automate_kernel.worker.handler import Handler, HandlerRegistry
         from automate_kernel.workflows.decide.children import CANCEL
         from automate_kernel.workflows.decide.questions import NOTICE
         from automate_kernel.workflows.drive.engine import Engine
+        from automate_kernel.workflows.steer.bulk_runner import KIND as BULK
 
         self._handlers = HandlerRegistry()
         engine = partial(Engine, self._runner, self.operations.portal)
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(NOTICE, notices.handle))
+        self._handlers.add(Handler(BULK, self._handle_bulk))
         self._handlers.add(Handler(ADVANCE, self._inline.handle, pool=engine))
         deliver, together = self._runner.handle_signal, self._runner.handle_signals
         self._handlers.add(Handler(SIGNAL, deliver, pool=engine, together=together))
@@ -432,6 +438,13 @@ class Kernel:
         from automate_kernel.access.tokens import TokenStore
 
         return TokenStore(self.storage)
+
+    @cached_property
+    def bulk(self) -> BulkRunner:
+        """The bulk actions that workers carry out: hand over, follow, stop."""
+        from automate_kernel.workflows.steer.bulk_runner import BulkRunner, RecordedEnds
+
+        return BulkRunner(self.outbox, self.executions, RecordedEnds(self.audit))
 
     @cached_property
     def accounts(self) -> AccountDesk:

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
 from automate_kernel.outbox import BulkAction
+from automate_kernel.workflows.steer.bulk_runner import BulkProgress, BulkRequest
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
+from automate_pages.formats import shown_text
 
 MOST_TICKED = 200
 """The number of ticked rows that one action takes."""
@@ -32,7 +35,7 @@ DELAYS: list[tuple[int, str]] = [
 ]
 """The times to choose from, in seconds from now."""
 
-_SECONDS = 1.0
+_PLACES = {"items": "outbox", "executions": "executions"}
 _PROGRESS = ("began_at", "after", "seen", "done")
 
 
@@ -173,9 +176,10 @@ def offered(target: str, names: Iterable[str]) -> list[BulkActionKind]:
 
 def carry_out(request: PageRequest, scope: BulkScope) -> PageAnswer | OrderAnswer:
     """
-    Carry a bulk action out: ask first, then work for a second in each request, to its end.
+    Carry a bulk action out: ask first, work for a second, and leave the rest to a worker.
 
-    What is done stays done if the browser is closed; the list shows what is left.
+    Where no worker is there, each request works for a second, while the page is open. What is done
+    stays done; the list shows what is left.
     """
     request.require("steer")
     kind = BULK_ACTIONS[scope.target].get(request.form.get("order", ""))
@@ -185,28 +189,111 @@ def carry_out(request: PageRequest, scope: BulkScope) -> PageAnswer | OrderAnswe
         request.require("discard")
     if "ids" in scope.matching and not scope.ids:
         return OrderAnswer(scope.back.url, f"Tick some {scope.target} first.", "warn")
-    action = _action(request, kind, scope)
+    action, bulk = _action(request, kind, scope), request.kernel.bulk
     total = _number(request, "total")
     if request.form.get("sure") != "yes":
-        total = _count(request, action)
+        total = bulk.total(action)
         if not total:
             text = f"There are no {scope.words} that it can be done to."
             return OrderAnswer(scope.back.url, text, "warn")
         return _page(request, kind, scope, action, total)
-    store = request.kernel.outbox if scope.target == "items" else request.kernel.executions
+    user = request.user
+    asked = BulkRequest(
+        kind.name, user.id or user.name, user.tenant, scope.words, dict(scope.fields), total,
+        action, by=user.name,
+    )  # fmt: skip
     try:
-        action = store.run_bulk(action, seconds=_SECONDS)
+        asked = bulk.carry_on(asked)
     except ValueError:  # of a time or a place that none of our forms has sent
         raise PageError(400, "the form was changed on its way: begin again") from None
-    if not action.finished:
-        return _page(request, kind, scope, action, max(total, action.seen))
+    if asked.action.finished:
+        done = bool(asked.action.done)
+        return OrderAnswer(scope.back.url, _told(kind, asked.action), "ok" if done else "warn")
+    if bulk.has_worker():
+        request_id = bulk.hand_over(asked)
+        text = "A worker carries it on, also when this page is closed."
+        return OrderAnswer(request.url(_PLACES[scope.target], "bulk", request_id), text)
+    return _page(request, kind, scope, asked.action, max(total, asked.action.seen))
+
+
+def _told(kind: BulkActionKind, action: BulkAction) -> str:
     plural = "" if action.done == 1 else "s"
     text = f"{action.done:,} {kind.noun}{plural} {kind.done}."
     if action.seen > action.done:
         text += f" {action.seen - action.done:,} had changed meanwhile and stay as they are."
     if action.per_second:
         text += f" They become due at {action.per_second:g} a second."
-    return OrderAnswer(scope.rest, text, "ok" if action.done else "warn")
+    return text
+
+
+# -- what a worker carries on ------------------------------------------------------------------
+
+
+def under_way(request: PageRequest, target: str) -> list[PageLink]:
+    """Return the bulk actions on *target* that workers carry on, with the pages that stop them."""
+    return [
+        PageLink(
+            f"{BULK_ACTIONS[target][each.request.kind].label}: {each.request.label}",
+            request.url(_PLACES[target], "bulk", each.id),
+        )
+        for each in request.kernel.bulk.under_way(target)
+        if _sees(request, each.request)
+    ]
+
+
+def _sees(request: PageRequest, asked: BulkRequest) -> bool:
+    return request.user.tenant in (None, asked.tenant)
+
+
+def show_progress(request: PageRequest, request_id: str) -> PageAnswer:
+    """Show how far a bulk action has come that a worker carries on, or how it ended."""
+    found = _find(request, request_id)
+    asked = found.request
+    target = asked.action.target
+    kind, place = BULK_ACTIONS[target][asked.kind], _PLACES[target]
+    return PageAnswer(
+        "bulk_progress.html",
+        f"{kind.label} {asked.total:,} {kind.noun}{'' if asked.total == 1 else 's'}",
+        {
+            "kind": kind,
+            "found": found,
+            "asked": asked,
+            "total": max(asked.total, asked.action.seen),
+            "told": _told(kind, asked.action),
+            "problem": shown_text(request.kernel, found.problem, 500),
+            "back": request.url(place, **asked.fields),
+            "here": request.url(place, "bulk", request_id),
+            "steers": request.may("steer"),
+        },
+        crumbs=[PageLink(place.capitalize(), request.url(place))],
+        live=not found.over,
+    )
+
+
+def stop(request: PageRequest, request_id: str) -> OrderAnswer:
+    """Have nothing more done of a bulk action that a worker carries on."""
+    request.require("steer")
+    _find(request, request_id)
+    stopped = request.kernel.bulk.stop(UUID(request_id))
+    here = request.url(_place(request), "bulk", request_id)
+    if stopped:
+        return OrderAnswer(here, "It is stopped. What is done stays done.")
+    return OrderAnswer(here, "It was over.", "warn")
+
+
+def _find(request: PageRequest, request_id: str) -> BulkProgress:
+    try:
+        found = request.kernel.bulk.find_progress(UUID(request_id))
+    except ValueError:
+        found = None
+    target = next(name for name, place in _PLACES.items() if place == _place(request))
+    if found is None or found.request.action.target != target or not _sees(request, found.request):
+        raise PageError(404, "there is no such action")
+    return found
+
+
+def _place(request: PageRequest) -> str:
+    return request.path.strip("/").partition("/")[0]
 
 
 def _action(request: PageRequest, kind: BulkActionKind, scope: BulkScope) -> BulkAction:
@@ -232,12 +319,6 @@ def _action(request: PageRequest, kind: BulkActionKind, scope: BulkScope) -> Bul
 def _number(request: PageRequest, name: str) -> int:
     text = request.form.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
-
-
-def _count(request: PageRequest, action: BulkAction) -> int:
-    if action.target == "executions":
-        return request.kernel.executions.count_bulk(action)
-    return request.kernel.outbox.count(**action.matching)
 
 
 def _page(

@@ -15,7 +15,7 @@ from automate_kernel.base.arguments import several
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.http.operations import ExposedOperations
 from automate_kernel.kernel import Kernel
-from automate_pages import formats
+from automate_pages import bulk, formats
 from automate_pages.activity import ActivityHistory
 from automate_pages.exchange import (
     OrderAnswer,
@@ -54,6 +54,8 @@ _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("POST", "executions", executions.order),
     ("GET", "executions/grid", executions.show_grid),
     ("GET", "executions/compare", executions.compare),
+    ("GET", "executions/bulk/*", bulk.show_progress),
+    ("POST", "executions/bulk/*", bulk.stop),
     ("GET", "executions/*", execution.show),
     ("POST", "executions/*", execution.order),
     ("GET", "executions/*/steps/*/*", execution.show_step),
@@ -66,6 +68,8 @@ _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("POST", "approvals/*/*/*", approvals.decide),
     ("GET", "outbox", outbox.show_list),
     ("POST", "outbox", outbox.order_many),
+    ("GET", "outbox/bulk/*", bulk.show_progress),
+    ("POST", "outbox/bulk/*", bulk.stop),
     ("GET", "outbox/*", outbox.show),
     ("POST", "outbox/*", outbox.order),
     ("GET", "kinds", kinds.show),

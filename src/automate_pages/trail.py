@@ -56,6 +56,8 @@ class OrderTrail:
         if place == "access" and len(rest) > 1:
             place, *rest = rest
         model, table = _KINDS.get(place, (place or "page", ""))
+        if rest[0] == "bulk" and len(rest) > 1:
+            model, table, rest = "bulk action", "", rest[1:]
         object_id = rest[0] or request.form.get(_NAMED_BY.get(place, "")) or None
         details: dict[str, Any] = {
             name: request.form[name][:200] for name in _FIELDS if request.form.get(name)

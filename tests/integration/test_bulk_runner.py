@@ -39,7 +39,7 @@ class Host:
     def objection(self, request: BulkRequest) -> str:
         return ""
 
-    def ended(self, request_id: str, request: BulkRequest, problem: str) -> None:
+    def ended(self, request_id: str, request: BulkRequest, problem: str, _: object) -> None:
         assert request_id not in self.ends
         self.ends[request_id] = request, problem
 
@@ -59,10 +59,8 @@ def opened(path: Path, *, away: bool) -> tuple[Kernel, BulkRunner, Host]:
         return "paid"
 
     kernel.add_workflow(PAY)
-    host = Host()
-    runner = BulkRunner(kernel.outbox, kernel.executions, host)
-    kernel.handler(KIND)(runner.handle)
-    return kernel, runner, host
+    host = kernel.bulk.host = Host()
+    return kernel, kernel.bulk, host
 
 
 class Mortal(BulkRunner):

@@ -19,13 +19,14 @@ from waiting import until
 from automate_kernel import Connector, Kernel, SyncWorkflowContext
 from automate_kernel.base.errors import WebhookRejectedError
 from automate_kernel.operations.account import AccountStatus
+from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.plugins.connectors import TriggerSpec
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.rows import queries
+from automate_kernel.workflows.steer import bulk_runner
 from automate_kernel.workflows.steer import executions as steering
 from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 from automate_pages import User, pages
-from automate_pages import bulk as bulk_actions
 from automate_pages.exchange import PageAnswer, PageRequest, SentFields
 from automate_pages.site import Site
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -154,7 +155,7 @@ def test_all_that_failed_are_resumed_by_their_cause(
     assert "failed executions with ValueError" in question
     assert status(shop, failed[0].id) == "FAILED"
 
-    monkeypatch.setattr(bulk_actions, "_SECONDS", 0.0)
+    monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)
     few = replace(steering.EXECUTIONS, batch=3)
     monkeypatch.setattr(steering, "EXECUTIONS", few)
     page = send(browser, "/ops/executions", **hidden(question))
@@ -165,6 +166,75 @@ def test_all_that_failed_are_resumed_by_their_cause(
     assert "7 executions resumed." in page.text
     assert {status(shop, each.id) for each in failed} == {"PENDING"}
     assert status(shop, waiting.id) == "RUNNING"
+
+
+@pytest.fixture
+def with_worker(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that carries bulk actions on, in small steps."""
+    monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)
+    monkeypatch.setattr(steering, "EXECUTIONS", replace(steering.EXECUTIONS, batch=3))
+    monkeypatch.setattr("automate_kernel.outbox.operator_commands.BATCH", 3)
+    own = WorkerInfo("w", "desk", 1, None, None, kinds=(bulk_runner.KIND,))
+    monkeypatch.setattr(shop.kernel.outbox, "workers", lambda: [own])
+
+
+@pytest.mark.usefixtures("with_worker")
+def test_a_worker_carries_a_bulk_action_on_when_the_page_is_closed(shop: Shop) -> None:
+    """Its page shows how far it is, in the tenant alone, and its end is in the audit trail."""
+    failed = [shop.order(500, tenant="mine") for _ in range(7)]
+    other = shop.order(500, tenant="other")
+    shop.limit = 1000
+    browser = client(shop, User("eve", ["operator"], "mine"))
+    asked = {"order": "resume", "scope": "all", "status": "FAILED"}
+    question = send(browser, "/ops/executions", **asked).text
+    page = send(browser, "/ops/executions", **hidden(question))
+    address = page.url.path
+    assert "A worker carries it on, also when this page is closed." in page.text
+    assert "<strong>3</strong> of 7" in page.text
+    assert "It waits for a worker" in page.text
+    listed = browser.get("/ops/executions").text
+    assert f'<a href="{address}">Resume: 3 of 7 failed executions' in listed
+    assert address not in client(shop, User("mia", ["admin"], "other")).get("/ops/executions").text
+    for user, path, code in (
+        (User("mia", ["admin"], "other"), address, 404),
+        (User("ada", ["viewer"], None), address, 200),
+        (User("ada", ["viewer"], None), address.replace("executions", "outbox"), 404),
+        (User("ada", ["viewer"], None), "/ops/executions/bulk/none", 404),
+    ):
+        assert client(shop, user).get(path).status_code == code, path
+    viewer = client(shop, User("ada", ["viewer"], "mine"))
+    assert send(viewer, address, order="stop").status_code == 403
+    shop.kernel.run_until_idle()
+    assert {status(shop, each.id) for each in failed} == {"RUNNING"}
+    assert status(shop, other.id) == "FAILED"
+    done = browser.get(address).text
+    assert "It is done. 7 executions resumed." in done
+    assert "Stop</button>" not in done
+    assert "was over" in send(browser, address, order="stop").text
+    assert address not in browser.get("/ops/executions").text
+    ends = [each for each in shop.kernel.audit.page().records if each.model == "bulk action"]
+    assert ("resume", "done", "mine") in [
+        (each.action, each.outcome, each.tenant_id) for each in ends
+    ]
+
+
+@pytest.mark.usefixtures("with_worker")
+def test_a_bulk_action_is_stopped(shop: Shop) -> None:
+    """What is done stays done; also where finished items are deleted at once."""
+    ids = fail(shop, "mail", 7)
+    browser = client(shop, admin())
+    asked = {"order": "retry", "scope": "all", "status": "FAILED", "kind": "mail", "sure": "yes"}
+    address = send(browser, "/ops/outbox", **asked, total="7").url.path
+    assert "It is stopped" in send(browser, address, order="stop").text
+    shop.kernel.run_until_idle()
+    page = browser.get(address).text
+    assert "It was stopped" in page
+    assert "3 items put back to wait." in page
+    assert shop.kernel.outbox.stats().total("FAILED") == len(ids) - 3
+    entries = [each for each in shop.kernel.audit.page().records if each.action == "stop"]
+    assert [(each.model, each.object_id) for each in entries] == [
+        ("bulk action", address.rpartition("/")[2])
+    ]
 
 
 def hidden(page: str) -> dict[str, str]:
@@ -402,7 +472,7 @@ def fail(shop: Shop, kind: str, many: int, tenant: str | None = None) -> list[st
 
 def test_failed_items_are_put_back_at_a_rate(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, other = fail(shop, "mail", 7), fail(shop, "fax", 2)
-    monkeypatch.setattr(bulk_actions, "_SECONDS", 0.0)
+    monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)
     monkeypatch.setattr("automate_kernel.outbox.operator_commands.BATCH", 3)
     browser = client(shop, admin())
     page = browser.get("/ops/outbox?status=FAILED&kind=mail").text

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from automate_kernel.workflows.execution import Execution
 from automate_kernel.workflows.store.execution_pages import ChildExecutions, ExecutionPage
-from automate_pages.bulk import MOST_TICKED, BulkScope, carry_out, offered
+from automate_pages.bulk import MOST_TICKED, BulkScope, carry_out, offered, under_way
 from automate_pages.comparison import compared_steps, compared_values
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
 from automate_pages.formats import first_waits_shown, tone
@@ -75,6 +75,7 @@ def _list(
             "times": [(value, label) for value, (label, _) in TIMES.items()],
             "names": workflow_names(request),
             "groups": groups,
+            "under_way": under_way(request, "executions"),
             "ticked": offered("executions", _TICKED) if request.may("steer") else [],
             "actions": offered("executions", query.actions) if request.may("steer") else [],
             "views": _views(request, query, "executions"),

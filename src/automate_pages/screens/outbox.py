@@ -11,7 +11,7 @@ from automate_kernel.outbox.item import ItemStatus, OutboxItem
 from automate_kernel.outbox.labels import HEADER
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.workflows.steer.attempts import step_attempts
-from automate_pages.bulk import MOST_TICKED, BulkScope, carry_out, offered
+from automate_pages.bulk import MOST_TICKED, BulkScope, carry_out, offered, under_way
 from automate_pages.exchange import (
     OrderAnswer,
     PageAnswer,
@@ -164,6 +164,7 @@ def show_list(request: PageRequest) -> PageAnswer:
             "lists": query.tabs(request),
             "times": [(value, label) for value, (label, _) in TIMES.items()],
             "groups": groups,
+            "under_way": under_way(request, "items"),
             "ticked": offered("items", _permitted(request, query.chosen.actions)),
             "actions": offered("items", _permitted(request, query.actions)),
             "next": query.url(request, after=found.after) if found.after else "",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID, uuid4
 
 from automate_kernel.base.errors import LeaseLostError
@@ -20,12 +20,18 @@ from automate_kernel.outbox.item import FINISHED, OutcomeRecorded
 from automate_kernel.worker import Snooze, cancelling
 from automate_kernel.workflows.steer.executions import ExecutionStore
 
+if TYPE_CHECKING:
+    from automate_kernel.access.audit import AuditLog
+
 KIND = "automate.order"
 """The kind of the outbox items that hold bulk actions."""
 SECONDS = 1.0
 """The number of seconds that one request, or one item, carries a bulk action on."""
 
-_LABEL = "automate-order"
+_LABEL, _MODEL = "automate-order", "bulk action"
+# By which those under way are found, whatever else is in the outbox.
+_TARGET_LABEL = "automate-order-of"
+_MOST_UNDER_WAY = 50
 # Before what is merely due: somebody waits for it.
 _PRIORITY = 100
 
@@ -33,7 +39,7 @@ _PRIORITY = 100
 @dataclass(frozen=True, slots=True)
 class BulkRequest:
     """
-    A bulk action that *user* asked for, and how far it has come.
+    A bulk action that *user*, whose name is *by*, asked for; and how far it has come.
 
     *kind* is the application's word for it. *tenant* is the user's own; a user without one reaches
     the rows of all tenants. *about* says in words what is meant, *fields* as the page's address has
@@ -49,6 +55,7 @@ class BulkRequest:
     total: int
     action: BulkAction
     tied: bool = False
+    by: str = ""
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> BulkRequest:
@@ -79,18 +86,51 @@ class BulkHost(Protocol):
     def objection(self, request: BulkRequest) -> str:
         """Return why the user may not do it any more; empty text if they may."""
 
-    def ended(self, request_id: str, request: BulkRequest, problem: str) -> None:
-        """Record that the action ended, in the open transaction."""
+    def ended(self, request_id: str, request: BulkRequest, problem: str, transaction: Any) -> None:
+        """Record that the action ended, in the open *transaction*."""
 
     def find_ended(self, request_id: str) -> tuple[BulkRequest, str] | None:
         """Return what was recorded of an action's end, and the problem; None if nothing was."""
 
 
+class RecordedEnds:
+    """The ends of bulk actions in the kernel's audit trail; whoever may begin them may go on."""
+
+    def __init__(self, audit: AuditLog) -> None:
+        self._audit = audit
+
+    def objection(self, request: BulkRequest) -> str:
+        """Return an empty text."""
+        return ""
+
+    def ended(self, request_id: str, request: BulkRequest, problem: str, transaction: Any) -> None:
+        """Write an entry that has the action as it ended."""
+        matching = {n: each for n, each in request.action.matching.items() if n != "ids"}
+        last = replace(request, action=replace(request.action, matching=matching))
+        details = {"request": asdict(last), **({"problem": problem} if problem else {})}
+        self._audit.write(
+            request.kind, actor=request.by or request.user, actor_id=request.user, model=_MODEL,
+            object_id=request_id, tenant_id=request.tenant, details=details,
+            object_repr=f"{'stopped' if problem else 'ended'}: {request.label}",
+            outcome="refused" if problem else "done", transaction=transaction,
+        )  # fmt: skip
+
+    def find_ended(self, request_id: str) -> tuple[BulkRequest, str] | None:
+        """Return what the entry has."""
+        for each in self._audit.page(object_id=request_id, model=_MODEL).records:
+            if "request" in each.details:
+                problem = str(each.details.get("problem") or "")
+                return BulkRequest.read(each.details["request"]), problem
+        return None
+
+
 class BulkRunner:
-    """The runner of bulk actions on items and executions, for an application's *host*."""
+    """The runner of bulk actions on items and executions."""
 
     def __init__(self, outbox: OutboxStore, executions: ExecutionStore, host: BulkHost) -> None:
-        self._outbox, self._executions, self._host = outbox, executions, host
+        self._outbox, self._executions = outbox, executions
+        self.host: BulkHost = host
+        """The application's part; one with users of its own sets it as it starts."""
 
     def total(self, action: BulkAction) -> int:
         """Return how many items or executions *action* would come to now."""
@@ -123,7 +163,7 @@ class BulkRunner:
         self._outbox.enqueue(
             KIND,
             {"id": request_id, "step": step, "request": asdict(request)},
-            labels={_LABEL: request_id},
+            labels={_LABEL: request_id, _TARGET_LABEL: request.action.target},
             idempotency_key=f"{_LABEL}:{request_id}:{step}",
             priority=_PRIORITY,
             transaction=transaction,
@@ -134,10 +174,15 @@ class BulkRunner:
         # All steps have the same label; the newest one is where it stands.
         found = self._outbox.find(label=f"{_LABEL}={request_id}", limit=1)
         # What is completed may be deleted at once. That it ended is written down.
-        ended = self._host.find_ended(str(request_id))
+        ended = self.host.find_ended(str(request_id))
         if ended is not None and (not found or found[0].status is ItemStatus.COMPLETED):
             return BulkProgress(str(request_id), ended[0], over=True, problem=ended[1])
         return _progress_of(found[0]) if found else None
+
+    def under_way(self, target: str) -> list[BulkProgress]:
+        """Return the bulk actions on *target* that workers carry on, of their latest 50 steps."""
+        found = self._outbox.find(label=f"{_TARGET_LABEL}={target}", limit=_MOST_UNDER_WAY)
+        return [_progress_of(item) for item in found if item.status.value not in FINISHED]
 
     def stop(self, request_id: UUID) -> bool:
         """Have nothing more done of a bulk action; return False if it was over."""
@@ -153,7 +198,7 @@ class BulkRunner:
     def handle(self, item: OutboxItem) -> OutcomeRecorded | Snooze:
         """Handle the item of a bulk action: a second's worth of it, and the next item's."""
         given, request = item.payload, BulkRequest.read(item.payload["request"])
-        problem = self._host.objection(request)
+        problem = self.host.objection(request)
         if not problem:
             request = self.carry_on(request)
         if cancelling():
@@ -167,7 +212,7 @@ class BulkRunner:
             if lost:
                 raise LeaseLostError(f"the lease of item {item.id} is lost")
             if ends:
-                self._host.ended(given["id"], request, problem)
+                self.host.ended(given["id"], request, problem, transaction)
             else:
                 self._enqueue(given["id"], given["step"] + 1, request, transaction)
         return OutcomeRecorded()
