@@ -36,6 +36,7 @@ DELAYS: list[tuple[int, str]] = [
 """The times to choose from, in seconds from now."""
 
 _PLACES = {"items": "outbox", "executions": "executions"}
+_NARROW = ("kind", "workflow", "code", "group")
 _PROGRESS = ("began_at", "after", "seen", "done")
 
 
@@ -156,8 +157,7 @@ class BulkScope:
     """
     The rows that a bulk action is about: what *matching* finds, which *words* describe.
 
-    *fields* ask for the same in a form, *back* is their list, and *rest* the address to look at
-    when all is done.
+    *fields* ask for the same in a form, and *back* is the address of their list.
     """
 
     target: Literal["items", "executions"]
@@ -165,7 +165,6 @@ class BulkScope:
     fields: Mapping[str, str]
     words: str
     back: PageLink
-    rest: str
     ids: tuple[str, ...] = ()
 
 
@@ -208,12 +207,19 @@ def carry_out(request: PageRequest, scope: BulkScope) -> PageAnswer | OrderAnswe
         raise PageError(400, "the form was changed on its way: begin again") from None
     if asked.action.finished:
         done = bool(asked.action.done)
-        return OrderAnswer(scope.back.url, _told(kind, asked.action), "ok" if done else "warn")
+        rest = scope.back.url if scope.ids else _rest(request, scope.target, scope.fields)
+        return OrderAnswer(rest, _told(kind, asked.action), "ok" if done else "warn")
     if bulk.has_worker():
         request_id = bulk.hand_over(asked)
         text = "A worker carries it on, also when this page is closed."
         return OrderAnswer(request.url(_PLACES[scope.target], "bulk", request_id), text)
     return _page(request, kind, scope, asked.action, max(total, asked.action.seen))
+
+
+def _rest(request: PageRequest, target: str, fields: Mapping[str, str]) -> str:
+    """Return the list of what is left: of the one cause or kind there is nothing any more."""
+    left = {name: text for name, text in fields.items() if name not in _NARROW}
+    return request.url(_PLACES[target], **left)
 
 
 def _told(kind: BulkActionKind, action: BulkAction) -> str:
@@ -261,7 +267,7 @@ def show_progress(request: PageRequest, request_id: str) -> PageAnswer:
             "total": max(asked.total, asked.action.seen),
             "told": _told(kind, asked.action),
             "problem": shown_text(request.kernel, found.problem, 500),
-            "back": request.url(place, **asked.fields),
+            "back": _rest(request, target, asked.fields),
             "here": request.url(place, "bulk", request_id),
             "steers": request.may("steer"),
         },

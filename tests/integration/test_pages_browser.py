@@ -17,7 +17,8 @@ from page_hosts import HOSTS, PageHost
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARABIC, GERMAN = "شاي أخضر من المتجر", "Donaudampfschifffahrtsgesellschaftskapitän"
-AXE = Path("node_modules/axe-core/axe.min.js")
+# Django's admin changes colours in steps.
+STILL = "Promise.allSettled(document.getAnimations().map((each) => each.finished)).then(() => null)"
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no chromium")
 
 
@@ -79,7 +80,7 @@ def loading(page: Any) -> Iterator[None]:
 
 def rows_of(page: Any) -> list[str]:
     """Return the first words of each row of the list."""
-    return list(page.locator("main form tbody th a").all_inner_texts())
+    return list(page.locator("#page form tbody th a").all_inner_texts())
 
 
 def paths(shop: Any) -> list[str]:
@@ -111,14 +112,16 @@ def test_every_screen_is_accessible_and_fits(host: PageHost, tab: Callable[..., 
 
     (script,) = Path(axe_playwright_python.__file__).parent.glob("*.min.js")
     page = tab("/")
-    for path in paths(host.shop):
-        page.goto(f"{host.url}{path}")
+    for path in [each for each in paths(host.shop) if each not in host.lacks]:
+        status = page.goto(f"{host.url}{path}").status
+        assert status == (404 if path == "/nothing" else 200), path
         page.evaluate(script.read_text())  # as the protocol does, which no policy forbids
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
+                page.evaluate(STILL)
                 found = page.evaluate(
                     "axe.run({resultTypes: ['violations']}).then(({violations}) =>"
                     " violations.map((each) => [each.id, each.nodes[0].html]))"
@@ -168,7 +171,7 @@ def test_what_changes_is_seen_without_a_reload(host: PageHost, tab: Callable[...
         page.evaluate("window.untouched = true")
     for page in tabs:
         page.get_by_text("RUNNING").first.wait_for()
-    before = first.locator("main tbody tr").count()
+    before = first.locator("#page tbody tr").count()
     host.shop.kernel.approvals.approve(waiting.id, "ok", by="eve", form={"boxes": 1})
     host.settled(waiting.id, "COMPLETED")
     host.order(number=816)
@@ -176,7 +179,7 @@ def test_what_changes_is_seen_without_a_reload(host: PageHost, tab: Callable[...
         page.bring_to_front()
         page.get_by_role("heading", name="COMPLETED").wait_for()
     first.bring_to_front()
-    first.locator("main tbody tr").nth(before).wait_for()
+    first.locator("#page tbody tr").nth(before).wait_for()
     for page in (first, *tabs):
         assert page.evaluate("window.untouched"), "it was loaded again"
 
@@ -264,7 +267,7 @@ def press(page: Any, *buttons: str) -> str:
     for each in buttons:
         with loading(page):
             page.get_by_role("button", name=each, exact=True).first.click()
-    return str(page.locator("[role=status]").first.inner_text())
+    return str(page.locator("body").inner_text())
 
 
 def fill(page: Any, label: str, text: str) -> None:
@@ -332,8 +335,8 @@ def test_every_task_can_be_done_without_script(host: PageHost, tab: Callable[...
     follow(page, "Operations", "charge")
     fill(page, "amount", "9")
     press(page, "Call")
-    assert '"charged": 9' in page.locator("main").inner_text()
+    assert '"charged": 9' in page.locator("#page").inner_text()
     follow(page, "Audit")
-    trail: Sequence[str] = page.locator("main tbody tr").all_inner_texts()
+    trail: Sequence[str] = page.locator("#page tbody tr").all_inner_texts()
     for action in ("resume", "fork", "approve", "start", "pause", "cancel", "retry"):
         assert any(action in each for each in trail), action

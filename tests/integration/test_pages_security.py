@@ -22,6 +22,8 @@ from starlette.testclient import TestClient
 
 from automate_kernel import Connector
 from automate_kernel.access.roles import Right, rights_of
+from automate_kernel.outbox import BulkAction
+from automate_kernel.workflows.steer.bulk_runner import BulkRequest
 from automate_kernel.operations.account import AccountStatus
 from automate_kernel.plugins.connectors import TriggerSpec
 from automate_kernel.storage.tables import AUDIT, SESSION, TABLES
@@ -68,6 +70,12 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "outbox"): Row("outbox", "steer", "rows", {**ORDER, "id": "{item}"}),
     ("GET", "outbox/*"): Row("outbox/{item}", shows="object"),
     ("POST", "outbox/*"): Row("outbox/{item}", "steer", "object", {"order": "cancel"}),
+    ("GET", "executions/bulk/*"): Row("executions/bulk/{executions}", shows="object"),
+    ("POST", "executions/bulk/*"): Row(
+        "executions/bulk/{executions}", "steer", "object", {"order": "stop"}
+    ),
+    ("GET", "outbox/bulk/*"): Row("outbox/bulk/{items}", shows="object"),
+    ("POST", "outbox/bulk/*"): Row("outbox/bulk/{items}", "steer", "object", {"order": "stop"}),
     ("GET", "kinds"): Row("kinds", shows="everybody"),
     ("POST", "kinds"): Row("kinds", "steer", "everybody", {"order": "pause", "kind": "letter"}),
     ("GET", "workers"): Row("workers", shows="everybody"),
@@ -192,6 +200,14 @@ def placed(tenant: str | None, word: str) -> Place:
     saved_id = saved if isinstance(saved, str) else saved.id
     names = {"id": waiting.id, "item": item, "digest": shop.kernel.workflows.get("order").hash(),
              "session": session.id, "token": token.prefix, "saved": saved_id, "delivery": "7"}  # fmt: skip
+    for target, action in (("items", "requeue"), ("executions", "resume")):
+        asked = BulkAction(action, {"status": "FAILED"}, target=target)
+        names[target] = shop.kernel.bulk.hand_over(
+            BulkRequest(
+                {"requeue": "retry"}.get(action, action), "theirs", tenant, f"all {word}",
+                {"group": word}, 1, asked, by=word,
+            )
+        )  # fmt: skip
     return Place(shop, tenant, waiting, names)
 
 

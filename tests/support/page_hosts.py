@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +14,9 @@ from typing import Any
 
 import sqlalchemy as sa
 import uvicorn
-from dev_process import Dev
+from dev_process import ENVIRONMENT, Dev
 from paged_shop import Shop
+from processes import PIPE, running
 from waiting import until
 
 from automate_kernel.workflows.execution import Execution
@@ -31,11 +34,13 @@ class PageHost:
     The pages at *url*, of a *shop* that the test changes from outside.
 
     *context* opens a browser that is logged in: the options of Playwright's ``new_context``.
+    *lacks* are the screens that the host has in a way of its own.
     """
 
     url: str
     shop: Shop
     context: Mapping[str, Any] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
 
     def settled(self, execution_id: str, status: str, *steps: str) -> Execution:
         """Return the execution once it has this status, and waits or has ended in these *steps*."""
@@ -160,6 +165,7 @@ def flask(folder: Path, postgresql: Callable[[], str]) -> Iterator[PageHost]:
 _APP = """
 from automate_sqlalchemy import SqlAlchemyStorage
 from paged_shop import Shop
+from processes import PIPE, running
 
 storage = SqlAlchemyStorage("sqlite:///shop.sqlite3")
 storage.create_tables()
@@ -179,7 +185,30 @@ def automate_dev(folder: Path, postgresql: Callable[[], str]) -> Iterator[PageHo
         shop.kernel.close()
 
 
+@contextlib.contextmanager
+def django_admin(folder: Path, postgresql: Callable[[], str]) -> Iterator[PageHost]:
+    """The process of a Django project, with the pages in the frame of its admin, on SQLite."""
+    path = os.pathsep.join([str(_SUPPORT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, _SUPPORT / "django_host.py"]
+    log = folder / "log"
+    with (
+        log.open("w") as errors,
+        running(command, cwd=folder, env={**ENVIRONMENT, "PYTHONPATH": path}, stdout=PIPE,
+                stderr=errors, text=True) as process,
+    ):  # fmt: skip
+        line = process.stdout.readline()
+        assert line, log.read_text()
+        port, session = json.loads(line)
+        cookie = {"name": "sessionid", "value": session, "domain": "127.0.0.1", "path": "/",
+                  "expires": -1, "httpOnly": True, "secure": False, "sameSite": "Lax"}  # fmt: skip
+        shop = Shop(SqlAlchemyStorage(f"sqlite:///{folder}/shop.sqlite3"))
+        url = f"http://127.0.0.1:{port}/admin/automate_django/pages"
+        logged_in = {"storage_state": {"cookies": [cookie], "origins": []}}
+        yield PageHost(url, shop, logged_in, lacks=("/access",))
+        shop.kernel.close()
+
+
 HOSTS: Mapping[
     str, Callable[[Path, Callable[[], str]], contextlib.AbstractContextManager[PageHost]]
-] = {"fastapi": fastapi_on_postgresql, "dev": automate_dev, "flask": flask}
+] = {"fastapi": fastapi_on_postgresql, "dev": automate_dev, "flask": flask, "django": django_admin}
 """What serves the pages; each gets an empty folder and a function that gives PostgreSQL's URL."""

@@ -19,8 +19,8 @@ SECRET = "hunter2-of-the-shop"
 class Shop:
     """A kernel with an order that waits for an approval, and another that failed."""
 
-    def __init__(self, storage: Storage | None = None) -> None:
-        self.kernel = Kernel(storage or MemoryStorage(), secrets={"TOKEN": SECRET})
+    def __init__(self, storage: Storage | None = None, *, kernel: Kernel | None = None) -> None:
+        self.kernel = kernel or Kernel(storage or MemoryStorage(), secrets={"TOKEN": SECRET})
         self.limit = 100
         self.kernel.action("charge")(self.charge)
         self.kernel.handler("letter")(self.send_letter)

@@ -177,8 +177,7 @@ def order(request: PageRequest) -> PageAnswer | OrderAnswer:
         matching = {"ids": list(ids), **({} if tenant is None else {"tenant_id": tenant})}
     back = PageLink("Executions", query.url(request))
     words = "ticked executions" if ids else query.words
-    rest = back.url if ids else query.url(request, workflow="", group="")
-    return carry_out(request, BulkScope("executions", matching, fields, words, back, rest, ids))
+    return carry_out(request, BulkScope("executions", matching, fields, words, back, ids))
 
 
 # -- the grid ----------------------------------------------------------------------------------

@@ -196,8 +196,7 @@ def order_many(request: PageRequest) -> PageAnswer | OrderAnswer:
         matching = {"ids": list(ids), **({} if tenant is None else {"tenant_id": tenant})}
     back = PageLink("Outbox", query.url(request))
     words = "ticked items" if ids else query.words
-    rest = back.url if ids else query.url(request, kind="", code="", group="")
-    return carry_out(request, BulkScope("items", matching, query.fields, words, back, rest, ids))
+    return carry_out(request, BulkScope("items", matching, query.fields, words, back, ids))
 
 
 def causes(request: PageRequest, kind: str | None = None) -> list[FailureCause]:
@@ -275,9 +274,7 @@ def order(request: PageRequest, item_id: str) -> PageAnswer | OrderAnswer:
         leads = here if wanted == "reschedule" else request.url("outbox")
         matching = {"ids": [item.id]}
         back = PageLink(f"{item.kind} {item.id[:8]}", leads)
-        return carry_out(
-            request, BulkScope("items", matching, {}, "items", back, leads, (item.id,))
-        )
+        return carry_out(request, BulkScope("items", matching, {}, "items", back, (item.id,)))
     known = {
         "retry": (outbox.requeue, "It is tried again.", "It has not failed."),
         "cancel": (outbox.cancel, "It is cancelled, or asked to stop.", "It had ended already."),
