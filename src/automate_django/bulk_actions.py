@@ -17,6 +17,7 @@ from automate_django.models import AuditEntry, OutboxItem, WorkflowExecution
 from automate_django.outbox_counts import forget_counts
 from automate_django.tenants import OPERATE, tenant_for_request, tenant_key
 from automate_kernel.outbox import OutboxStore
+from automate_kernel.outbox.controls import controls_of
 from automate_kernel.workflows.steer.bulk_runner import BulkRequest, BulkRunner
 from automate_pages.bulk import BULK_ACTIONS, BulkActionKind
 
@@ -50,7 +51,7 @@ def run_on_items(outbox: OutboxStore, kind: str, ids: list[str], *, delay: float
     """Do what the bulk action *kind* does to the items *ids*; return how many it changed."""
     command = BULK_ACTIONS["items"][kind].command
     if command == "reschedule":
-        return outbox.reschedule(ids, delay=delay)
+        return controls_of(outbox).reschedule(ids, delay=delay)
     return int(getattr(outbox, command)(ids))
 
 

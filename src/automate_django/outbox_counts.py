@@ -17,6 +17,7 @@ from django.core.cache import cache
 from django.utils import timezone
 
 from automate_kernel.outbox import ErrorGroup, ItemStatus
+from automate_kernel.outbox.controls import controls_of
 from automate_kernel.outbox.tenant_counts import TenantCounts, counts_of_tenant
 
 CHEAP_ROWS = 10_000
@@ -101,7 +102,7 @@ def read_execution_groups(
 
 
 def _is_large(outbox: Any) -> bool:
-    return bool(outbox.count(most=CHEAP_ROWS + 1) > CHEAP_ROWS)
+    return bool(controls_of(outbox).count(most=CHEAP_ROWS + 1) > CHEAP_ROWS)
 
 
 def forget_counts() -> None:
@@ -126,7 +127,7 @@ def _take(outbox: Any, tenant: str | None) -> Counts:
         own = TenantCounts(stats.counts, stats.oldest_due_seconds)
     else:
         own = counts_of_tenant(outbox.storage, tenant)
-    groups = outbox.error_groups(tenant_id=tenant, limit=_MOST_GROUPS)
+    groups = controls_of(outbox).error_groups(tenant_id=tenant, limit=_MOST_GROUPS)
     plain = {kind: {str(s): n for s, n in of.items()} for kind, of in own.by_kind.items()}
     statuses = {str(s): sum(of.get(str(s), 0) for of in plain.values()) for s in ItemStatus}
     # A cache is no place for the texts of errors.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from automate_testing.contracts.filters import FilterContract
     from automate_testing.contracts.hostile_answers import HostileAnswersContract
     from automate_testing.contracts.hostile_values import HOSTILE_VALUES, HostileValuesContract
-    from automate_testing.contracts.outbox import OutboxStoreContract
+    from automate_testing.contracts.outbox import OutboxControlsContract, OutboxStoreContract
     from automate_testing.contracts.output_store import OutputStoreContract
     from automate_testing.contracts.polls import PollContract
     from automate_testing.contracts.providers import ProviderContract
@@ -45,6 +45,7 @@ __all__ = [
     "FilterContract",
     "HostileAnswersContract",
     "HostileValuesContract",
+    "OutboxControlsContract",
     "OutboxStoreContract",
     "OutputStoreContract",
     "PollContract",
@@ -63,6 +64,7 @@ _HOME = {
     "HOSTILE_VALUES": "contracts.hostile_values",
     "HostileAnswersContract": "contracts.hostile_answers",
     "HostileValuesContract": "contracts.hostile_values",
+    "OutboxControlsContract": "contracts.outbox",
     "OutboxStoreContract": "contracts.outbox",
     "OutputStoreContract": "contracts.output_store",
     "PollContract": "contracts.polls",

@@ -42,14 +42,14 @@ from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import ORDERING_LOCK, OUTBOX, SLOT, Table
 from automate_testing.clock import FakeClock
-from automate_testing.contracts.outbox import OutboxStoreContract
+from automate_testing.contracts.outbox import OutboxControlsContract, OutboxStoreContract
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
 
 LEASE_SECONDS = 30.0
 
 
-class RowsContract(OutboxStoreContract):
+class RowsContract(OutboxStoreContract, OutboxControlsContract):
     """A store over `Rows`, and how a second one is opened."""
 
     store_class: type[RowsOutboxStore] = SkipLockedClaimOutboxStore

@@ -14,7 +14,7 @@ from automate_cli.output import Columns, as_json, attributes, counted, seconds
 from automate_kernel.base.errors import ConfigError
 
 if TYPE_CHECKING:
-    from automate_kernel.outbox import OutboxItem
+    from automate_kernel.outbox import OutboxControls, OutboxItem, OutboxStore
 
 app: Commands = Commands(
     "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, purge."
@@ -76,7 +76,7 @@ def ls(
     if by_error:
         inputs.alone("--by-error", status=status, label=label, by_kind=by_kind)
         outbox = context.session.plain.outbox
-        groups = outbox.error_groups(kind=kind, tenant_id=tenant, limit=limit)
+        groups = _controls(outbox).error_groups(kind=kind, tenant_id=tenant, limit=limit)
         records.list_groups(context.out, groups, "KIND")
         return
     if by_kind:
@@ -90,6 +90,12 @@ def ls(
     else:
         found = outbox.labelled(label, **given, limit=limit)
     context.out.listing(found, records.ITEMS, "no items", records.item_data)
+
+
+def _controls(outbox: OutboxStore) -> OutboxControls:
+    from automate_kernel.outbox.controls import controls_of
+
+    return controls_of(outbox)
 
 
 def _status(given: str | None) -> str | None:
@@ -199,7 +205,7 @@ def requeue(context: Context) -> None:
     )
     if rate is not None and change.ids:
         raise ConfigError("--rate goes with --failed or --all")
-    change.run(outbox.requeue, partial(outbox.requeue_matching, per_second=rate))
+    change.run(outbox.requeue, partial(_controls(outbox).requeue_matching, per_second=rate))
 
 
 @app.called(
@@ -219,7 +225,7 @@ def cancel(context: Context) -> None:
     change = _Change(
         context, "cancel", "cancelled", ("PENDING", "RETRY"), ("RUNNING",), "executions cancel"
     )
-    change.run(outbox.cancel, outbox.cancel_matching)
+    change.run(outbox.cancel, _controls(outbox).cancel_matching)
 
 
 _OF_CHOICES = ("every", "failed", "status", "kind", "tenant", "error_code", "error", "newer_than")
@@ -251,7 +257,7 @@ def _reschedule(context: Context) -> None:
         raise ConfigError("--delay goes with ids", hint="name the items that wait")
     ids = [_found_item(context, item_id).id for item_id in given["item_ids"]]
     delay = duration_input(given["delay"], "--delay")
-    _report(context, outbox.reschedule(ids, delay=delay), "rescheduled", len(ids))
+    _report(context, _controls(outbox).reschedule(ids, delay=delay), "rescheduled", len(ids))
 
 
 class _Change:
@@ -380,7 +386,7 @@ def limit(
         return
     if remove:
         inputs.alone("--remove", **limits)
-        lifted = context.session.plain.outbox.unlimit(kind)
+        lifted = _controls(context.session.plain.outbox).unlimit(kind)
         context.out.data({"kind": kind, "lifted": lifted})
         context.out.line(f"{kind} {'is no longer' if lifted else 'was not'} limited")
         return
@@ -389,7 +395,7 @@ def limit(
     number, per_seconds = _rate(rate)
     options: dict[str, Any] = {"concurrency": concurrency, "rate": number}
     options |= {"per_seconds": per_seconds, "burst": burst}
-    context.session.storing.outbox.limit(kind, **options)
+    _controls(context.session.storing.outbox).limit(kind, **options)
     context.out.data({"kind": kind, **options})
     lift = f"{context.named('outbox limit')} {kind} --remove"
     context.out.line(f"{kind} is limited; {lift} lifts it")
@@ -433,7 +439,8 @@ def purge(context: Context) -> None:
     if given["item_ids"] or given["every"]:
         states = ("FAILED", "CANCELLED")
         change = _Change(context, "delete", "deleted", states, ("COMPLETED",))
-        change.run(outbox.discard, outbox.discard_matching)
+        controls = _controls(outbox)
+        change.run(controls.discard, controls.discard_matching)
         return
     others = _beside(context, *_OF_CHOICES, "limit")
     if given["older_than"] is None or any(others.values()):

@@ -1,6 +1,7 @@
 """Reliable work in the application's own database: enqueue, claim, finish, recover."""
 
 from automate_kernel.outbox.bulk_actions import BulkAction
+from automate_kernel.outbox.controls import OutboxControls, controls_of
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.item import (
@@ -37,6 +38,7 @@ __all__ = [
     "MinuteTotal",
     "NewItem",
     "OptimisticClaimOutboxStore",
+    "OutboxControls",
     "OutboxItem",
     "OutboxListener",
     "OutboxStats",
@@ -47,5 +49,6 @@ __all__ = [
     "RowsOutboxStore",
     "SkipLockedClaimOutboxStore",
     "WorkerInfo",
+    "controls_of",
     "percentile",
 ]

@@ -31,6 +31,7 @@ from automate_kernel.outbox import (
 )
 from automate_kernel.outbox.bulk_actions import BulkAction, Progress
 from automate_kernel.outbox.claim_keys import ClaimKeys
+from automate_kernel.outbox.controls import OutboxControls
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.fair_share import FairShare
 from automate_kernel.outbox.item import (
@@ -134,7 +135,7 @@ class _Lease:
         )
 
 
-class RowsOutboxStore(OutboxStore):
+class RowsOutboxStore(OutboxStore, OutboxControls):
     """
     The outbox in an application's database.
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from automate_kernel.base.arguments import require_asyncio
 from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError
-from automate_kernel.outbox.bulk_actions import BulkAction, Progress
-from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
+from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import (
     FINISHED,
     LEASE_SECONDS,
@@ -22,10 +21,9 @@ from automate_kernel.outbox.item import (
     ReapResult,
 )
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.queries import Due, ItemFilter, ItemPage, OutboxStats
+from automate_kernel.outbox.queries import Due, ItemFilter, OutboxStats
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
-from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Row, Rows, Wakeup
 from automate_kernel.storage.values import Redaction
 
@@ -96,7 +94,8 @@ class OutboxStore(ABC):
 
     Subclass this for a store that is not a SQL database. For a SQL database see
     `automate_kernel.storage.Storage`. `automate_testing.OutboxStoreContract` tests a store.
-    A store may leave out what is not abstract. `ItemFilter` lists the filters.
+    What is not abstract has a default, with which a worker goes on. The operators' part is apart:
+    see `OutboxControls`. `ItemFilter` lists the filters.
     """
 
     lease_seconds: float = LEASE_SECONDS
@@ -245,7 +244,10 @@ class OutboxStore(ABC):
         Raises `LeaseLostError`, after which the transaction must be rolled back: so whatever is
         saved beside this call is saved only by the worker that holds the item.
         """
-        raise self._unable("renew inside a transaction")
+        if transaction is not None:
+            raise self._shares_no_transaction()
+        if self.extend([item_id], worker_id):
+            raise _lost(item_id, worker_id)
 
     def mark_success(
         self, item_id: str, worker_id: str, *, token: str | None = None, transaction: Any = None
@@ -312,15 +314,17 @@ class OutboxStore(ABC):
 
     def _finish(self, worker_id: str, outcome: Outcome, transaction: Any) -> None:
         if self.acknowledge(worker_id, [outcome], transaction=transaction):
-            raise LeaseLostError(
-                f"the lease of item {outcome.item_id} is no longer held by {worker_id!r}",
-                hint="another worker has it, or will; drop this result",
-            )
+            raise _lost(outcome.item_id, worker_id)
 
     def transaction(self) -> AbstractContextManager[Any]:
         """Open a transaction of the host's database that a transactional handler may write in."""
-        raise AutomateError(
-            ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} has no transactions to share"
+        raise self._shares_no_transaction()
+
+    def _shares_no_transaction(self) -> AutomateError:
+        return AutomateError(
+            ErrorCodes.UNIMPLEMENTED,
+            f"{type(self).__name__} shares no transactions with the application",
+            hint="give the store `transaction` and `renew`, or keep items in our tables",
         )
 
     def forget_claims(  # noqa: B027  (a store may leave it out)
@@ -357,36 +361,9 @@ class OutboxStore(ABC):
         """
         Return items that match, the newest first; with *before_id* only older items.
 
-        Without a filter that an index serves it looks through the whole outbox: see `page`.
+        Without a filter that an index serves it looks through the whole outbox: see
+        `OutboxControls.page`.
         """
-
-    def page(
-        self,
-        *,
-        after: str = "",
-        limit: int = 50,
-        look: int = LOOK,
-        seconds: float = 0.0,
-        payloads: bool = True,
-        **matching: Unpack[ItemFilter],
-    ) -> ItemPage:
-        """
-        Return a page of items that match, however many there are in all.
-
-        `ItemPage.after` leads to the next page. Items come in the order of the index that serves
-        the filter. RUNNING items come as their leases end, items that wait for their time by due
-        time, and due items by kind in claim order. All others come the newest first.
-
-        Indexes lead to *ids*, labels, idempotency keys, and ordering keys of waiting items; and to
-        what is FAILED, RUNNING, due or waits for its time. Other conditions are looked for among
-        *look* of these items. If nothing is found, it looks on for so many *seconds*. Without
-        *payloads* the items have neither payload nor headers.
-        """
-        raise self._unable("give pages")
-
-    def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
-        """Return how many items match; with *most* it stops counting there."""
-        raise self._unable("count by filter")
 
     def labelled(
         self,
@@ -445,16 +422,6 @@ class OutboxStore(ABC):
             )
         ]
 
-    def error_groups(
-        self, *, kind: str | None = None, tenant_id: str | None = None, limit: int = 100
-    ) -> list[ErrorGroup]:
-        """
-        Return the FAILED items in groups: by kind and by where their last error came from.
-
-        The largest groups come first. What it costs grows with the number of failed items.
-        """
-        return []
-
     @abstractmethod
     def stats(self) -> OutboxStats:
         """Count items by kind and state, and measure how late they are, for a dashboard."""
@@ -464,9 +431,6 @@ class OutboxStore(ABC):
         return datetime.now(timezone.utc)
 
     # -- operator commands -------------------------------------------------------------------
-    #
-    # By filter they go in small transactions, one after the other, so that workers never wait for
-    # a hundred thousand items.
 
     @abstractmethod
     def cancel(self, item_ids: Sequence[str]) -> int:
@@ -477,91 +441,9 @@ class OutboxStore(ABC):
         handler has stopped or its worker is gone; if it succeeds first, its success stands.
         """
 
-    def cancel_matching(
-        self,
-        *,
-        limit: int | None = None,
-        progress: Progress | None = None,
-        **matching: Unpack[ItemFilter],
-    ) -> int:
-        """
-        Cancel items that wait, or with *status* RUNNING ask those that run to stop; see `cancel`.
-
-        The oldest come first, and *limit* of them at most. *progress* is called after each batch.
-        If it is cut short, what was changed stays changed. Returns how many there were.
-        """
-        action = BulkAction("cancel", matching)
-        return self.run_bulk(action, limit=limit, progress=progress).done
-
     @abstractmethod
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again, with all their attempts. Returns how many."""
-
-    def requeue_matching(
-        self,
-        *,
-        limit: int | None = None,
-        per_second: float | None = None,
-        progress: Progress | None = None,
-        **matching: Unpack[ItemFilter],
-    ) -> int:
-        """
-        Make FAILED (or, if *status* says so, CANCELLED) items wait again; see `requeue`.
-
-        With *per_second* so many become due in a second, so that whatever they failed of is not
-        overrun. The rest is as in `cancel_matching`. Returns how many there were.
-        """
-        action = BulkAction("requeue", matching, per_second=per_second)
-        return self.run_bulk(action, limit=limit, progress=progress).done
-
-    def discard(self, item_ids: Sequence[str]) -> int:
-        """Delete items that are COMPLETED, FAILED or CANCELLED. Returns how many."""
-        raise self._unable("discard items")
-
-    def discard_matching(
-        self,
-        *,
-        limit: int | None = None,
-        progress: Progress | None = None,
-        **matching: Unpack[ItemFilter],
-    ) -> int:
-        """
-        Delete items that are FAILED or CANCELLED, or COMPLETED if *status* says so.
-
-        The rest is as in `cancel_matching`. Returns how many there were.
-        """
-        action = BulkAction("discard", matching)
-        return self.run_bulk(action, limit=limit, progress=progress).done
-
-    def reschedule(
-        self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
-    ) -> int:
-        """
-        Change when items that wait are due: *delay* seconds from now, or at *run_at*.
-
-        Their priority stays, and so does their place among those with the same ordering key.
-        Returns how many there were.
-        """
-        raise self._unable("reschedule items")
-
-    def run_bulk(
-        self,
-        action: BulkAction,
-        *,
-        seconds: float | None = None,
-        limit: int | None = None,
-        progress: Progress | None = None,
-    ) -> BulkAction:
-        """
-        Carry *action* on, for so many *seconds* or to its end, and return how far it has come.
-
-        Pass what is returned to go on, in another process too. ::
-
-            action = BulkAction("requeue", {"status": "FAILED", "kind": "mail.send"})
-            while not action.finished:
-                action = store.run_bulk(action, seconds=1.0)
-        """
-        raise self._unable("change items by filter")
 
     def stop_requests(self, worker_id: str) -> dict[str, str]:
         """
@@ -575,16 +457,10 @@ class OutboxStore(ABC):
         """
         Ask for the release of items: waiting items are due now, running items are put back soon.
 
-        A running item's handler is told, if it is one that can be; an execution of a workflow saves
-        the calls that it is in and begins no other. No attempt is spent. Returns how many there
-        were. A store that can't tell a handler makes only those due that wait.
+        An execution of a workflow saves the calls that it is in, and begins no other. No attempt is
+        spent. Returns how many there were: none where a store can't do so.
         """
-        try:
-            return self.reschedule(item_ids)
-        except AutomateError as error:
-            if error.code is not ErrorCodes.UNIMPLEMENTED:
-                raise
-            return 0
+        return 0
 
     def release_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items of *worker_id* that are to be put back, with their claims' tokens."""
@@ -600,45 +476,9 @@ class OutboxStore(ABC):
 
     # -- limits ------------------------------------------------------------------------------
 
-    def limit(
-        self,
-        kind: str,
-        *,
-        concurrency: int | None = None,
-        rate: int | None = None,
-        per_seconds: float = 1.0,
-        burst: int | None = None,
-    ) -> None:
-        """
-        Let at most *concurrency* items of *kind* run at once, and *rate* start per *per_seconds*.
-
-        It holds over all workers, whatever code they run, as soon as they have noticed (within a
-        second). After a lull up to *burst* (by default *rate*) start at once; see `Limit`. It
-        replaces the limit that the kind had. Raises ``INVALID_ARGUMENT``.
-        """
-        raise self._unable("limit a kind")
-
-    def unlimit(self, kind: str) -> bool:
-        """
-        Lift the limit of *kind*; False if it had none.
-
-        A limit that is declared with a handler comes back when a worker starts.
-        """
-        raise self._unable("limit a kind")
-
     def limits(self) -> list[Limit]:
         """Return all limits, by kind."""
         return []
-
-    def declare_limits(self, limits: Iterable[Limit], *, kinds: Iterable[str] = ()) -> None:
-        """
-        Set limits, as `limit` does, but not where an operator has set one.
-
-        A limit that was declared before for one of *kinds*, and is not among these, is lifted. A
-        store lifts it once.
-        """
-        for limit in limits:
-            raise self._unable(f"limit {limit.kind!r}")
 
     # -- retention ---------------------------------------------------------------------------
 
@@ -698,5 +538,9 @@ class OutboxStore(ABC):
         """Delete `activity` that old, and `workers` that are lost for a day. Returns how many."""
         return 0
 
-    def _unable(self, what: str) -> AutomateError:
-        return AutomateError(ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} can't {what}")
+
+def _lost(item_id: str, worker_id: str) -> LeaseLostError:
+    return LeaseLostError(
+        f"the lease of item {item_id} is no longer held by {worker_id!r}",
+        hint="another worker has it, or will; drop this result",
+    )

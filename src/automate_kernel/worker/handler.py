@@ -26,6 +26,7 @@ from automate_kernel.base.errors import (
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.error_mapping import is_bug
 from automate_kernel.operations.interruption import is_interruption
+from automate_kernel.outbox.controls import controls_of, has_controls
 from automate_kernel.outbox.item import (
     Backoff,
     ItemStatus,
@@ -167,7 +168,9 @@ def _is_async(function: Callable[..., Any]) -> bool:
 def declare_limits(store: OutboxStore, handlers: Iterable[Handler]) -> None:
     """Set the limits that *handlers* declare, and lift those that they no longer declare."""
     by_kind = {handler.kind: handler.limit for handler in handlers}
-    store.declare_limits([one for one in by_kind.values() if one is not None], kinds=by_kind)
+    declared = [limit for limit in by_kind.values() if limit is not None]
+    if declared or has_controls(store):
+        controls_of(store).declare_limits(declared, kinds=by_kind)
 
 
 def default_worker_id() -> str:

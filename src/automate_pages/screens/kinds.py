@@ -7,6 +7,7 @@ from typing import Any
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring.waiting import why_item_waits
+from automate_kernel.outbox.controls import controls_of
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.queries import pauses_of_kinds
@@ -84,7 +85,9 @@ def show(request: PageRequest) -> PageAnswer:
 
 def _busy_keys(request: PageRequest) -> list[BusyKey]:
     """Return the keys with the most waiting items among a sample of those that wait for one."""
-    sample = request.kernel.outbox.page(waiting_for="key", limit=_SAMPLE, payloads=False)
+    sample = controls_of(request.kernel.outbox).page(
+        waiting_for="key", limit=_SAMPLE, payloads=False
+    )
     behind: dict[tuple[str | None, str], list[OutboxItem]] = {}
     for item in sample.items:
         key = item.concurrency_key or item.ordering_key or ""
@@ -117,10 +120,10 @@ def order(request: PageRequest) -> OrderAnswer:
             outbox.resume(kind)
             words = f"Resumed {kind}."
         case "limit":
-            outbox.limit(kind, **_limit(request))
+            controls_of(outbox).limit(kind, **_limit(request))
             words = f"Limited {kind}."
         case "unlimit":
-            outbox.unlimit(kind)
+            controls_of(outbox).unlimit(kind)
             words = f"Removed the limit of {kind}."
         case _:
             raise PageError(400, "there is no such order")

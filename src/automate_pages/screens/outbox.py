@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automate_kernel.monitoring.waiting import why_item_waits
+from automate_kernel.outbox.controls import controls_of
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
 from automate_kernel.outbox.labels import HEADER
 from automate_kernel.storage.paging import LOOK
@@ -144,7 +145,7 @@ def show_list(request: PageRequest) -> PageAnswer:
     if wanted:
         return show(request, wanted)
     after = request.query.get("after", "")
-    found = outbox.page(
+    found = controls_of(outbox).page(
         **query.matching(request),
         after=after,
         look=LOOK if request.user.tenant is None else _LOOK_FOR_TENANT,
@@ -201,7 +202,7 @@ def order_many(request: PageRequest) -> PageAnswer | OrderAnswer:
 
 def causes(request: PageRequest, kind: str | None = None) -> list[FailureCause]:
     """Return the causes of the items that failed."""
-    groups = request.kernel.outbox.error_groups(
+    groups = controls_of(request.kernel.outbox).error_groups(
         kind=kind, tenant_id=request.user.tenant, limit=MOST_CAUSES
     )
     return [

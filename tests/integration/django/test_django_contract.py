@@ -13,7 +13,7 @@ from automate_django.outbox import OptimisticClaimOutboxStore, SkipLockedClaimOu
 from automate_django.storage import DjangoStorage
 from automate_kernel.outbox import RowsOutboxStore
 from automate_testing.clock import FakeClock
-from automate_testing.contracts.outbox import OutboxStoreContract
+from automate_testing.contracts.outbox import OutboxControlsContract, OutboxStoreContract
 from suites.commit_faults import CommitFaultContract, CommitFaults
 from suites.storage import StorageContract
 from waiting import until
@@ -54,7 +54,7 @@ class TestStorageOnMariadb(DjangoStorageContract):
         return DjangoStorage(mariadb)
 
 
-class DjangoOutboxContract(OutboxStoreContract):
+class DjangoOutboxContract(OutboxStoreContract, OutboxControlsContract):
     store_class: type[RowsOutboxStore] = SkipLockedClaimOutboxStore
 
     def open(self, storage: DjangoStorage) -> RowsOutboxStore:

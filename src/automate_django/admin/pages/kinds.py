@@ -16,6 +16,7 @@ from automate_django.kernel import get_kernel
 from automate_django.models import OutboxPause
 from automate_django.outbox_counts import forget_counts, read_counts
 from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox.controls import controls_of
 from automate_kernel.outbox.fair_share import ready_kinds
 
 _LATELY_SECONDS = 3600.0
@@ -91,11 +92,11 @@ class KindPages(PageSection):
                 return f"Resumed {kind}."
             case "limit":
                 given = _limit(request)
-                outbox.limit(kind, **given)
+                controls_of(outbox).limit(kind, **given)
                 record(request, "limit", about=kind, **given)
                 return f"Limited {kind}."
             case "unlimit":
-                outbox.unlimit(kind)
+                controls_of(outbox).unlimit(kind)
                 record(request, "unlimit", about=kind)
                 return f"Removed the limit of {kind}."
         raise LookupError(what)

@@ -34,6 +34,7 @@ from automate_django.outbox_counts import Counts, read_counts
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.monitoring.waiting import why_item_waits
 from automate_kernel.outbox import ErrorGroup
+from automate_kernel.outbox.controls import controls_of
 from automate_kernel.outbox.labels import HEADER as LABELS
 from automate_kernel.storage.paging import LOOK
 from automate_pages.item_timeline import item_moments
@@ -69,7 +70,7 @@ class OutboxItemAdmin(PageAdmin):
         if (item_id := uuid_of(request.GET.get("id"))) is not None:
             return HttpResponseRedirect(self.url("automate_django_outboxitem_change", item_id))
         try:
-            found = get_kernel().outbox.page(
+            found = controls_of(get_kernel().outbox).page(
                 **query.matching(reach),
                 after=request.GET.get("after", ""),
                 # No index leads to the items of a tenant.

@@ -17,6 +17,7 @@ from automate_kernel.http.api.exchange import (
 from automate_kernel.http.api.problems import ApiError
 from automate_kernel.monitoring.waiting import why_item_waits
 from automate_kernel.outbox import ErrorGroup, OutboxItem
+from automate_kernel.outbox.controls import controls_of
 from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.tenant_counts import counts_of_tenant
 
@@ -25,13 +26,13 @@ _MOST_AT_ONCE = 10_000
 
 def list_items(request: ApiRequest) -> ApiPage:
     """List items, the newest first, without what they carry."""
-    read = partial(request.kernel.outbox.page, payloads=False, look=exchange.LOOKED)
+    read = partial(controls_of(request.kernel.outbox).page, payloads=False, look=exchange.LOOKED)
     return request.page(read, "items", **request.filters)
 
 
 def list_errors(request: ApiRequest) -> Sequence[ErrorGroup]:
     """Group the failed items by kind and by where their error came from, largest first."""
-    return request.kernel.outbox.error_groups(**request.filters)
+    return controls_of(request.kernel.outbox).error_groups(**request.filters)
 
 
 def show(request: ApiRequest, item_id: str) -> Any:
@@ -67,7 +68,7 @@ def cancel(request: ApiRequest, item_id: str) -> OutboxItem:
 def discard(request: ApiRequest, item_id: str) -> None:
     """Delete an item that is finished."""
     item = _item(request, item_id)
-    require(request.kernel.outbox.discard([item.id]), "It is not finished.")
+    require(controls_of(request.kernel.outbox).discard([item.id]), "It is not finished.")
 
 
 def reschedule(request: ApiRequest, item_id: str) -> OutboxItem:
@@ -85,10 +86,13 @@ def change_many(request: ApiRequest) -> Any:
     if ids is not None:
         own = store.find(ids=[str(each) for each in ids], tenant_id=tenant, limit=len(ids))
         options = {"per_second": given["per_second"]} if "per_second" in given else {}
-        return {"changed": getattr(store, command)([item.id for item in own], **options)}
+        able = controls_of(store) if command == "discard" else store
+        return {"changed": getattr(able, command)([item.id for item in own], **options)}
     # A request must end before its client gives up; the client can ask again.
     given.setdefault("limit", _MOST_AT_ONCE)
-    return {"changed": getattr(store, f"{command}_matching")(tenant_id=tenant, **given)}
+    return {
+        "changed": getattr(controls_of(store), f"{command}_matching")(tenant_id=tenant, **given)
+    }
 
 
 def _item(request: ApiRequest, item_id: str) -> OutboxItem:
@@ -99,7 +103,9 @@ def _change(
     request: ApiRequest, item_id: str, command: str, refusal: str, **options: Any
 ) -> OutboxItem:
     item = _item(request, item_id)
-    require(getattr(request.kernel.outbox, command)([item.id], **options), refusal)
+    store = request.kernel.outbox
+    able = controls_of(store) if command == "reschedule" else store
+    require(getattr(able, command)([item.id], **options), refusal)
     return _item(request, item_id)
 
 
@@ -129,13 +135,13 @@ def resume_kind(request: ApiRequest, kind: str) -> Any:
 
 def limit_kind(request: ApiRequest, kind: str) -> Any:
     """Limit the items of a kind that run at once, or start in a time; it holds on all workers."""
-    request.kernel.outbox.limit(kind, **request.body)
+    controls_of(request.kernel.outbox).limit(kind, **request.body)
     return _kind_now(request, kind)
 
 
 def unlimit_kind(request: ApiRequest, kind: str) -> Any:
     """Lift the limit of a kind; one that code declares comes back when a worker starts."""
-    require(request.kernel.outbox.unlimit(kind), "It has no limit.")
+    require(controls_of(request.kernel.outbox).unlimit(kind), "It has no limit.")
     return _kind_now(request, kind)
 
 

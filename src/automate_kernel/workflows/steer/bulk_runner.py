@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 from automate_kernel.base.errors import LeaseLostError
 from automate_kernel.outbox import BulkAction, ItemStatus, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox.controls import controls_of
 from automate_kernel.outbox.item import FINISHED, OutcomeRecorded
 from automate_kernel.worker import Snooze, cancelling
 from automate_kernel.workflows.steer.executions import ExecutionStore
@@ -136,12 +137,12 @@ class BulkRunner:
         """Return how many items or executions *action* would come to now."""
         if action.target == "executions":
             return self._executions.count_bulk(action)
-        return self._outbox.count(**action.matching)
+        return controls_of(self._outbox).count(**action.matching)
 
     def carry_on(self, request: BulkRequest) -> BulkRequest:
         """Carry a bulk action on for `SECONDS`; return it as far as it has come."""
         of_items = request.action.target == "items"
-        run = self._outbox.run_bulk if of_items else self._executions.run_bulk
+        run = controls_of(self._outbox).run_bulk if of_items else self._executions.run_bulk
         return replace(request, action=run(request.action, seconds=SECONDS))
 
     def has_worker(self) -> bool:

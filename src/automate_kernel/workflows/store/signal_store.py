@@ -24,6 +24,7 @@ from typing import Any
 
 from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox.controls import controls_of
 from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, WAITING, new_id, waiting_changes
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.errors import LockedError
@@ -236,7 +237,7 @@ class SignalStore:
         Returns those that a worker has, or somebody has locked.
         """
         if not self._shares_tables:
-            self._outbox.reschedule(item_ids)
+            controls_of(self._outbox).reschedule(item_ids)
             return []
         with self._storage.begin() as rows:
             deferred = rows.select(
@@ -272,7 +273,7 @@ class SignalStore:
         if not item_ids:
             return
         if not self._shares_tables:
-            self._outbox.reschedule(item_ids)
+            controls_of(self._outbox).reschedule(item_ids)
             return
         where = [Where("id", "in", sorted(item_ids)), *_PARKED]
         _make_due(rows, rows.select(OUTBOX, where, columns=("id", "priority")))

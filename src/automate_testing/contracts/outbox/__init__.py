@@ -1,5 +1,5 @@
-"""The test of an `OutboxStore`: subclass `OutboxStoreContract` in your own tests."""
+"""The tests of an `OutboxStore`, and of its operators' part: subclass them in your own tests."""
 
-from automate_testing.contracts.outbox.contract import OutboxStoreContract
+from automate_testing.contracts.outbox.contract import OutboxControlsContract, OutboxStoreContract
 
-__all__ = ["OutboxStoreContract"]
+__all__ = ["OutboxControlsContract", "OutboxStoreContract"]

@@ -263,7 +263,7 @@ class OrderingContract(StoreHooks):
 
     def test_cancelled_while_it_ran(self, store: OutboxStore, time: FakeClock) -> None:
         """If its worker dies before it could stop, recovery cancels it, and the next one runs."""
-        self.need("control")
+        self.need("controls")
         first, second, _ = self.in_line(store)
         assert self.claim_all(store) == [first]
         store.cancel([first])

@@ -26,10 +26,8 @@ class OutboxStoreContract(
     OrderingContract,
     SharingContract,
     LeaseContract,
-    LimitsContract,
     ConcurrencyKeyContract,
     OperatorContract,
-    ControlContract,
     RetentionContract,
     ReportsContract,
     FailuresContract,
@@ -55,3 +53,15 @@ class OutboxStoreContract(
     def test_its_manifest_says_the_same(self, store: OutboxStore) -> None:
         """If the package has an ``automate.json``, it agrees with the code."""
         require_no_drift(type(store))
+
+
+class OutboxControlsContract(LimitsContract, ControlContract):
+    """
+    Tests of what a store with `OutboxControls` must do: a second base of the same test class.
+
+    ::
+
+        class TestMyStore(OutboxStoreContract, OutboxControlsContract): ...
+    """
+
+    supports_controls = True

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError
-from automate_kernel.outbox import OutboxItem, OutboxStore, Outcome, ReapResult
+from automate_kernel.outbox import OutboxControls, OutboxItem, OutboxStore, Outcome, ReapResult
 from automate_testing.clock import FakeClock
 
 # Longer than any backoff that a store may give to an item whose worker died.
 LONG_SECONDS = 86_400.0
 UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"
+
+
+StoreT = TypeVar("StoreT", bound=OutboxStore)
+
+
+class ControlledStore(OutboxStore, OutboxControls):
+    """A store with the operators' part, as the tests of that part see it."""
 
 
 class StoreHooks:
@@ -32,9 +39,8 @@ class StoreHooks:
     supports_concurrency_keys = True
     supports_waiting_for_slots = True
     """True if calls that compete for a concurrency key wait, as with `supports_waiting`."""
-    supports_control = True
-    """True if items can be changed by filter, rescheduled, discarded and asked to stop."""
-    supports_limits = True
+    supports_controls = False
+    """True if it has the operators' part: `OutboxControlsContract` says so."""
     supports_retention = True
     """True if it deletes finished items by itself after their time."""
     supports_failures = True
@@ -75,8 +81,8 @@ class StoreHooks:
         raise NotImplementedError(f"{type(self).__name__} needs a fixture 'store'")
 
     def kept(
-        self, store: OutboxStore, seconds: float | None, failed_seconds: float | None = None
-    ) -> OutboxStore:
+        self, store: StoreT, seconds: float | None, failed_seconds: float | None = None
+    ) -> StoreT:
         """Return a store on the same data that keeps finished items for *seconds*."""
         store.retention_seconds = seconds
         store.failed_retention_seconds = failed_seconds

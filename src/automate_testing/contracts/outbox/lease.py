@@ -13,7 +13,14 @@ from typing import Any, TypeVar
 import pytest
 
 from automate_kernel.base.errors import LeaseLostError, StorageError
-from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox import (
+    ItemStatus,
+    NewItem,
+    OutboxItem,
+    OutboxStore,
+    Outcome,
+    controls_of,
+)
 from automate_kernel.worker import OutboxReaper
 from automate_testing.clock import FakeClock
 from automate_testing.contracts.outbox.hooks import LONG_SECONDS, UNKNOWN_ID, StoreHooks
@@ -426,7 +433,7 @@ class LeaseContract(StoreHooks):
 
     def test_what_is_claimed_ahead_is_asked_to_stop(self, store: OutboxStore) -> None:
         """Its worker hears of a cancellation whether it has begun or not."""
-        self.need("begins", "control")
+        self.need("begins", "controls")
         waiting, begun = (store.enqueue("k", max_attempts=1) for _ in range(2))
         tokens = {item.id: item.lease_token for item in store.claim_ahead("worker", 2)}
         store.begin([begun], "worker")
@@ -562,9 +569,9 @@ class LeaseContract(StoreHooks):
 
     def test_limit_is_reached_and_never_exceeded(self, store: OutboxStore) -> None:
         """A limited kind reaches its limit, and never exceeds it."""
-        self.need("limits")
+        self.need("controls")
         store.enqueue_many(NewItem("k") for _ in range(40))
-        store.limit("k", concurrency=3)
+        controls_of(store).limit("k", concurrency=3)
         crowd = _Crowd(40, 3)
         self.drain(store, 40, 1, crowd.begin, crowd.end)
         assert crowd.peaks == {"": 3}
@@ -584,9 +591,9 @@ class LeaseContract(StoreHooks):
 
     def test_rate_holds_under_competition(self, store: OutboxStore, time: FakeClock) -> None:
         """However many ask at once, no more start than the rate allows, and no fewer."""
-        self.need("limits")
+        self.need("controls")
         store.enqueue_many(NewItem("k") for _ in range(60))
-        store.limit("k", rate=7, per_seconds=10)
+        controls_of(store).limit("k", rate=7, per_seconds=10)
         for _ in range(4):
             claimed: list[str] = []
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from automate_kernel.base.errors import PayloadError
-from automate_kernel.outbox import ItemStatus, Limit, NewItem, OutboxStore, Outcome
+from automate_kernel.outbox import ItemStatus, Limit, NewItem, OutboxStore, Outcome, controls_of
 from automate_testing.clock import FakeClock
-from automate_testing.contracts.outbox.hooks import StoreHooks
+from automate_testing.contracts.outbox.hooks import ControlledStore, StoreHooks
 from automate_testing.contracts.values import each_case
 
 _NO_LIMITS = [{}, {"concurrency": 0}, {"rate": -1}, {"concurrency": 1, "burst": 1}]
@@ -31,19 +31,19 @@ _WAYS_OUT = [
 class LimitsContract(StoreHooks):
     """Tests of how many of a kind run at once, and how many start in a time."""
 
-    _needs = ("limits",)
+    _needs = ("controls",)
 
-    def many(self, store: OutboxStore, count: int = 10, kind: str = "k") -> list[str]:
+    def many(self, store: ControlledStore, count: int = 10, kind: str = "k") -> list[str]:
         """Enqueue items of one kind."""
         return store.enqueue_many(NewItem(kind) for _ in range(count))
 
-    def limited(self, store: OutboxStore, count: int = 10, **limit: Any) -> list[str]:
+    def limited(self, store: ControlledStore, count: int = 10, **limit: Any) -> list[str]:
         """Enqueue items of one kind, and limit it."""
         store.limit("k", **limit)
         return self.many(store, count)
 
     def starts(
-        self, store: OutboxStore, time: FakeClock, ids: list[str], *waits: float | timedelta
+        self, store: ControlledStore, time: FakeClock, ids: list[str], *waits: float | timedelta
     ) -> list[int]:
         """Return how many start after each wait; they are the next of *ids*, and taken off it."""
         counts = []
@@ -55,24 +55,24 @@ class LimitsContract(StoreHooks):
             del ids[: len(claimed)]
         return counts
 
-    def test_limits_are_seen_and_lifted(self, store: OutboxStore) -> None:
+    def test_limits_are_seen_and_lifted(self, store: ControlledStore) -> None:
         """A limit can be read, replaced and lifted from any process."""
         other = self.another(store)
         store.limit("mail", concurrency=5, rate=100, per_seconds=60, burst=10)
         store.limit("chat", rate=1)
         assert other.limits() == [Limit("chat", rate=1), Limit("mail", 5, 100, 60.0, 10)]
-        other.limit("mail", concurrency=2)
+        controls_of(other).limit("mail", concurrency=2)
         assert store.limits()[1] == Limit("mail", 2)
         assert store.unlimit("mail")
         assert not store.unlimit("mail")
         assert [limit.kind for limit in store.limits()] == ["chat"]
 
-    def test_no_such_limit(self, store: OutboxStore) -> None:
+    def test_no_such_limit(self, store: ControlledStore) -> None:
         """A limit without sense is refused, and changes nothing."""
         each_case(_NO_LIMITS + _NO_RATES, lambda wrong: self.invalid(store.limit, "k", **wrong))
         assert store.limits() == []
 
-    def test_operator_goes_before_the_code(self, store: OutboxStore) -> None:
+    def test_operator_goes_before_the_code(self, store: ControlledStore) -> None:
         """A declared limit holds until an operator sets one, which no worker's start undoes."""
         for most in (3, 4):
             store.declare_limits([Limit("k", concurrency=most)])
@@ -81,7 +81,7 @@ class LimitsContract(StoreHooks):
         store.declare_limits([Limit("k", concurrency=5)])
         assert store.limits() == [Limit("k", concurrency=1)]
 
-    def test_what_the_code_no_longer_declares(self, store: OutboxStore) -> None:
+    def test_what_the_code_no_longer_declares(self, store: ControlledStore) -> None:
         """A limit goes with its declaration, but not an operator's, nor one of other kinds."""
         store.declare_limits([Limit("mine", concurrency=1), Limit("other's", concurrency=1)])
         store.limit("operator's", concurrency=1)
@@ -90,7 +90,7 @@ class LimitsContract(StoreHooks):
         other = Limit("other's", concurrency=1, declared=True)
         assert store.limits() == [kept, Limit("operator's", concurrency=1), other]
 
-    def test_so_many_at_once(self, store: OutboxStore) -> None:
+    def test_so_many_at_once(self, store: ControlledStore) -> None:
         """No more of the kind run than the limit says, and what ends makes room."""
         ids = self.limited(store, concurrency=3)
         assert self.claim_ids(store) == ids[:3]
@@ -105,21 +105,21 @@ class LimitsContract(StoreHooks):
         store.acknowledge("worker", [Outcome(again, ItemStatus.CANCELLED)])
         assert len(self.claim_ids(store)) == 1
 
-    def test_workers_of_two_processes_share_it(self, store: OutboxStore) -> None:
+    def test_workers_of_two_processes_share_it(self, store: ControlledStore) -> None:
         """The limit is over all of them, the order is kept, and small claims are fine."""
         ids = self.limited(store, concurrency=4)
         stores = [store, self.another(store)] * 3
         claimed = [self.claim_ids(each, limit=1) for each in stores]
         assert claimed == [*([item_id] for item_id in ids[:4]), [], []]
 
-    def test_dead_workers_make_room(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_dead_workers_make_room(self, store: ControlledStore, time: FakeClock) -> None:
         """A recovered item no longer counts as running."""
         self.limited(store, concurrency=3)
         for _ in range(2):
             assert len(self.claim_all(store)) == 3
             self.expire(store, time)
 
-    def test_what_runs_already_counts(self, store: OutboxStore) -> None:
+    def test_what_runs_already_counts(self, store: ControlledStore) -> None:
         """A new limit takes nothing back; it holds once enough has ended."""
         ids = self.many(store)
         assert len(self.claim_ids(store, limit=5)) == 5
@@ -130,14 +130,14 @@ class LimitsContract(StoreHooks):
         store.mark_success(ids[3], "worker")
         assert self.claim_ids(store) == [ids[5]]
 
-    def test_lifting_lets_all_go(self, store: OutboxStore) -> None:
+    def test_lifting_lets_all_go(self, store: ControlledStore) -> None:
         """Without its limit the kind is as any other."""
         ids = self.limited(store, concurrency=1)
         assert self.claim_ids(store) == ids[:1]
         store.unlimit("k")
         assert self.claim_ids(store) == ids[1:]
 
-    def test_rate(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_rate(self, store: ControlledStore, time: FakeClock) -> None:
         """After the first burst so many start per time, whether they have ended or not."""
         ids = self.limited(store, 20, rate=4, per_seconds=2)
         first = ids[0]
@@ -148,24 +148,28 @@ class LimitsContract(StoreHooks):
         assert self.claim_ids(store, limit=1) == [ids.pop(0)]
         assert self.starts(store, time, ids, 0, 3600) == [1, 4]
 
-    def test_a_burst_of_one_spaces_the_starts(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_a_burst_of_one_spaces_the_starts(
+        self, store: ControlledStore, time: FakeClock
+    ) -> None:
         """With a burst of 1 a lull saves nothing up."""
         ids = self.limited(store, rate=10, burst=1)
         assert self.starts(store, time, ids, 0, 0.1, 0.1, 0.1, 0.1, 60) == [1] * 6
 
-    def test_a_burst_above_the_rate(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_a_burst_above_the_rate(self, store: ControlledStore, time: FakeClock) -> None:
         """After a lull as many start at once as the burst says; then the rate holds again."""
         ids = self.limited(store, 20, rate=1, per_seconds=1, burst=5)
         assert self.starts(store, time, ids, 0, 2, 3600, 1) == [5, 2, 5, 1]
 
-    def test_a_new_rate_owes_its_own_bucket_only(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_a_new_rate_owes_its_own_bucket_only(
+        self, store: ControlledStore, time: FakeClock
+    ) -> None:
         """The debt of a slower rate doesn't stop a quicker one that is set."""
         ids = self.limited(store, rate=1, per_seconds=3600, burst=3)
         assert self.starts(store, time, ids, 0) == [3]
         store.limit("k", rate=10, per_seconds=1, burst=1)
         assert self.starts(store, time, ids, 0, 0.1, 0.1) == [0, 1, 1]
 
-    def test_what_a_limit_leaves_goes_to_the_others(self, store: OutboxStore) -> None:
+    def test_what_a_limit_leaves_goes_to_the_others(self, store: ControlledStore) -> None:
         """Room that a limited kind may not use is not lost to the claim."""
         ids = self.many(store, 20)
         others = self.many(store, 20, "other")
@@ -174,7 +178,7 @@ class LimitsContract(StoreHooks):
         assert sorted(claimed) == sorted([*ids[:2], *others[:8]])
         assert set(self.claim_all(store)) == set(others[8:])
 
-    def test_retries_count_as_starts(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_retries_count_as_starts(self, store: ControlledStore, time: FakeClock) -> None:
         """An attempt is a start."""
         (first, second) = self.limited(store, 2, rate=1, per_seconds=10)
         assert self.claim_ids(store) == [first]
@@ -185,19 +189,19 @@ class LimitsContract(StoreHooks):
         time.advance(10)
         self.take_turns(store, second)
 
-    def test_how_long_a_worker_may_sleep(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_how_long_a_worker_may_sleep(self, store: ControlledStore, time: FakeClock) -> None:
         """A worker that found no start free learns when the next will be."""
         self.limited(store, rate=1, per_seconds=30)
         assert len(self.claim_all(store)) == 1
         due = store.next_due_seconds()
         assert due is not None and 29 < due <= 30
 
-    def test_clock_that_was_wrong(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_clock_that_was_wrong(self, store: ControlledStore, time: FakeClock) -> None:
         """A clock that jumps back stops a kind for no longer than its own time."""
         ids, days = self.limited(store, rate=2, per_seconds=10), timedelta(days=300)
         assert self.starts(store, time, ids, days, -days, 5) == [2, 0, 1]
 
-    def test_full_kind_stands_in_nobodys_way(self, store: OutboxStore) -> None:
+    def test_full_kind_stands_in_nobodys_way(self, store: ControlledStore) -> None:
         """Items behind a limit hold up no other kind, and each gets its share of a claim."""
         ids = self.limited(store, 50, concurrency=1)
         assert self.claim_ids(store, limit=5) == ids[:1]
@@ -210,7 +214,7 @@ class LimitsContract(StoreHooks):
         claimed = [store.claim_batch("worker", 1)[0].kind for _ in range(4)]
         assert sorted(claimed) == ["other", "other", "third", "third"]
 
-    def test_a_limited_kind_has_no_more_than_its_share(self, store: OutboxStore) -> None:
+    def test_a_limited_kind_has_no_more_than_its_share(self, store: ControlledStore) -> None:
         """However wide its limit is, it counts as one of the kinds that wait."""
         self.need("sharing")
         store.limit("k", concurrency=1000)
@@ -220,7 +224,7 @@ class LimitsContract(StoreHooks):
             items = [item for _ in range(4) for item in store.claim_batch("worker", 8, kinds=kinds)]
             assert Counter(item.kind for item in items) == dict.fromkeys("kabc", 8)
 
-    def test_tenants_share_a_limited_kind(self, store: OutboxStore) -> None:
+    def test_tenants_share_a_limited_kind(self, store: ControlledStore) -> None:
         """Tenants take the few places in turn, and so do the items of none."""
         self.need("sharing")
         store.limit("k", concurrency=1)
@@ -232,7 +236,7 @@ class LimitsContract(StoreHooks):
             claimed.append(self.claim_one(store).id)
         assert set(late) < set(claimed)
 
-    def test_only_some_kinds_are_asked_for(self, store: OutboxStore) -> None:
+    def test_only_some_kinds_are_asked_for(self, store: ControlledStore) -> None:
         """A claim of other kinds is not concerned."""
         self.limited(store, concurrency=1)
         other = store.enqueue("other")
@@ -240,7 +244,7 @@ class LimitsContract(StoreHooks):
         assert len(store.claim_batch("worker", kinds=["k"])) == 1
         assert store.claim_batch("worker", kinds=["k", "other"]) == []
 
-    def test_paused_and_limited(self, store: OutboxStore) -> None:
+    def test_paused_and_limited(self, store: ControlledStore) -> None:
         """A paused kind spends none of its starts."""
         ids = self.limited(store, 3, rate=1, per_seconds=3600)
         store.pause("k")
@@ -248,7 +252,7 @@ class LimitsContract(StoreHooks):
         store.resume("k")
         assert self.claim_ids(store) == ids[:1]
 
-    def test_limited_kind_with_ordering_keys(self, store: OutboxStore) -> None:
+    def test_limited_kind_with_ordering_keys(self, store: ControlledStore) -> None:
         """Items that wait for their key take no room."""
         self.need("ordering_keys")
         store.limit("k", concurrency=2)
@@ -294,13 +298,13 @@ class ConcurrencyKeyContract(StoreHooks):
     @pytest.mark.parametrize("how", _WAYS_OUT)
     def test_every_way_out_makes_room(self, store: OutboxStore, time: FakeClock, how: str) -> None:
         """However an item stops running, the next one runs."""
-        self.need("control")
+        self.need("controls")
         first, second = self.keyed(store, 2, limit=1)
         assert self.claim_all(store) == [first]
         steps: dict[str, Callable[[], object]] = {
             "retry": lambda: store.mark_retry(first, "worker", 3600),
             "release": lambda: store.release([first], "worker"),
-            "put off": lambda: store.reschedule([first], delay=3600),
+            "put off": lambda: controls_of(store).reschedule([first], delay=3600),
             "cancel": lambda: store.cancel([first]),
             "stop": lambda: store.acknowledge("worker", [Outcome(first, ItemStatus.CANCELLED)]),
             "die": lambda: self.lapse(store, time),

@@ -9,9 +9,22 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.outbox import BulkAction, ItemStatus, NewItem, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox import (
+    BulkAction,
+    ItemStatus,
+    NewItem,
+    OutboxItem,
+    OutboxStore,
+    Outcome,
+    controls_of,
+)
 from automate_testing.clock import FakeClock
-from automate_testing.contracts.outbox.hooks import LONG_SECONDS, UNKNOWN_ID, StoreHooks
+from automate_testing.contracts.outbox.hooks import (
+    LONG_SECONDS,
+    UNKNOWN_ID,
+    ControlledStore,
+    StoreHooks,
+)
 
 
 class OperatorContract(StoreHooks):
@@ -187,9 +200,9 @@ class OperatorContract(StoreHooks):
 class ControlContract(StoreHooks):
     """Tests of pages, changes by filter, due times, discarding, and requests to stop."""
 
-    _needs = ("control",)
+    _needs = ("controls",)
 
-    def pages(self, store: OutboxStore, **options: object) -> list[str]:
+    def pages(self, store: ControlledStore, **options: object) -> list[str]:
         """The ids of all pages, one after the other."""
         ids: list[str] = []
         after = ""
@@ -200,7 +213,7 @@ class ControlContract(StoreHooks):
                 return ids
         raise AssertionError("the pages never end")
 
-    def test_pages_follow_the_index(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_pages_follow_the_index(self, store: ControlledStore, time: FakeClock) -> None:
         """Each item is on one page, in the order of what is asked for."""
         late, soon = store.enqueue("k", delay=60), store.enqueue("k", delay=30)
         due = store.enqueue_many(NewItem("k") for _ in range(5))
@@ -217,7 +230,7 @@ class ControlContract(StoreHooks):
         assert self.claim_ids(store, limit=50) == [*due, *others, *before]
         assert self.pages(store, status="RUNNING", kind="a") == [*others, before[0]]
 
-    def test_pages_look_on(self, store: OutboxStore) -> None:
+    def test_pages_look_on(self, store: ControlledStore) -> None:
         """An item that no index leads to is found however far away, a bounded stretch at a time."""
         wanted = store.enqueue_many([NewItem("rare"), NewItem("rare")])
         store.enqueue_many(NewItem("k") for _ in range(7))
@@ -229,20 +242,20 @@ class ControlContract(StoreHooks):
         page = store.page(kind="rare", look=3, seconds=60)
         assert [item.id for item in page.items] == wanted[::-1]
 
-    def test_pages_without_payloads(self, store: OutboxStore) -> None:
+    def test_pages_without_payloads(self, store: ControlledStore) -> None:
         """Payload and headers, which may be large, are left out on request."""
         store.enqueue("k", {"n": 1}, headers={"h": 1})
         (item,) = store.page(payloads=False).items
         assert (item.kind, item.payload, item.headers) == ("k", None, {})
 
-    def test_a_page_of_another_list_is_refused(self, store: OutboxStore) -> None:
+    def test_a_page_of_another_list_is_refused(self, store: ControlledStore) -> None:
         """The place of another list, and any other text, mean nothing."""
         store.enqueue_many(NewItem("k") for _ in range(3))
         after = store.page(limit=1).after
         for place in (after, "nowhere", "\u0000", "W10"):
             self.invalid(store.page, after=place, waiting_for="time")
 
-    def test_filters(self, store: OutboxStore) -> None:
+    def test_filters(self, store: ControlledStore) -> None:
         """Items are found, counted and changed by what they have, and by what they lack."""
         self.need("ordering_keys", "labels")
         first, second = store.enqueue_many(
@@ -278,7 +291,7 @@ class ControlContract(StoreHooks):
         assert store.requeue_matching(label="order=4711") == 0
         assert self.statuses(store, [second]) == ["CANCELLED"]
 
-    def some_failed(self, store: OutboxStore, count: int, **options: object) -> list[str]:
+    def some_failed(self, store: ControlledStore, count: int, **options: object) -> list[str]:
         """So many items that are FAILED."""
         ids = store.enqueue_many(NewItem("k", **options) for _ in range(count))  # type: ignore[arg-type]
         while items := store.claim_batch("worker", count):
@@ -289,7 +302,7 @@ class ControlContract(StoreHooks):
             assert store.acknowledge("worker", outcomes) == set()
         return ids
 
-    def test_requeue_what_matches(self, store: OutboxStore) -> None:
+    def test_requeue_what_matches(self, store: ControlledStore) -> None:
         """All that fits every condition waits again, and nothing else does."""
         ids = self.some_failed(store, 3, tenant_id="t1")
         others = self.some_failed(store, 2, tenant_id="t2")
@@ -301,7 +314,7 @@ class ControlContract(StoreHooks):
         assert self.statuses(store, others) == ["PENDING"] * 2
         assert {item.attempt_count for item in store.claim_batch("worker")} == {1}
 
-    def test_requeue_by_time(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_requeue_by_time(self, store: ControlledStore, time: FakeClock) -> None:
         """Items are selected by the time of enqueueing."""
         old = self.some_failed(store, 1)
         time.advance(60)
@@ -312,7 +325,7 @@ class ControlContract(StoreHooks):
         assert self.statuses(store, [*old, *new]) == ["PENDING", "FAILED"]
         assert store.requeue_matching(created_after=noon) == 1
 
-    def test_no_filter_is_no_filter_for_all(self, store: OutboxStore) -> None:
+    def test_no_filter_is_no_filter_for_all(self, store: ControlledStore) -> None:
         """A change without a filter is refused: a status names everything."""
         ids = self.some_failed(store, 1)
         for change, status in (
@@ -324,7 +337,7 @@ class ControlContract(StoreHooks):
             self.invalid(change, status=status)
         assert self.statuses(store, ids) == ["FAILED"]
 
-    def test_requeue_at_a_rate(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_requeue_at_a_rate(self, store: ControlledStore, time: FakeClock) -> None:
         """So many become due in a second, in the order in which they were enqueued."""
         ids = self.some_failed(store, 10)
         assert store.requeue_matching(status="FAILED", per_second=2) == 10
@@ -334,7 +347,7 @@ class ControlContract(StoreHooks):
         time.advance(2)
         assert self.claim_ids(store) == ids[1:5]
 
-    def test_many_are_changed_in_batches(self, store: OutboxStore) -> None:
+    def test_many_are_changed_in_batches(self, store: ControlledStore) -> None:
         """Many items are each changed once, and progress is reported."""
         ids = self.some_failed(store, 450)
         counts: list[int] = []
@@ -347,14 +360,14 @@ class ControlContract(StoreHooks):
         assert store.discard_matching(status="CANCELLED") == 450
         assert store.find() == []
 
-    def test_a_bulk_action_is_gone_on_with(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_a_bulk_action_is_gone_on_with(self, store: ControlledStore, time: FakeClock) -> None:
         """It comes to each item once, at its rate, in however many goes."""
         ids = self.some_failed(store, 450)
         action = BulkAction("requeue", {"status": "FAILED"}, per_second=100)
         goes = 0
         while not action.finished:
             action = BulkAction(**json.loads(json.dumps(asdict(action))))
-            action = self.another(store).run_bulk(action, seconds=0)
+            action = controls_of(self.another(store)).run_bulk(action, seconds=0)
             goes += 1
             time.advance(0.001)
         assert (action.seen, action.done) == (450, 450)
@@ -367,7 +380,7 @@ class ControlContract(StoreHooks):
         self.invalid(store.run_bulk, BulkAction("explode", {"kind": "k"}))
 
     def test_what_fails_after_a_bulk_action_began_is_not_meant(
-        self, store: OutboxStore, time: FakeClock
+        self, store: ControlledStore, time: FakeClock
     ) -> None:
         """Though it was enqueued before; and the rate holds after nobody carried it on."""
         late = store.enqueue("k", max_attempts=1)
@@ -377,13 +390,13 @@ class ControlContract(StoreHooks):
         action = store.run_bulk(began, limit=1)
         time.advance(600)
         store.acknowledge("w", [Outcome(claimed.id, ItemStatus.FAILED, error="broke")])
-        action = self.another(store).run_bulk(replace(action, finished=False))
+        action = controls_of(self.another(store)).run_bulk(replace(action, finished=False))
         assert (action.done, action.late) == (2, 599)
         assert self.see(store, late).status is ItemStatus.FAILED
         assert self.see(store, meant[1]).next_attempt_at == time()
 
     def test_a_clock_that_is_put_back_holds_no_rate(
-        self, store: OutboxStore, time: FakeClock
+        self, store: ControlledStore, time: FakeClock
     ) -> None:
         """The next are due as if the action had just begun."""
         ids = self.some_failed(store, 4)
@@ -394,14 +407,14 @@ class ControlContract(StoreHooks):
         due = [self.see(store, each).next_attempt_at - time() for each in ids]
         assert [at.total_seconds() for at in due] == [3600, 3601, 2, 3]
 
-    def test_reschedule_what_matches(self, store: OutboxStore) -> None:
+    def test_reschedule_what_matches(self, store: ControlledStore) -> None:
         """Waiting items are put off."""
         store.enqueue_many(NewItem("k") for _ in range(3))
         action = store.run_bulk(BulkAction("reschedule", {"kind": "k"}, delay=60))
         assert (action.done, action.finished) == (3, True)
         assert store.count(waiting_for="time") == 3
 
-    def test_cancel_what_matches(self, store: OutboxStore) -> None:
+    def test_cancel_what_matches(self, store: ControlledStore) -> None:
         """Waiting items are cancelled; running items only if the status says so."""
         ids = store.enqueue_many(NewItem("k") for _ in range(3))
         assert self.claim_ids(store, limit=1) == ids[:1]
@@ -413,7 +426,7 @@ class ControlContract(StoreHooks):
         assert store.cancel_matching(status="RUNNING") == 1
         assert store.stop_requests("worker").keys() == {ids[0]}
 
-    def test_cancelling_in_bulk_lets_the_next_of_a_key_go(self, store: OutboxStore) -> None:
+    def test_cancelling_in_bulk_lets_the_next_of_a_key_go(self, store: ControlledStore) -> None:
         """Items of other kinds that wait behind cancelled items run."""
         self.need("ordering_keys")
         store.enqueue_many(NewItem("bad", ordering_key=key) for key in "ab")
@@ -422,7 +435,7 @@ class ControlContract(StoreHooks):
         assert store.cancel_matching(kind="bad") == 2
         assert sorted(self.claim_ids(store)) == sorted(good)
 
-    def test_discard(self, store: OutboxStore) -> None:
+    def test_discard(self, store: ControlledStore) -> None:
         """Finished items can be deleted; waiting and running items can't."""
         done, failed, running, waiting = store.enqueue_many(NewItem("k") for _ in range(4))
         store.claim_batch("worker", 3)
@@ -431,7 +444,7 @@ class ControlContract(StoreHooks):
         assert store.discard([done, failed, running, waiting, UNKNOWN_ID, "no id"]) == 2
         assert [item.id for item in store.find()] == [waiting, running]
 
-    def test_discard_what_matches_spares_successes(self, store: OutboxStore) -> None:
+    def test_discard_what_matches_spares_successes(self, store: ControlledStore) -> None:
         """Without a status failed and cancelled items are meant."""
         done = store.enqueue("k")
         self.take_turns(store, done)
@@ -441,7 +454,7 @@ class ControlContract(StoreHooks):
         assert [item.id for item in store.find()] == [done]
         assert store.discard_matching(status="COMPLETED") == 1
 
-    def test_reschedule(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_reschedule(self, store: ControlledStore, time: FakeClock) -> None:
         """A waiting item is due at the new time, sooner or later, and keeps its priority."""
         soon, late = store.enqueue("k", priority=3), store.enqueue("k", delay=3600)
         assert store.reschedule([soon], delay=60) == 1
@@ -452,7 +465,7 @@ class ControlContract(StoreHooks):
         assert store.reschedule([soon]) == 0
         self.invalid(store.reschedule, [soon], run_at=time().replace(tzinfo=None))
 
-    def test_reschedule_jumps_no_line(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_reschedule_jumps_no_line(self, store: ControlledStore, time: FakeClock) -> None:
         """A new due time lets nothing jump its line or run in a paused kind."""
         self.need("ordering_keys")
         first, second = store.enqueue_many(NewItem("k", ordering_key="key") for _ in range(2))
@@ -471,13 +484,13 @@ class ControlContract(StoreHooks):
 
     # Cancelling an item that runs.
 
-    def asked(self, store: OutboxStore, **options: Any) -> OutboxItem:
+    def asked(self, store: ControlledStore, **options: Any) -> OutboxItem:
         """Ask a running item to stop, and return it as it was claimed."""
         item = self.claimed(store, **options)
         assert store.cancel([item.id]) == 1
         return item
 
-    def test_a_running_item_is_asked_to_stop(self, store: OutboxStore) -> None:
+    def test_a_running_item_is_asked_to_stop(self, store: ControlledStore) -> None:
         """The item runs on until its worker gets the request; asking twice changes nothing."""
         item = self.asked(store)
         assert self.statuses(store, [item.id]) == ["RUNNING"]
@@ -493,7 +506,7 @@ class ControlContract(StoreHooks):
         assert store.claim_batch("worker") == []
 
     def test_one_that_is_asked_to_stop_does_not_wait_with_the_others(
-        self, store: OutboxStore
+        self, store: ControlledStore
     ) -> None:
         """Put back together with others, it is CANCELLED alone."""
         ids = store.enqueue_many(NewItem("k") for _ in range(3))
@@ -503,7 +516,7 @@ class ControlContract(StoreHooks):
         assert self.statuses(store, ids) == ["PENDING", "CANCELLED", "PENDING"]
 
     @pytest.mark.parametrize("status", [ItemStatus.COMPLETED, ItemStatus.FAILED])
-    def test_an_end_stands(self, store: OutboxStore, status: ItemStatus) -> None:
+    def test_an_end_stands(self, store: ControlledStore, status: ItemStatus) -> None:
         """If its handler finishes first, the item is COMPLETED; if it gives up, FAILED."""
         item = self.asked(store)
         assert store.acknowledge("worker", [Outcome(item.id, status)]) == set()
@@ -514,7 +527,7 @@ class ControlContract(StoreHooks):
     @pytest.mark.parametrize("max_attempts", [1, 3])
     @pytest.mark.parametrize("status", [ItemStatus.RETRY, ItemStatus.PENDING])
     def test_it_does_not_wait_again(
-        self, store: OutboxStore, status: ItemStatus, max_attempts: int
+        self, store: ControlledStore, status: ItemStatus, max_attempts: int
     ) -> None:
         """A retry or a release becomes CANCELLED; a repeated outcome is fine."""
         item = self.asked(store, max_attempts=max_attempts)
@@ -525,7 +538,7 @@ class ControlContract(StoreHooks):
         assert self.see(store, item.id).last_error == "the service is down"
         assert store.claim_batch("worker") == []
 
-    def test_dead_worker(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_dead_worker(self, store: ControlledStore, time: FakeClock) -> None:
         """If its worker dies it is not tried again, whatever attempts are left."""
         item = self.asked(store)
         result = self.lapse(store, time)
@@ -536,7 +549,7 @@ class ControlContract(StoreHooks):
         time.advance(LONG_SECONDS)
         assert store.claim_batch("worker") == []
 
-    def test_its_keys_stay_taken(self, store: OutboxStore) -> None:
+    def test_its_keys_stay_taken(self, store: ControlledStore) -> None:
         """While it may still run, its idempotency key and its place in a line are its own."""
         self.need("ordering_keys")
         item = self.asked(store, idempotency_key="once", ordering_key="key")
@@ -547,7 +560,7 @@ class ControlContract(StoreHooks):
         assert store.enqueue("k", idempotency_key="once") == item.id
         assert self.claim_ids(store) == [following]
 
-    def test_a_cancelled_item_can_be_requeued(self, store: OutboxStore) -> None:
+    def test_a_cancelled_item_can_be_requeued(self, store: ControlledStore) -> None:
         """It starts again, and nobody asks the new run to stop."""
         item = self.asked(store)
         store.acknowledge("worker", [Outcome(item.id, ItemStatus.CANCELLED)])

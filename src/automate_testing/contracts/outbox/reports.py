@@ -15,7 +15,12 @@ from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.reporter import ActivityLog
 from automate_testing.clock import FakeClock
-from automate_testing.contracts.outbox.hooks import LONG_SECONDS, UNKNOWN_ID, StoreHooks
+from automate_testing.contracts.outbox.hooks import (
+    LONG_SECONDS,
+    UNKNOWN_ID,
+    ControlledStore,
+    StoreHooks,
+)
 from automate_testing.contracts.values import each_case
 
 _CHARGE = "KeyError in shop.charge"
@@ -212,9 +217,9 @@ class FailuresContract(StoreHooks):
         assert attempt.attempt == 1
         assert attempt.error_code == attempt.error_group == "LEASE_EXPIRED"
 
-    def test_attempts_go_with_their_item(self, store: OutboxStore, clock: FakeClock) -> None:
+    def test_attempts_go_with_their_item(self, store: ControlledStore, clock: FakeClock) -> None:
         """They go with the item: deleted by hand, purged, or deleted at its end."""
-        self.need("control")
+        self.need("controls")
         gone = [self.failed(store)]
         assert store.discard(gone) == 1
         if self.supports_clock:
@@ -233,8 +238,9 @@ class FailuresContract(StoreHooks):
         for item_id in (UNKNOWN_ID, "no id at all", ""):
             assert store.failed_attempts(item_id) == []
 
-    def test_failed_items_in_groups(self, store: OutboxStore) -> None:
+    def test_failed_items_in_groups(self, store: ControlledStore) -> None:
         """Groups are listed by kind and place, the largest first, each with its newest item."""
+        self.need("controls")
         *_, latest = [self.failed(store, f"charge {number}") for number in range(3)]
         self.failed(store, group=_SHIP)
         store.enqueue("j", max_attempts=1, tenant_id="t")
@@ -248,16 +254,17 @@ class FailuresContract(StoreHooks):
         assert [each.count for each in store.error_groups(kind="k", limit=1)] == [3]
         assert [each.kind for each in store.error_groups(tenant_id="t")] == ["j"]
 
-    def test_an_error_without_a_place_has_its_code(self, store: OutboxStore) -> None:
+    def test_an_error_without_a_place_has_its_code(self, store: ControlledStore) -> None:
         """An item that was marked as failed by hand is in a group too."""
+        self.need("controls")
         item_id = self.claimed(store).id
         store.mark_failed(item_id, "worker", "REFUSED", "no")
         (group,) = store.error_groups()
         assert (group.group, group.error_code) == ("REFUSED", "REFUSED")
 
-    def test_a_group_is_put_back_alone(self, store: OutboxStore) -> None:
+    def test_a_group_is_put_back_alone(self, store: ControlledStore) -> None:
         """Errors of one code and several places are retried, cancelled and discarded apart."""
-        self.need("control")
+        self.need("controls")
         charged, shipped = (self.failed(store, group=group) for group in (_CHARGE, _SHIP))
         assert store.requeue_matching(error_group=_CHARGE) == 1
         assert self.statuses(store, [charged, shipped]) == ["PENDING", "FAILED"]
@@ -308,9 +315,9 @@ class LabelsContract(StoreHooks):
             store.enqueue("k", labels={"order": 1}, transaction=transaction)
         assert store.labelled("order=1") == []
 
-    def test_labels_go_with_their_item(self, store: OutboxStore, time: FakeClock) -> None:
+    def test_labels_go_with_their_item(self, store: ControlledStore, time: FakeClock) -> None:
         """They go with the item: deleted by hand, purged, or deleted at its end."""
-        self.need("control", "retention")
+        self.need("controls", "retention")
         for _ in range(2):
             item_id = store.enqueue("k", labels={"order": 1})
             store.cancel([item_id])
