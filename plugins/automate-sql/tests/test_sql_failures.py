@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel import AutomateError, ErrorCodes, Kernel
 from automate_sql import CREATE_TABLE, SqlConnector
+from automate_sql.failures import failure_of
 
 ADD = {"statement": "UPDATE item SET price = price + 1 WHERE id = :id", "params": {"id": 1}}
 
@@ -50,6 +51,35 @@ def execute(engine, *statements):
 def test_wrong_sql_is_not_tried_again(database, make, query):
     error = refused(make(database[0]), "sql.query", {"query": query})
     assert (error.code, error.retryable) == (ErrorCodes.INVALID_ARGUMENT, False), error
+
+
+def test_each_state_of_the_server_has_a_code():
+    """asyncpg raises its own errors while rows are fetched; their DETAIL may quote a value."""
+    exceptions = pytest.importorskip("asyncpg.exceptions")
+    for error in vars(exceptions).values():
+        if isinstance(error, type) and isinstance(getattr(error, "sqlstate", None), str):
+            found = failure_of(error("it says so\nDETAIL:  canary"))
+            assert found is not None, (error, error.sqlstate)
+            assert found.message.startswith("the database says: "), error
+            assert "canary" not in str(found), error
+
+
+def test_what_goes_wrong_while_rows_are_fetched_has_the_same_code_with_each_driver(database, make):
+    """A failure of the statement, and no defect of the connector to be tried again."""
+    url, engine = database
+    on_postgresql(engine)
+    for query, code in (
+        ("SELECT currval(:x)", ErrorCodes.FAILED_PRECONDITION),
+        ("SELECT 1 / (id - 1) FROM item", ErrorCodes.INVALID_ARGUMENT),
+        ("SELECT (SELECT id FROM item) FROM item", ErrorCodes.INVALID_ARGUMENT),
+        ("SELECT table_to_xml('item', true, true, '')", ErrorCodes.INVALID_ARGUMENT),
+    ):
+        execute(engine, "CREATE SEQUENCE IF NOT EXISTS canary_4711")
+        params = {"x": "canary_4711"} if ":x" in query else {}
+        error = refused(make(url), "sql.query", {"query": query, "params": params})
+        assert (error.code, error.retryable) == (code, False), error
+        assert "\n" not in str(error)
+        assert "canary" not in str(error)
 
 
 _REFUSING = {

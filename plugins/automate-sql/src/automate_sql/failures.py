@@ -20,16 +20,26 @@ _WORD = re.compile(r"\w+")
 _ESCAPED = re.compile(r"(?:\\x[0-9A-Fa-f]{2})+")
 _ALLOW = "set allow_writes in the config, and use execute"
 
-# By SQLSTATE, the longest prefix first.
+# By SQLSTATE, the longest prefix first. Each class of PostgreSQL's is here: some drivers have no
+# class of exceptions that would say as much.
 _STATES: dict[str, ErrorCodes] = {
     "08": ErrorCodes.UNAVAILABLE,
+    "0": ErrorCodes.FAILED_PRECONDITION,
+    "0A": ErrorCodes.INVALID_ARGUMENT,
+    "2": ErrorCodes.FAILED_PRECONDITION,
+    "20": ErrorCodes.INVALID_ARGUMENT,
+    "21": ErrorCodes.INVALID_ARGUMENT,
     "22": ErrorCodes.INVALID_ARGUMENT,
     "23505": ErrorCodes.ALREADY_EXISTS,
-    "23": ErrorCodes.FAILED_PRECONDITION,
     "25006": ErrorCodes.PERMISSION_DENIED,
     "25P03": ErrorCodes.DEADLINE_EXCEEDED,
+    "25P04": ErrorCodes.DEADLINE_EXCEEDED,
+    "26": ErrorCodes.UNAVAILABLE,  # a pooler gave the session to another client
     "28": ErrorCodes.UNAUTHENTICATED,
+    "3": ErrorCodes.FAILED_PRECONDITION,
+    "34": ErrorCodes.INVALID_ARGUMENT,
     "3D": ErrorCodes.NOT_FOUND,
+    "3F": ErrorCodes.INVALID_ARGUMENT,
     "40003": ErrorCodes.UNAVAILABLE,
     "40": ErrorCodes.ABORTED,
     "42501": ErrorCodes.PERMISSION_DENIED,
@@ -37,10 +47,15 @@ _STATES: dict[str, ErrorCodes] = {
     "44": ErrorCodes.FAILED_PRECONDITION,
     "53": ErrorCodes.RESOURCE_EXHAUSTED,
     "54": ErrorCodes.INVALID_ARGUMENT,
+    "55": ErrorCodes.FAILED_PRECONDITION,
+    "55006": ErrorCodes.ABORTED,
     "55P03": ErrorCodes.ABORTED,
     "57014": ErrorCodes.DEADLINE_EXCEEDED,
     "57": ErrorCodes.UNAVAILABLE,
     "58": ErrorCodes.UNAVAILABLE,
+    "72": ErrorCodes.ABORTED,
+    "F0": ErrorCodes.UNAVAILABLE,
+    "HV": ErrorCodes.UNAVAILABLE,
     "P0": ErrorCodes.FAILED_PRECONDITION,
 }
 # By the numbers of MySQL and MariaDB.
@@ -157,8 +172,11 @@ def _code(original: BaseException, error: sa.exc.DBAPIError) -> ErrorCodes:
 
 
 def _by_state(original: BaseException) -> ErrorCodes | None:
-    state = _state(original) or ""
-    return _STATES.get(state[:5]) or _STATES.get(state[:2])
+    state = _state(original)
+    if state is None:
+        return None
+    known = (state[:length] for length in (5, 2, 1))
+    return next((_STATES[each] for each in known if each in _STATES), ErrorCodes.INTERNAL)
 
 
 def _by_class(error: sa.exc.DBAPIError) -> ErrorCodes:
