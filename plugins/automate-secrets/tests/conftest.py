@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,23 +19,41 @@ sys.path.append(str(Path(__file__).parents[3] / "tests" / "support"))
 from database_servers import mariadb_server, postgresql_server  # noqa: E402, F401
 
 
-@pytest.fixture(scope="session")
-def secret_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+# Without services that the bus starts by itself: a keyring that is gone would be replaced by one
+# without a collection, which asks for a password on a screen.
+_BUS = """<busconfig>
+  <type>session</type>
+  <listen>unix:tmpdir=/tmp</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"""
+
+
+@pytest.fixture(scope="module")
+def secret_service() -> Iterator[None]:
     """GNOME's keyring on a message bus of its own."""
     for program in ("dbus-daemon", "gnome-keyring-daemon"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not there: apt-get install gnome-keyring dbus-daemon")
-    folder = tmp_path_factory.mktemp("keyring")
-    bus = subprocess.Popen(
-        ["dbus-daemon", "--session", "--nofork", "--print-address=1"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert bus.stdout is not None
-    address = bus.stdout.readline().strip()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DBUS_SESSION_BUS_ADDRESS", address)
+    # Not below pytest's folder: whoever tidies that up takes the collection away.
+    with (
+        tempfile.TemporaryDirectory(prefix="automate-keyring-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        (Path(folder) / "bus.conf").write_text(_BUS)
+        bus = subprocess.Popen(
+            ["dbus-daemon", f"--config-file={folder}/bus.conf", "--nofork", "--print-address=1"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert bus.stdout is not None
+        patch.setenv("DBUS_SESSION_BUS_ADDRESS", bus.stdout.readline().strip())
         for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME"):
-            patch.setenv(name, str(folder))
+            patch.setenv(name, folder)
         daemon = subprocess.Popen(
             ["gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -45,9 +64,9 @@ def secret_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         assert daemon.stdout is not None
         daemon.stdout.readline()  # it is ready
         yield
-    for process in (daemon, bus):
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        for process in (daemon, bus):
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
 
 
 @pytest.fixture
