@@ -134,6 +134,39 @@ def test_the_pages_of_a_list_are_one_output(loaded: Loaded, service: Service) ->
         assert service.last.target == "/rates?skip=0&limit=100"
 
 
+_STATED = {"type": "object", "properties": {"a": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("item", "returns", "tells"),
+    [
+        ({"type": "object"}, "returns=dict[str, Any]", True),
+        ({"type": "string"}, "returns=str", False),
+        (_STATED, "returns=models.LOutputItem", True),
+        # What is checked by nothing: the contract's wrong answer would be taken for right.
+        ({"oneOf": [_STATED, {"type": "integer"}]}, None, False),
+        ({}, None, False),
+    ],
+)
+def test_a_contract_of_hostile_answers_fits_what_is_checked(
+    tmp_path: Path, item: Any, returns: str | None, tells: bool
+) -> None:
+    """Else a new plugin's own tests would fail, or the answer of a stranger be an output."""
+    answer = {"200": {
+        "description": "l", "headers": {"Link": {"schema": {"type": "string"}}},
+        "content": {"application/json": {"schema": {"type": "array", "items": item}}},
+    }}  # fmt: skip
+    page = {"name": "page", "in": "query", "schema": {"type": "integer"}}
+    listing = {"operationId": "l", "parameters": [page], "responses": answer}
+    made = scaffolded("made-list", document({"/l": {"get": listing}}), tmp_path)
+    files = made.files()
+    source = files["src/automate_made_list/connector.py"]
+    assert (returns or "returns=") in source if returns else "returns=" not in source
+    tests = files["tests/test_made_list_connector.py"]
+    assert ("reads_json = False" not in tests) is tells
+    assert "    answer: ClassVar[Any] = [" in tests
+
+
 def tokened(connector: Any) -> Any:
     """Return the connector with a token in place of an account that a person connects."""
     from automate_http import BearerAuth

@@ -26,7 +26,7 @@ from automate_openapi.python_source import (
     snake,
     told_apart,
 )
-from automate_openapi.python_types import TypePlace
+from automate_openapi.python_types import SCALARS, TypePlace
 
 KEYS = ("idempotency-key", "x-idempotency-key")
 """The headers by which services know a repeated request."""
@@ -39,6 +39,7 @@ _CLIENTS = frozenset(
      "max_pages"}
 )  # fmt: skip
 _TAKEN = frozenset({*dir(Connector), *dir(builtins), "config", "ctx", "client", "l", "models"})
+_CHECKED = frozenset({"dict[str, Any]", *SCALARS.values()})
 _MODEL = re.compile(r"(list\[)?([A-Z]\w*)\]?")
 _JOINTS = {"form": ",", "simple": ",", "spaceDelimited": " ", "pipeDelimited": "|"}
 
@@ -255,6 +256,8 @@ class ActionSource:
         self._models, self._service = models, service
         self.uses: set[str] = set()
         """The names that the methods need."""
+        self.unchecked: set[str] = set()
+        """The actions that take any answer."""
 
     def method(self, written: WrittenAction) -> str:
         """Return the source of a method."""
@@ -313,10 +316,15 @@ class ActionSource:
         if found and found[2] != "Any" and found[2] not in self._models.choices:
             typed = f"{found[1] or ''}models.{found[2]}{']' if found[1] else ''}"
             return typed, f"models.{found[2]}" if written.paging is not None else typed
+        item = ""
         if written.paging is not None:
-            kind = "list[Any]"
+            item = kind.removeprefix("list[").removesuffix("]")
+            item = item if item in _CHECKED else ""
+            kind = f"list[{item or 'Any'}]"
+        if kind in ("Any", "list[Any]"):
+            self.unchecked.add(written.name)
         root = f"models.{self._models.root(kind, name, about)}"
-        return root, "" if written.paging is not None else root
+        return root, item if written.paging is not None else root
 
     def _request(self, written: WrittenAction, raw: str, returns: str) -> Iterator[str]:
         """Yield the lines that send the request and return its answer."""
@@ -353,7 +361,7 @@ class ActionSource:
         yield Bracket("found = self.client.aitems(", arguments).written("        ")
         yield (
             f"        return {items}"
-            if raw
+            if raw.startswith("models.")
             else Bracket(f"return {returns}(", [items]).written("        ")
         )
 

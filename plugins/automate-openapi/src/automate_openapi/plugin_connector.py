@@ -84,6 +84,7 @@ class PluginFiles:
     credentials: Sequence[Credential]
     methods: Sequence[str]
     uses: frozenset[str]
+    unchecked: frozenset[str]
     left_out: Sequence[str]
     notes: list[str] = field(default_factory=list)
 
@@ -290,8 +291,8 @@ class PluginFiles:
 
     # -- tests, README, example --------------------------------------------------------------
 
-    def _sampled(self) -> Iterator[tuple[str, tuple[WrittenAction, dict[str, Any], Any]]]:
-        """Yield actions with an input, and an answer where one is typed; the best first."""
+    def _sampled(self) -> Iterator[tuple[str, tuple[WrittenAction, dict[str, Any], Any, bool]]]:
+        """Yield actions with an input, an answer, and whether that is typed; the best first."""
         found = []
         for each in self.actions:
             if not _is_plain(each.action.place.path):
@@ -311,10 +312,11 @@ class PluginFiles:
                     continue
             # A value that may be anything tells no wrong answer from a right answer.
             item = answer[0] if isinstance(answer, list) and answer else answer
-            found.append((each.name, (each, given, answer if isinstance(item, dict) else None)))
+            typed = isinstance(item, dict) and each.name not in self.unchecked
+            found.append((each.name, (each, given, answer, typed)))
         found.sort(key=lambda each: (
-            each[1][0].guarded, each[1][2] is None, not each[1][0].spec.read_only,
-            len(json.dumps(each[1][1:])),
+            each[1][0].guarded, not each[1][3], not each[1][0].spec.read_only,
+            len(json.dumps(each[1][1:3])),
         ))  # fmt: skip
         yield from found
 
@@ -356,6 +358,7 @@ class PluginFiles:
         action: WrittenAction,
         given: dict[str, Any],
         answer: Any,
+        typed: bool,
         *,
         oauth: bool,
         guarded: bool,
@@ -377,10 +380,10 @@ class PluginFiles:
         yield from ["", "", "class TestAgainstHostileAnswers(HostileAnswersContract):"]
         yield f"    plugin, operation = {plugin}, {literal(action.name)}"
         yield _assigned("example_input", given)
-        if answer is None:
-            yield "    reads_json = False"
-        else:
+        if answer is not None:
             yield _assigned("answer", answer)
+        if not typed:
+            yield "    reads_json = False"
         here: dict[str, Any] = {"allow_private_networks": ["127.0.0.1"], **self._needed}
         here.pop("base_url", None)
         entries = ['"base_url": url', *_entries(here), '"timeout_seconds": self.timeout_seconds']
@@ -416,7 +419,7 @@ class PluginFiles:
     def _example(self) -> str:
         key = self.names.name
         head = f"name: {key.replace('_', '-')}-example\ntrigger: {{type: manual}}\nsteps:\n"
-        for name, (_, given, _) in self._samples.items():
+        for name, (_, given, *_) in self._samples.items():
             text = json.dumps(given)
             if "{{" not in text and "{%" not in text and "{#" not in text and "$" not in text:
                 step = f"  - id: call\n    action: {key}.{name}\n    input: {text}\n"

@@ -124,7 +124,7 @@ def scaffold_of(
         claims = models.claims
     files = PluginFiles(
         named, title, line(document.title), address, written, credentials, methods,
-        frozenset(code.uses), tuple(left_out[:_SHOWN_LEFT_OUT]),
+        frozenset(code.uses), frozenset(code.unchecked), tuple(left_out[:_SHOWN_LEFT_OUT]),
     )  # fmt: skip
     return DocumentScaffold(
         named.name, named.kinds, files.written(models.source()), files.parts(),
