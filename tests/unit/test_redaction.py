@@ -44,6 +44,12 @@ ENCODINGS = {
     "HEX": lambda v: v.encode().hex().upper(),
     "base64": lambda v: base64.b64encode(v.encode()).decode(),
     "base64-url": lambda v: base64.urlsafe_b64encode(v.encode()).decode(),
+    "base32": lambda v: base64.b32encode(v.encode()).decode(),
+    "base32-lower": lambda v: base64.b32encode(v.encode()).decode().rstrip("=").lower(),
+    **{
+        f"base32-after-{n}": lambda v, n=n: base64.b32encode(b"x" * n + v.encode() + b"-").decode()
+        for n in range(1, 6)
+    },
     "basic-auth-0": lambda v: base64.b64encode(b"usr:--" + v.encode()).decode(),
     "basic-auth-1": lambda v: base64.b64encode(b"user:--" + v.encode() + b"x").decode(),
     "basic-auth-2": lambda v: base64.b64encode(b"userx:--" + v.encode() + b"xy").decode(),

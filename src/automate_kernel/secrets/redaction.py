@@ -30,15 +30,16 @@ _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
 
 def _encoded_forms(value: str) -> set[str]:
     """
-    Return *value* and its forms in URLs, JSON, HTML, Python reprs, base64 and hex.
+    Return *value* and its forms in URLs, JSON, HTML, Python reprs, base64, base32 and hex.
 
     The base64 form is the part that stays the same wherever the value stands in the text, as
-    in the ``user:password`` of basic authentication. Values over 4096 characters get no URL and
-    hex forms, which are as rare as they would be large.
+    in the ``user:password`` of basic authentication; likewise that in base32. Values over 4096
+    characters get no URL and hex forms, which are as rare as they would be large.
     """
     raw = value.encode("utf-8", "surrogatepass")
     # The bytes as characters are what `readings` makes of them.
-    forms = {value, value.strip(), raw.decode("latin-1"), *_escaped(value), *_base64(raw)}
+    forms = {value, value.strip(), raw.decode("latin-1"), *_escaped(value)}
+    forms.update((*_base64(raw), *_base32(raw)))
     if len(value) <= _LONG:
         forms.update(_quoted(raw))
         forms.update((raw.hex(), raw.hex().upper()))
@@ -95,6 +96,15 @@ def _base64(raw: bytes) -> Iterator[str]:
             yield encode(bytes(offset) + raw).decode("ascii")[start:end]
 
 
+def _base32(raw: bytes) -> Iterator[str]:
+    # Five bytes make eight characters.
+    for offset in range(5):
+        start, end = -(-offset * 8 // 5), (offset + len(raw)) * 8 // 5
+        form = base64.b32encode(bytes(offset) + raw).decode("ascii")[start:end]
+        yield form
+        yield form.lower()  # as names in DNS and Kubernetes are written
+
+
 _PART = 12
 _PROBE = 6
 # A part of 12 holds 7 probes, so looking at every 7th place of a text misses no part.
@@ -122,8 +132,8 @@ class Redactor:
 
     It replaces these by ``[secret]``:
 
-    * a value in plain text, in URLs, JSON, HTML, Python reprs, base64 and hex; also in what a text
-      says once such escapes are decoded, up to three times (see `readings`);
+    * a value in plain text, in URLs, JSON, HTML, Python reprs, base64, base32 and hex; also in what
+      a text says once such escapes are decoded, up to three times (see `readings`);
     * any part of one of these with 12 characters or more, so that truncated and wrapped text shows
       nothing. A secret that begins like other text (``postgresql://``) takes that beginning out of
       other text too;
