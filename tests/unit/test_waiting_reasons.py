@@ -127,6 +127,30 @@ def test_behind_a_concurrency_key_stands_who_has_the_place(kernel: Kernel) -> No
     assert set(reasons(kernel, other)) == {"time"}  # another tenant's key is another key
 
 
+def test_a_start_that_is_put_off_names_the_field_that_does_so(
+    kernel: Kernel, clock: FakeClock
+) -> None:
+    """A rate's turn, and the quiet that a debounce waits for; a delay is a time alone."""
+    fields: dict[str, dict[str, Any]] = {
+        "rate_limit": {"limit": 1, "per": "1h"}, "debounce": {"for": "5m"}, "delay": {},
+    }  # fmt: skip
+    found = {}
+    for name, value in fields.items():
+        more = {name: value} if value else {}
+        kernel.add_workflow(
+            {"name": name, "trigger": MANUAL, "steps": [{"id": "a", "sleep": "1d"}], **more}
+        )
+        ids = [kernel.start(name, delay=0 if value else 60) for _ in range(2)]
+        kernel.run_until_idle()
+        found[name] = reasons(kernel, ids[-1])
+    assert [list(each) for each in found.values()] == [["rate_limit"], ["debounce"], ["time"]]
+    rate, debounce = found["rate_limit"]["rate_limit"], found["debounce"]["debounce"]
+    assert rate.text == "The workflow 'rate_limit' begins at most 1 in 1h."
+    assert rate.until == clock() + timedelta(hours=1)
+    assert debounce.text == "It begins once no other event has come for 5m."
+    assert debounce.until == clock() + timedelta(minutes=5)
+
+
 def test_an_ordering_key_names_what_goes_before(kernel: Kernel) -> None:
     """The first of the line is not behind anybody."""
     first, second = kernel.outbox.enqueue_many(

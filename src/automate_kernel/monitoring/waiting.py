@@ -14,7 +14,8 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.base.errors import AutomateError
+from automate_kernel.base.durations import format_duration
+from automate_kernel.base.errors import AutomateError, UnknownHereError
 from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.item import WAITING, ItemStatus, OutboxItem, scoped_key
 from automate_kernel.outbox.limits import Limit
@@ -40,11 +41,11 @@ class WaitReason:
     One reason for a wait.
 
     *code* is one of ``paused``, ``workflow_paused``, ``kind_paused``, ``concurrency``,
-    ``ordering``, ``limit``, ``handed_over``, ``no_worker``, ``worker``, ``running``,
-    ``lease_over``, ``retry``, ``time``, ``event``, ``signal``, ``approval`` and ``workflow``.
-    *text* says it for people, *hint* what makes it go on, and *command* the words after
-    ``automate`` that do so or show more. *until* is the time at which it ends by
-    itself. *details* have the names and ids.
+    ``rate_limit``, ``debounce``, ``ordering``, ``limit``, ``handed_over``, ``no_worker``,
+    ``worker``, ``running``, ``lease_over``, ``retry``, ``time``, ``event``, ``signal``,
+    ``approval`` and ``workflow``. *text* says it for people, *hint* what makes it go on, and
+    *command* the words after ``automate`` that do so or show more. *until* is the time at which it
+    ends by itself. *details* have the names and ids.
     """
 
     code: str
@@ -75,6 +76,8 @@ def why_execution_waits(kernel: Kernel, execution: Execution) -> list[WaitReason
         found += _of_item(kernel, item)
     found += [_of_wait(execution.id, each) for each in waits]
     found += _of_steps(execution, {(each.step_id, each.position) for each in waits})
+    if not found and item is not None:
+        found += _of_start(kernel, execution, item)
     if not found and item is not None:
         found += _of_item(kernel, item)
     return found
@@ -108,6 +111,32 @@ def _of_pauses(kernel: Kernel, execution: Execution) -> Iterator[WaitReason]:
                 command=f"workflow resume {each.workflow}",
                 details={"workflow": each.workflow, "reason": each.reason},
             )
+
+
+def _of_start(kernel: Kernel, execution: Execution, item: OutboxItem) -> Iterator[WaitReason]:
+    """Yield the conditions of its workflow that put the beginning off."""
+    if execution.status is not ExecutionStatus.PENDING or item.waiting_for != "time":
+        return
+    workflow = None
+    with suppress(UnknownHereError):  # of another version
+        workflow = kernel.executions.definition(execution.definition_id)
+    rate = workflow and workflow.rate_limit
+    debounce = workflow and workflow.debounce
+    if rate:
+        about = {"limit": rate.limit, "per": rate.per}
+        yield WaitReason(
+            "rate_limit",
+            f"The workflow {execution.name!r} begins at most {rate.limit}"
+            f" in {format_duration(rate.per)}.",
+            "Its turn comes by itself.", until=item.next_attempt_at, details=about,
+        )  # fmt: skip
+    if debounce:
+        quiet = format_duration(debounce.for_)
+        yield WaitReason(
+            "debounce", f"It begins once no other event has come for {quiet}.",
+            "A further event takes its place.", until=item.next_attempt_at,
+            details={"for": debounce.for_, "at_most": debounce.at_most},
+        )  # fmt: skip
 
 
 def _of_wait(execution_id: str, wait: WaitingFor) -> WaitReason:
