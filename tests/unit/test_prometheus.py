@@ -27,6 +27,7 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.http.app import metrics_app
 from automate_kernel.monitoring.prometheus import Exporter
 from automate_testing.clock import FakeClock
+from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 from defined import define
 
 SAMPLE = re.compile(r'^([a-z_]+)(\{(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)+\})? (-?[0-9.e+]+)$')
@@ -191,21 +192,40 @@ def test_asgi(kernel: Kernel) -> None:
 
 def test_a_counter_is_there_before_it_counts() -> None:
     """`increase()` sees no change in a series that is born at 1: the first failure was missed."""
-    kernel = Kernel(discover=False)
+    later = {"name": "later", "trigger": {"type": "manual"}, "steps": [{"id": "a", "sleep": "1s"}]}
+
+    class Source:
+        def stamp(self) -> int:
+            return 1
+
+        def load(self) -> list[SuppliedWorkflow]:
+            return [SuppliedWorkflow(name="later", definition=later, tenant_id="acme")]
+
+    kernel = Kernel(discover=False, workflow_source=Source())
 
     @kernel.handler("mail.send")
     def send(item: Any) -> None:
         raise ValueError
 
+    refund = {"action": "shop.refund"}
     kernel.add_workflow(
         {"name": "w", "trigger": {"type": "webhook", "connector": "shop", "trigger": "paid"},
-         "steps": [{"id": "a", "sleep": "1s"}]}
+         "steps": [{"id": "a", "sleep": "1s"},
+                   {"id": "b", "steps": [{"id": "c", "action": "shop.ship"}]},
+                   {"id": "d", "action": "shop.charge", "compensate": refund}]}
     )  # fmt: skip
     found = samples(Exporter(kernel).render())
     assert found['automate_outbox_failed_total{kind="mail.send"}'] == 0
     assert found['automate_outbox_failed_total{kind="automate.event"}'] == 0
     assert found['automate_executions_ended_total{workflow="w",outcome="failed"}'] == 0
+    assert found['automate_executions_ended_total{workflow="later",outcome="failed"}'] == 0
     assert found['automate_webhooks_total{connector="shop",outcome="refused"}'] == 0
+    for action in ("ship", "charge", "refund"):
+        assert (
+            found[f'automate_action_attempts_total{{action="shop.{action}",outcome="failed"}}'] == 0
+        )
+    for reason in ("time", "event", "signal", "approval", "workflow"):
+        assert found[f'automate_waits_total{{reason="{reason}",outcome="failed"}}'] == 0
 
 
 def test_schedules_that_are_late(clock: FakeClock, kernel: Kernel) -> None:

@@ -43,6 +43,7 @@ from automate_kernel.workflows.store.statistics import REASONS, ExecutionCounts,
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
+    from automate_kernel.workflows.definition.model import Workflow
 
 __all__ = ["CONTENT_TYPE", "Exporter"]
 
@@ -119,7 +120,6 @@ class Exporter:
         self._outbox = kernel.outbox
         self._calls = kernel.operations.timed_calls
         self._redact = kernel.redactor.redact
-        self._workflows = kernel.workflows.added
         self._items = _Source(kernel.outbox, Activity)
         self._executions = _Source(kernel.executions, ExecutionCounts)
         self._lock = new_lock()
@@ -134,14 +134,16 @@ class Exporter:
                 _write_workers(page, self._outbox.workers())
                 _write_activity(page, totals)
                 page.write("automate_abandoned_calls", [({}, self._calls.abandoned)])
-                names = {workflow.name for workflow in self._workflows()}
-                _write_executions(page, *self._executions.look(names))
+                workflows = [entry.workflow for entry in self._kernel.workflows.entries()]
+                names = {each.name for each in workflows}
+                actions = {name for each in workflows for name in _actions_of(each)}
+                _write_executions(page, *self._executions.look(names), actions)
                 with self._kernel.storage.begin(atomic=False) as rows:
                     now = rows.now()
                     _write_oldest_approval(page, rows, now)
                 _write_schedules(page, self._kernel, now)
                 _write_polls(page, self._kernel, now)
-                _write_plugins(page, self._kernel)
+                _write_plugins(page, self._kernel, workflows)
         except Exception as error:
             logger.warning("no metrics: %s", self._redact(str(error) or repr(error)))
             page, up = _Page(), 0
@@ -246,14 +248,14 @@ def _write_oldest_approval(page: _Page, rows: Rows, now: datetime) -> None:
     page.write("automate_oldest_approval_seconds", [({}, max(0.0, *waits, 0.0))])
 
 
-def _write_plugins(page: _Page, kernel: Kernel) -> None:
+def _write_plugins(page: _Page, kernel: Kernel, workflows: Sequence[Workflow]) -> None:
     states = Counter(str(each.state) for each in kernel.plugins.records())
     page.write("automate_plugins", (({"state": str(s)}, states[str(s)]) for s in PluginState))
     came = kernel.deliveries.tally.counts()
     connectors = {
         trigger.connector
-        for entry in kernel.workflows.entries()
-        for trigger in entry.workflow.triggers
+        for workflow in workflows
+        for trigger in workflow.triggers
         if isinstance(trigger, WebhookTrigger)
     }
     outcomes = [
@@ -275,8 +277,19 @@ def _by(label: str, numbers: Mapping[str, float]) -> Iterator[tuple[Labels, floa
     return (({label: name}, numbers[name]) for name in sorted(numbers))
 
 
+def _actions_of(workflow: Workflow) -> Iterator[str]:
+    """Yield the actions that the steps of *workflow* name, and those that undo them."""
+    for _, step in workflow.walk():
+        for call in (step, step.compensation):
+            if call is not None and call.action is not None:
+                yield call.action
+
+
 def _write_executions(
-    page: _Page, stats: ExecutionStats, totals: Sequence[ExecutionCounts]
+    page: _Page,
+    stats: ExecutionStats,
+    totals: Sequence[ExecutionCounts],
+    actions: Iterable[str],
 ) -> None:
     standing = (
         ({"workflow": name, "status": status}, of.get(status, 0))
@@ -300,13 +313,14 @@ def _write_executions(
     page.write_histograms("automate_step_seconds", took)
     # For all workflows together: each action of each workflow would be too many series.
     _write_named(page, "action", "automate_action_attempts_total", "automate_action_seconds",
-        counts_by_name(_summed(one.actions for one in totals)), steps)  # fmt: skip
+        counts_by_name(_summed((one.actions for one in totals), actions)), steps)  # fmt: skip
     _write_named(page, "reason", "automate_waits_total", "automate_wait_seconds",
-        counts_by_name(_summed(one.waits for one in totals)), _WAITS_END)  # fmt: skip
+        counts_by_name(_summed((one.waits for one in totals), REASONS)), _WAITS_END)  # fmt: skip
 
 
-def _summed(each: Iterable[NamedNumbers]) -> NamedNumbers:
-    total: dict[tuple[str, str | int], float] = {}
+def _summed(each: Iterable[NamedNumbers], names: Iterable[str]) -> NamedNumbers:
+    """Return the sums of *each*, in which all *names* are with 0 at least."""
+    total: dict[tuple[str, str | int], float] = {(name, "completed"): 0 for name in names}
     for numbers in each:
         for key, number in numbers.items():
             total[key] = total.get(key, 0) + number
