@@ -112,5 +112,5 @@ def test_progress_counts_its_value_and_its_message(spare: int, message: str | No
     """4,000 bytes of JSON, and not what stands around the two."""
     report = CallReport()
     report.report(text_of(MAX_PROGRESS_BYTES - spare), message)
-    with pytest.raises(PayloadError, match="the progress is too long"):
+    with pytest.raises(PayloadError, match="the progress is too long: over 4,000 bytes"):
         report.report(text_of(MAX_PROGRESS_BYTES - spare + 1), message)

@@ -65,7 +65,7 @@ class CallReport:
         """Take the newest progress in; raises `PayloadError` if it can't be stored."""
         around = _AROUND if message is not None else _AROUND + len("null")
         self.latest = encode_json(
-            {"value": value, "message": message}, "progress", MAX_PROGRESS_BYTES + around,
+            {"value": value, "message": message}, "progress", MAX_PROGRESS_BYTES, around=around,
             inside=1, redact=self._redact,
         )  # fmt: skip
         self.hear()

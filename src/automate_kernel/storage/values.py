@@ -110,6 +110,7 @@ def encode_json(
     limit: int = MAX_PAYLOAD_BYTES,
     *,
     inside: int = 0,
+    around: int = 0,
     redact: Redaction | None = None,
 ) -> JsonText:
     """
@@ -117,9 +118,9 @@ def encode_json(
 
     *redact* takes the secrets out. Raises `PayloadError` with *name*, the place in the value, the
     reason and the remedy. The *inside* levels that the kernel itself has put around the caller's
-    value don't count.
+    value don't count, nor do their *around* bytes.
     """
-    most = limit // 2  # values in so much JSON: each takes a character and a comma
+    most = (limit + around) // 2  # values in so much JSON: each takes a character and a comma
     if not is_plain(value, MAX_DEPTH + inside, most):
         value = _plain(value, name, inside, most)
     try:
@@ -136,11 +137,12 @@ def encode_json(
         or has_long_number(text)
     ):
         _plain(value, name, inside, most)
-    if len(text) > limit or (not ascii_only and len(text.encode()) > limit):
+    size = len(text) if ascii_only or len(text) > limit + around else len(text.encode())
+    if size > limit + around:
         raise TooLongError(f"the {name} is too long: over {limit:,} bytes of JSON", hint=_ELSEWHERE)
     if redact is not None and redact.finds(text):
         # As it would be stored, so that no type of Python's hides anything.
-        return encode_json(redact(json.loads(text)), name, limit, inside=inside)
+        return encode_json(redact(json.loads(text)), name, limit, inside=inside, around=around)
     return text
 
 
