@@ -26,7 +26,7 @@ from automate_kernel.base.errors import (
     WorkflowError,
 )
 from automate_kernel.http.app import webhook_app
-from automate_kernel.monitoring.diagnosis import secret_uses, workflow_problems
+from automate_kernel.monitoring.diagnosis import places_of_links, secret_uses, workflow_problems
 from automate_kernel.outbox.item import new_id
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage
@@ -664,6 +664,36 @@ def test_a_link_in_a_notice_for_all_of_several_people_is_refused(
     with pytest.raises(WorkflowError, match=r"with once: true the call is for all of by") as caught:
         loads(json.dumps(definition), "json")
     assert refused in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "reads"),
+    [
+        ({"text": "{{ approval.link }}"}, True),
+        ({"text": "see {{\napproval\n.reject_link }}"}, True),
+        ({"text": "{% set it = approval %}{{ it.link }}"}, True),
+        ({"text": "{{ (approval).link }}"}, True),
+        ({"text": "{{ approval['li' ~ 'nk'] }}"}, True),
+        ({"text": "{{ [approval] | map(attribute='link') | first }}"}, True),
+        ({"text": "{% for name in approval %}{{ approval[name] }}{% endfor %}"}, True),
+        ({"rows": [{"{{ approval.approve_link }}": 1}]}, True),
+        ({"text": "{{ approval.get('link') }}"}, True),
+        ({"text": "{{ approval['title'] }} {{ approval.to }} {{ approval.expires_at }}"}, False),
+        ({"text": "for approval.link see {{ event.payload.approval.link }}"}, False),
+        ({}, False),
+    ],
+)
+def test_a_notice_that_needs_links_is_known_before_anybody_is_asked(
+    given: dict[str, Any], reads: bool
+) -> None:
+    """Else `doctor` and Django's checks are green, and the notice fails when somebody waits."""
+    kernel = Kernel(discover=False)
+    kernel.action("tell")(lambda **given: None)
+    ask = {"title": "?", "notify": {"action": "tell", "input": given}}
+    (workflow,) = kernel.add_workflow(
+        {"name": "w", "trigger": {"type": "manual"}, "steps": [{"id": "a", "approval": ask}]}
+    )
+    assert bool(places_of_links(kernel, workflow)) is reads
 
 
 def test_the_schema_of_definitions_has_approvals() -> None:

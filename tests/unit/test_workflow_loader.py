@@ -562,3 +562,11 @@ def test_a_number_of_too_many_digits_in_a_template_is_a_problem_with_a_line():
     text = f'{_ONE_STEP}    input:\n      n: "{{{{ {"1" * 5000} }}}}"\n'
     with pytest.raises(WorkflowError, match="<string>:7: .*a number of over 4,300 digits"):
         loads(text, check=engine.compile)
+
+
+def test_a_template_in_a_key_is_looked_at_as_in_a_value() -> None:
+    """Keys of an input are rendered, too: a step that is not there would show at the run alone."""
+    step = {"id": "a", "action": "x.y", "input": {"rows": [{"{{ steps.gone.output }}": 1}]}}
+    definition = {"name": "w", "trigger": {"type": "manual"}, "steps": [step]}
+    with pytest.raises(WorkflowError, match="names the step 'gone', which does not exist"):
+        loads(json.dumps(definition), "json")

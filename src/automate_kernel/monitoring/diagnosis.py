@@ -25,6 +25,7 @@ from automate_kernel.storage.errors import ROOM
 from automate_kernel.storage.output_store import LateOutputStore
 from automate_kernel.templates.context import TemplateContext
 from automate_kernel.templates.engine import is_template
+from automate_kernel.workflows.definition.problems import reads_link
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -407,7 +408,7 @@ def places_of_links(kernel: Kernel, workflow: Workflow) -> list[str]:
         for place, step in _steps(workflow)
         if step.approval is not None
         and step.approval.notify is not None
-        and step.approval.notify.reads_link
+        and reads_link(step.approval.notify)
     ]
 
 

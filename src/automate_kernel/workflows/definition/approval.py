@@ -7,7 +7,6 @@ what a person has filled in.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -44,9 +43,6 @@ LINKS: dict[str, Literal["approve", "reject"] | None] = {
 }  # fmt: skip
 """The links that a notice sees below ``approval``, and what each decides."""
 
-_READS_LINK = re.compile(
-    r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link|\{\{-?\s*approval\s*(\||-?\}\})"""
-)
 MOST_FIELDS = 50
 MOST_PEOPLE = 100
 MOST_TITLE = 500
@@ -137,11 +133,6 @@ class Notice(DefinitionModel):
     """True for a place that all of `by` read: the call is made once, and ``to`` is null. If `by`
     names people there are no links, as each is for one of them: a workflow that reads one is
     refused."""
-
-    @property
-    def reads_link(self) -> bool:
-        """True if its input has a link, so that it needs an address and a key that signs."""
-        return _READS_LINK.search(json.dumps(self.input)) is not None
 
 
 class Approval(DefinitionModel):

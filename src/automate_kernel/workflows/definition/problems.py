@@ -45,6 +45,7 @@ from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 
 MOST_PROBLEMS = 100
 """The most problems that one error shows: a file can have more of them than anybody reads."""
+_WITHOUT_LINK = frozenset({"title", "description", "expires_at", "position", "to"})
 _LONGEST = 500  # characters of a field, a message or a hint
 
 
@@ -396,11 +397,13 @@ def _is_duration(value: Any) -> bool:
 
 
 def _texts_of(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, str]]:
-    """Yield every text in a JSON tree at *path*, with its own path."""
+    """Yield every text in a JSON tree at *path*, and keys with a template, with their own paths."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):
         for key, item in value.items():
+            if "{{" in str(key) or "{%" in str(key):
+                yield (*path, key), str(key)
             yield from _texts_of(item, (*path, key))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
@@ -438,6 +441,15 @@ def _texts_of_wait(step: Step) -> dict[str, Any]:
         texts["approval"] = {"title": asked.title, "description": asked.description, "by": by}
         texts["approval"]["notify"] = {"input": notice.input} if notice is not None else {}
     return texts
+
+
+def reads_link(notice: Notice) -> bool:
+    """Return True if *notice* reads a link, so that it needs an address and a key that signs."""
+    return any(
+        path[0] == "approval" and not _WITHOUT_LINK.intersection(path[1:2])
+        for _, text in _texts_of(notice.input, ())
+        for path in names_read(text).paths
+    )
 
 
 def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:

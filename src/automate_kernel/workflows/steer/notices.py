@@ -14,6 +14,7 @@ from automate_kernel.worker.handler import Snooze
 from automate_kernel.workflows.decide.program import TemplateView, WorkflowProgram, element_names
 from automate_kernel.workflows.definition.approval import LINKS, Approval, Notice
 from automate_kernel.workflows.definition.model import Step
+from automate_kernel.workflows.definition.problems import reads_link
 from automate_kernel.workflows.execution import Execution, StepKey, StepRun
 from automate_kernel.workflows.steer.approvals import Approvals, PendingApproval
 from automate_kernel.workflows.steer.executions import ExecutionStore
@@ -91,7 +92,7 @@ class ApprovalNotices:
         }
         by = to or (None if waiting.by else _WITHOUT_TO)
         # None can be for all of several people. A host without a key may tell them without a link.
-        if by is not None and notice.reads_link:
+        if by is not None and reads_link(notice):
             place = (waiting.execution_id, waiting.step_id, waiting.position)
             for name, decision in LINKS.items():
                 about[name] = self._approvals.link(*place, by=by, decision=decision)
