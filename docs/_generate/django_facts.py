@@ -52,7 +52,7 @@ def _models() -> Iterator[dict[str, Any]]:
 
     for model in apps.get_app_config("automate_django").get_models():
         meta = model._meta
-        if not meta.managed:
+        if meta.proxy:
             continue  # it has no table
         yield {
             "table": meta.db_table,

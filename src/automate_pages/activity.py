@@ -23,21 +23,17 @@ T = TypeVar("T", bound=MinuteTotal)
 # Workers write down what they did within seconds. What is older than this is complete.
 _LATE = timedelta(minutes=5)
 _AT_ONCE_SECONDS = 3_600
-_RECENT_MINUTES = 5
-RECENT_SECONDS = 60 * (_RECENT_MINUTES + 1)
-"""The period that `recent` needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """A period of the charts, its steps, and the milliseconds until a page looks again."""
+    """A period of the charts, and its steps."""
 
     name: str
     label: str
     seconds: int
     step: int
     each: str
-    every: int = 5_000
     clock: str = "%H:%M"
     """The format of its steps' times."""
 
@@ -152,15 +148,6 @@ def execution_charts(
         bars(f"Executions per {span.each}", labels, ends),
         lines("Time of executions", labels, times, write=duration),
     ]
-
-
-def recent(activity: Iterable[Activity], now: datetime) -> tuple[float, float | None]:
-    """Return attempts per minute, and the share of failing ones, over the last five minutes."""
-    end = floor(now, 60)
-    rows = [one for one in activity if end - timedelta(minutes=_RECENT_MINUTES) <= one.at < end]
-    total = sum(one.total for one in rows)
-    failing = sum(one.retried + one.failed for one in rows)
-    return total / _RECENT_MINUTES, (failing / total if total else None)
 
 
 @dataclass(slots=True)

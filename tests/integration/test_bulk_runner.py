@@ -39,6 +39,9 @@ class Host:
     def objection(self, request: BulkRequest) -> str:
         return ""
 
+    def is_tied(self, request: BulkRequest) -> bool:
+        return False
+
     def ended(self, request_id: str, request: BulkRequest, problem: str, _: object) -> None:
         assert request_id not in self.ends
         self.ends[request_id] = request, problem

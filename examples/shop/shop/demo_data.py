@@ -36,7 +36,8 @@ ROLES = {
     "manager": [
         *LOOK, "shop.add_customer", "shop.change_customer", "shop.delete_customer",
         "shop.add_order", "shop.add_product", "shop.change_product", "shop.delete_product",
-        "automate_django.change_workflowexecution", "automate_django.view_workflowdocument",
+        "automate_django.change_workflowexecution", "automate_django.add_workflowexecution",
+        "automate_django.view_workflowdocument",
         "automate_django.add_workflowdocument", "automate_django.change_workflowdocument",
         "automate_django.view_outboxitem", "automate_django.change_outboxitem",
         "automate_django.view_auditentry",

@@ -27,7 +27,7 @@ def keep_exactly(apps: Any, schema_editor: Any) -> None:
     if connection.vendor != "mysql":
         return
     for model in apps.get_app_config("automate_django").get_models():
-        if not model._meta.managed:
+        if model._meta.proxy:
             continue  # it has no table
         changes = [f"CONVERT TO {_EXACT}"]
         for field in model._meta.local_fields:
@@ -941,20 +941,16 @@ class Migration(migrations.Migration):
         ),
         migrations.CreateModel(
             name="Pages",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-            ],
+            fields=[],
             options={
                 "verbose_name": "operators' page",
                 "verbose_name_plural": "operators' pages",
-                "managed": False,
+                "proxy": True,
                 "default_permissions": (),
+                "indexes": [],
+                "constraints": [],
             },
+            bases=("automate_django.outboxitem",),
         ),
         migrations.RunPython(set_storage, migrations.RunPython.noop),
         migrations.RunPython(keep_exactly, migrations.RunPython.noop, atomic=False),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from django.db import models
+from automate_django.models.tables import OutboxItem
 
 
-class Pages(models.Model):
-    """No table: Django's admin knows what it lists by models alone."""
+class Pages(OutboxItem):
+    """No rows of its own: Django's admin knows what it lists by models alone."""
 
     class Meta:  # noqa: D106
-        managed = False
+        proxy = True
         default_permissions = ()
         verbose_name = "operators' page"
         verbose_name_plural = "operators' pages"
-
-    def __str__(self) -> str:
-        return "operators' pages"

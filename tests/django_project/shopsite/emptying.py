@@ -19,7 +19,7 @@ def _tables(*labels: str) -> list[str]:
     return [
         model._meta.db_table
         for model in models
-        if model._meta.managed and model._meta.db_table not in FILLED_BY_MIGRATE
+        if not model._meta.proxy and model._meta.db_table not in FILLED_BY_MIGRATE
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from automate_django import emit, get_kernel
-from automate_django.models import ApiToken, AuditEntry, OutboxItem, WorkflowExecution
+from automate_django.models import ApiToken, OutboxItem, WorkflowExecution
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows import Workflow
 from django.contrib.auth.models import User
@@ -92,8 +92,8 @@ def plant(kernel: Any, api: APIClient, admin: Client) -> None:
     tasks.noop_task.enqueue()
     tasks.tells_its_secret.enqueue()
     kernel.outbox.pause("mail", at("pause"))
-    steer = {"what": "pause", "kind": "sms", "reason": at("audit")}
-    assert admin.post(f"{ADMIN}/outboxitem/kinds/steer/", steer).status_code == 302
+    steer = {"order": "pause", "kind": "sms", "reason": at("audit")}
+    assert admin.post(f"{ADMIN}/pages/kinds", steer).status_code == 303
     kernel.run_until_idle()
 
 
@@ -114,14 +114,11 @@ def seen(api: APIClient, admin: Client) -> dict[str, str]:
     addresses += [f"{API}/executions/{each}" for each in executions]
     addresses += [f"{API}/outbox/{each}" for each in items]
     found["api"] = "\n".join(api.get(each).content.decode() for each in addresses)
-    pages = [f"{ADMIN}/outboxitem/", f"{ADMIN}/workflowexecution/", f"{ADMIN}/auditentry/"]
-    pages += [f"{ADMIN}/outboxitem/kinds/", f"{ADMIN}/outboxitem/dashboard/"]
-    pages += [
-        f"{ADMIN}/auditentry/{each}/" for each in AuditEntry.objects.values_list("pk", flat=True)
-    ]
-    pages += [f"{ADMIN}/outboxitem/{each}/" for each in items]
-    pages += [f"{ADMIN}/workflowexecution/{each}/" for each in executions]
-    pages += [f"{ADMIN}/workflowexecution/{each}/steps/out/" for each in executions]
+    screens = ("", "outbox", "executions", "audit", "kinds", "workflows/mole")
+    pages = [f"{ADMIN}/pages/{each}" for each in screens]
+    pages += [f"{ADMIN}/outboxitem/{each}/change/" for each in items]
+    pages += [f"{ADMIN}/workflowexecution/{each}/change/" for each in executions]
+    pages += [f"{ADMIN}/pages/executions/{each}/steps/out/whole" for each in executions]
     responses = [admin.get(each, follow=True) for each in pages]
     assert {response.status_code for response in responses} == {200}
     found["pages"] = "\n".join(response.content.decode() for response in responses)
@@ -145,7 +142,7 @@ def test_no_canary_gets_out_of_a_django_host(kernel: Any, host_log: io.StringIO)
     }
     inward = {"emit", "event", "start"}
     outward = {"output", "key", "error", "refusal"}
-    assert arrived["rows"] == {*PLACES} - {"log", "path"}
+    assert arrived["rows"] == {*PLACES} - {"log"}
     assert "401 for [secret]" in found["rows"]
     assert arrived["pages"] >= inward | outward | {"task", "pause", "audit"}
     assert arrived["api"] >= inward | outward | {"task", "headers"}

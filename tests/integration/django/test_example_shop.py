@@ -213,7 +213,7 @@ def test_a_backorder_goes_on_once_there_is_stock(shop: Shop) -> None:
     saffron = {"sku": "SAFFRON", "name": "Saffron", "price": "89.00", "stock": "10"}
     sofia.post("/admin/shop/product/4/change/", **saffron)
     execution = _execution_of(shop, order, store="south")["id"]
-    sofia.post(f"/admin/automate_django/workflowexecution/{execution}/order/", order="again")
+    sofia.post(f"/admin/automate_django/pages/executions/{execution}", order="again")
     shop.until(lambda: shop.api("orders/5", store="south")[1]["status"] == "sent")
     assert shop.api("products/SAFFRON", store="south")[1]["stock"] == 7
 
@@ -272,9 +272,7 @@ def test_people_stay_in_their_store(shop: Shop) -> None:
     executions = sofia.get("/admin/automate_django/workflowexecution/")
     assert "order-placed" in executions
     assert "north" not in executions
-    assert "Attempts per minute" in Browser(shop, "olga").get(
-        "/admin/automate_django/outboxitem/dashboard/"
-    )
+    assert "Attempts per minute" in Browser(shop, "olga").get("/admin/automate_django/pages/")
 
 
 def test_the_admin_remembers(shop: Shop) -> None:

@@ -24,22 +24,18 @@ __all__ = ["register"]
 def register(site: AdminSite) -> None:
     """Put the operator pages on *site*; a model that is registered there already stays as it is."""
     from automate_django import models
-    from automate_django.admin.pages.approvals import WorkflowWaitAdmin
-    from automate_django.admin.pages.audit import AuditEntryAdmin
-    from automate_django.admin.pages.doors import PagesAdmin
-    from automate_django.admin.pages.executions import WorkflowExecutionAdmin
-    from automate_django.admin.pages.outbox import OutboxItemAdmin
+    from automate_django.admin.pages import doors
     from automate_django.admin.pages.tokens import ApiTokenAdmin
     from automate_django.admin.pages.workflows import WorkflowDocumentAdmin
 
     for model, page in (
-        (models.Pages, PagesAdmin),
-        (models.OutboxItem, OutboxItemAdmin),
-        (models.WorkflowExecution, WorkflowExecutionAdmin),
-        (models.WorkflowWait, WorkflowWaitAdmin),
+        (models.Pages, doors.PagesAdmin),
+        (models.OutboxItem, doors.OutboxItemDoor),
+        (models.WorkflowExecution, doors.WorkflowExecutionDoor),
+        (models.WorkflowWait, doors.WorkflowWaitDoor),
         (models.WorkflowDocument, WorkflowDocumentAdmin),
         (models.ApiToken, ApiTokenAdmin),
-        (models.AuditEntry, AuditEntryAdmin),
+        (models.AuditEntry, doors.AuditEntryDoor),
     ):
         if not site.is_registered(model):
             site.register(model, page)

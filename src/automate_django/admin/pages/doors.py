@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.urls import path, reverse
 from django.views.static import serve
@@ -48,7 +49,9 @@ class PagesDoor(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def changeform_view(self, request: Any, object_id: Any = None, *_: Any, **__: Any) -> Any:
         """Lead to the page of a row."""
-        return self._to(request, *([] if object_id is None else self.place_of(request, object_id)))
+        if object_id is None:
+            raise PermissionDenied
+        return self._to(request, *self.place_of(request, object_id))
 
     def history_view(self, request: HttpRequest, object_id: Any, extra_context: Any = None) -> Any:
         """Lead to the page of a row, which says who has steered it."""

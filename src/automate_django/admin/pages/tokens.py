@@ -10,8 +10,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from automate_django.admin.guard import GuardedAdmin
 from automate_django.admin.pages.access import operates, reach_of
-from automate_django.admin.pages.base import PageAdmin
 from automate_django.models import ApiToken
 from automate_kernel.access.roles import SCOPES
 
@@ -48,7 +48,7 @@ class _TokenForm(forms.ModelForm):  # type: ignore[type-arg]
         return given
 
 
-class ApiTokenAdmin(PageAdmin):
+class ApiTokenAdmin(GuardedAdmin):
     """
     Tokens: an operator's see those of all, anybody else the own ones.
 
@@ -56,7 +56,6 @@ class ApiTokenAdmin(PageAdmin):
     that user may. Only a superuser makes one for another user.
     """
 
-    current = "tokens"
     form = _TokenForm
     list_display = ("name", "shown", "whose", "scopes", "last_used_at", "expires_at", "state")
     list_filter = ("revoked_at",)
@@ -67,6 +66,10 @@ class ApiTokenAdmin(PageAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Return True if the user holds Django's permission."""
         return bool(request.user.has_perm("automate_django.add_apitoken"))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return False: a token is revoked, so that the trail of what it did has its name."""
+        return False
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """Return all tokens for an operator; else those of the user."""
@@ -113,7 +116,7 @@ class ApiTokenAdmin(PageAdmin):
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: Any = None) -> Any:
         """Show the token on a page that nobody keeps. A message would be stored."""
         context = {"token": obj, "text": getattr(request, _TEXT)}
-        page = self.page(request, "token_created.html", "The token", **context)
+        page = self.own_page(request, "token_created.html", "The token", **context)
         page["Cache-Control"] = "no-store"
         return page
 

@@ -58,8 +58,6 @@ class WorkflowDocumentAdmin(PageAdmin):
     starting one ``add_workflowexecution``. A user with a tenant reaches the tenant's own alone.
     """
 
-    current = "workflows"
-
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Return True if the user may make a workflow: for the own tenant, or for all."""
         may: bool = request.user.has_perm("automate_django.add_workflowdocument")

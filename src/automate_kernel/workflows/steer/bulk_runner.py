@@ -87,6 +87,9 @@ class BulkHost(Protocol):
     def objection(self, request: BulkRequest) -> str:
         """Return why the user may not do it any more; empty text if they may."""
 
+    def is_tied(self, request: BulkRequest) -> bool:
+        """Return True if the user's tenant can be looked up again without the browser's request."""
+
     def ended(self, request_id: str, request: BulkRequest, problem: str, transaction: Any) -> None:
         """Record that the action ended, in the open *transaction*."""
 
@@ -103,6 +106,10 @@ class RecordedEnds:
     def objection(self, request: BulkRequest) -> str:
         """Return an empty text."""
         return ""
+
+    def is_tied(self, request: BulkRequest) -> bool:
+        """Return False: nobody is looked up again."""
+        return False
 
     def ended(self, request_id: str, request: BulkRequest, problem: str, transaction: Any) -> None:
         """Write an entry that has the action as it ended."""
@@ -155,6 +162,7 @@ class BulkRunner:
     def hand_over(self, request: BulkRequest) -> str:
         """Let a worker carry *request* on; return an id to follow it by."""
         request_id = str(uuid4())
+        request = replace(request, tied=request.tied or self.host.is_tied(request))
         self._enqueue(request_id, 0, request)
         return request_id
 

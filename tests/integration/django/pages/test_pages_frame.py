@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.test import Client, override_settings
 
-from automate_django.models import AuditEntry
+from automate_django.models import AuditEntry, WorkflowWait
+from automate_kernel.workflows.steer import executions as stored_executions
 
 BASE = "/admin/automate_django/pages"
 OPERATOR = "operate_outbox"
@@ -274,15 +276,16 @@ def test_entries_of_the_projects_own_models_are_for_their_tenant(
 
 
 def test_groups_are_asked_for_by_approvals_and_give_no_right(
-    orders: Orders, staff: Callable[..., Any]
+    orders: Orders, staff: Callable[..., Any], root: Any
 ) -> None:
-    """Also a group with the name of a role that gives rights elsewhere."""
+    """Also a group with the name of a role that gives rights; nor is a superuser asked."""
     from django.contrib.auth.models import Group
 
     waiting = orders.begin("acme")
     its = f"/approvals/{waiting.id}/ok/whole"
     clerk = staff("change_workflowwait", name="acme-clerk")
-    assert ask(clerk, its, {"decision": "approve"}).status_code == 303
+    for each in (clerk, root):
+        assert ask(each, its, {"decision": "approve"}).status_code == 303
     assert not orders.kernel.approvals.get(waiting.id, "ok").decided_by  # it isn't the user's
     for name in ("admin", "operator", "clerks"):
         clerk.user.groups.add(Group.objects.get_or_create(name=name)[0])
@@ -308,6 +311,54 @@ def test_the_home_shows_what_the_user_may_see(orders: Orders, staff: Callable[..
     assert "Approvals for you" not in home("view_outboxitem")
     assert "Failed items" in home("view_outboxitem")
     assert 'href="/admin/automate_django/pages/outbox' not in home("view_workflowwait")
+
+
+# -- bulk actions that a worker carries on ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lost", "done"),
+    [("permission", 10), ("tenant", 10), ("account", 10), ("nothing", 25), ("session", 25)],
+)
+def test_a_worker_asks_for_the_users_permission_and_tenant_each_time(
+    orders: Orders, staff: Callable[..., Any], alive: Any, monkeypatch: Any, lost: str, done: int
+) -> None:
+    """A tenant of a session or a host name stays as it was: a worker can't ask for it again."""
+    monkeypatch.setattr("automate_kernel.workflows.steer.bulk_runner.SECONDS", 0.0)
+    few = replace(stored_executions.EXECUTIONS, batch=10)
+    monkeypatch.setattr(stored_executions, "EXECUTIONS", few)
+    alive(kinds=["automate.order"])
+
+    def by_mail(request: Any) -> str:
+        if lost == "session":
+            return str(request.session and "acme")
+        return str(request.user.email.partition("@")[0])
+
+    with override_settings(AUTOMATE_ADMIN={"TENANT": by_mail}):
+        from automate_django import get_kernel
+
+        orders = Orders(get_kernel())
+        for _ in range(25):
+            orders.begin("acme")
+        user = staff("change_workflowexecution")
+        user.user.email = "acme@example.org"
+        user.user.save()
+        form = {"order": "cancel", "scope": "all", "status": "RUNNING", "sure": "yes"}
+        answer = ask(user, "/executions", form)
+        assert "/executions/bulk/" in answer.url
+        if lost == "permission":
+            user.user.user_permissions.clear()
+        elif lost == "tenant":
+            user.user.email = "globex@example.org"
+        elif lost == "account":
+            user.user.is_active = False
+        user.user.save()
+        orders.kernel.run_until_idle()
+        counts = orders.kernel.executions.stats().counts.get("buy", {})
+        assert counts.get("RUNNING", 0) == 25 - done
+        (entry,) = orders.kernel.audit.page(model="bulk action").records
+        assert entry.actor_id == str(user.user.pk)
+        assert entry.outcome == ("done" if done == 25 else "refused")
 
 
 # -- the frame -------------------------------------------------------------------------------------
@@ -336,6 +387,36 @@ def test_the_pages_stand_in_the_admins_frame(
     assert missing.headers["X-Frame-Options"] == "DENY"
     assert "no-store" in missing.headers["Cache-Control"]
     assert root.put(f"{BASE}/executions").status_code == 405
+
+
+def test_tables_in_the_index_are_doors_to_the_screens(
+    orders: Orders, root: Any, staff: Callable[..., Any]
+) -> None:
+    """By the names of Django's own pages; an address keeps what it asks for, nothing is edited."""
+    from django.urls import reverse
+
+    waiting = orders.begin("acme")
+    wait = WorkflowWait.objects.get(execution=waiting.id)
+    doors = {
+        ("outboxitem", waiting.item_id): ("outbox", f"outbox/{waiting.item_id}"),
+        ("workflowexecution", waiting.id): ("executions", f"executions/{waiting.id}"),
+        ("workflowwait", wait.pk): ("approvals", f"approvals/{waiting.id}/ok/-1"),
+        ("auditentry", uuid4()): ("audit", "audit"),
+    }
+    index = root.get("/admin/").content.decode()
+    for (model, key), (screen, place) in doors.items():
+        listed = reverse(f"admin:automate_django_{model}_changelist")
+        assert f'href="{listed}"' in index
+        assert root.get(f"{listed}?q=a&q=b").url == f"{BASE}/{screen}?q=a&q=b"
+        for page in ("change", "history"):
+            address = reverse(f"admin:automate_django_{model}_{page}", args=[key])
+            assert root.get(address).url == f"{BASE}/{place}"
+            assert root.get(address, follow=True).status_code == 200
+        assert root.post(f"{listed}add/").status_code == 403
+        assert root.post(f"{listed}{key}/delete/", {"post": "yes"}).status_code == 403
+        assert f'href="{listed}"' not in staff("view_apitoken").get("/admin/").content.decode()
+    foreign = staff("view_workflowwait", name="globex-clerk")
+    assert foreign.get(reverse("admin:automate_django_workflowwait_change", args=[wait.pk])).status_code == 404  # fmt: skip
 
 
 def test_styles_and_scripts_are_served_by_the_pages(orders: Orders, root: Any) -> None:

@@ -9,8 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from automate_pages.charts import Series, bars, compact, lines, nice_maximum
-from automate_django.admin.pages.dashboard import SPANS
-from automate_pages.activity import item_charts, recent, spread
+from automate_pages.activity import SPANS, item_charts, spread
 from automate_kernel.outbox import Activity
 
 NOW = datetime(2025, 3, 4, 3, 12, 40, tzinfo=timezone.utc)
@@ -138,19 +137,11 @@ def test_minutes_without_work_are_gaps_and_kinds_add_up():
     assert entries[-1][0] == NOW.replace(second=0)
 
 
-def test_an_hour_of_a_day_gathers_its_minutes():
+def test_a_step_of_a_day_gathers_its_minutes():
     entries = spread([at(1, completed=3), at(11, completed=4)], SPANS["24h"], NOW)
 
-    assert len(entries) == 24
+    assert len(entries) == 48
     assert entries[-1][1].completed == 7
-
-
-def test_the_rate_is_of_minutes_that_are_over():
-    rate, failing = recent([at(0, completed=1000), at(1, completed=8, failed=2)], NOW)
-
-    assert rate == pytest.approx(2.0)
-    assert failing == pytest.approx(0.2)
-    assert recent([], NOW) == (0.0, None)
 
 
 def test_all_charts_can_be_drawn_of_nothing_and_of_something():
