@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +25,7 @@ ORDER = 4711
 """The number of the order that somebody asks for."""
 APPROVER = "role:finance"
 _CHUNK = 1_000
+_DUE: tuple[dict[str, Any], ...] = ({"waiting_for": "worker"}, {"status": "RUNNING"})
 _TEAS = ("Sencha", "Assam", "Earl Grey", "Rooibos", "Darjeeling", "Oolong")
 
 
@@ -121,19 +124,29 @@ class TeaShop:
         try:
             for some in _chunks(_items(items)):
                 self.kernel.outbox.enqueue_many(some)
-            self.kernel.run_until_idle()
+            self._work()
             report(f"{items:,} items failed")
             first = ORDER - ORDER % 10 - 10
             numbers = range(first, first + -(-executions * 10 // 3))
             for number in numbers:
                 self.place_order(number)
-                if number % _CHUNK == 0:
-                    self.kernel.run_until_idle()
-            self.kernel.run_until_idle()
+            self._work()
             failed = self.kernel.executions.stats().total("FAILED")
             report(f"{failed:,} of {len(numbers):,} orders failed")
         finally:
             logging.disable(logging.NOTSET)
+
+    def _work(self) -> None:
+        """Have a worker do all that is due, on its threads."""
+        worker = self.kernel.worker(poll_seconds=0.05)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        outbox = self.kernel.outbox
+        while any(outbox.page(**each, limit=1).items for each in _DUE):
+            time.sleep(0.1)
+        worker.stop()
+        thread.join()
+        self.kernel.run_until_idle()
 
     def place_order(self, number: int, *, approval: bool | None = None) -> str:
         """Start an order of this number; each twentieth is large enough to need an approval."""

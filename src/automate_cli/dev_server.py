@@ -39,6 +39,11 @@ from automate_pages.auth import loopback
 from automate_pages.site import Site
 from automate_pages.users import User
 
+_CHANGES = (
+    signals.workflow_started, signals.workflow_completed, signals.workflow_failed,
+    signals.workflow_cancelled, signals.step_started, signals.step_completed, signals.step_failed,
+)  # fmt: skip
+
 if TYPE_CHECKING:
     from automate_kernel.worker import Worker
     from automate_kernel.workflows.execution import Execution
@@ -123,6 +128,8 @@ class _DevServer:
         working.start()
         for ended in (signals.workflow_completed, signals.workflow_failed):
             ended.connect(_show_end, sender=self._kernel)
+        for change in _CHANGES:
+            change.connect(self._changed, sender=self._kernel)
         if order.first:
             name, payload = FIRST_EVENT
             self._kernel.emit(name, payload, source="automate dev")
@@ -135,6 +142,9 @@ class _DevServer:
             # Running steps were handed back. Their threads would keep this process from ending.
             logging.shutdown()
             os._exit(0)
+
+    def _changed(self, sender: Any, **more: Any) -> None:
+        self._live.forget()  # the worker is here, so nobody has to wait for the next look
 
     def _work(self) -> None:
         if self._worker is not None:

@@ -138,7 +138,7 @@ def _of_items(request: PageRequest) -> Iterator[Card]:
     yield Card("Failed items", number(failed), where, "bad" if failed else "ok")
     if late is not None and late > _LATE_SECONDS:
         where = request.url("outbox", waiting_for="worker")
-        yield Card("Oldest due item", f"{duration(late)} late", where, "warn")
+        yield Card("Oldest due item", duration(late), where, "warn", "late")
     if stats.paused:
         kinds = shorten(", ".join(stats.paused), 80)
         yield Card("Paused kinds", number(len(stats.paused)), request.url("kinds"), "warn", kinds)
