@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
-from automate_kernel.base.forks import new_lock
+from automate_kernel.http.api.exchange import ApiAnswer
+from automate_kernel.http.api.idempotency import KeyedRequest
+from automate_kernel.http.api.problems import ApiError
 from automate_kernel.http.operations import ExposedOperations
 
-_MOST_KEYS = 1_000
+_HOURS = 1.0
 
 
 class OperationDesk:
@@ -16,15 +16,17 @@ class OperationDesk:
     def __init__(self, exposed: ExposedOperations) -> None:
         self.exposed = exposed
         """The operations that may be called."""
-        self._keys: OrderedDict[str, None] = OrderedDict()
-        self._lock = new_lock()
 
     def is_first(self, key: str) -> bool:
-        """Return True unless the form with *key* was sent before, as by a second click."""
-        with self._lock:
-            if key in self._keys:
+        """Return True unless the form with *key* was sent before, to whichever process."""
+        kernel = self.exposed.kernel
+        form = KeyedRequest(
+            kernel.storage, kernel.redactor.redact_value, "pages", key, "form", hours=_HOURS
+        )
+        try:
+            if form.begin() is not None:
                 return False
-            self._keys[key] = None
-            if len(self._keys) > _MOST_KEYS:
-                self._keys.popitem(last=False)
+            form.keep(ApiAnswer(200))
+        except ApiError:
+            return False
         return True
