@@ -87,8 +87,12 @@ def on_waitress(app: Any) -> Iterator[str]:
     from waitress.server import create_server
 
     server = create_server(app, host="127.0.0.1", port=0, threads=4)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
+
+    def run() -> None:
+        with contextlib.suppress(OSError):  # of the sockets that are closed below
+            server.run()
+
+    threading.Thread(target=run, daemon=True).start()
     yield f"http://127.0.0.1:{server.effective_port}"
     server.close()
 
