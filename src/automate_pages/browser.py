@@ -16,6 +16,7 @@ from automate_pages.exchange import SentFields
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """The names of this machine in ``Host``."""
+# A workflow's text has 256 KiB at most, of which each byte may be sent as %XX.
 _MOST_BODY = 1_000_000
 _CSRF = "csrf"
 

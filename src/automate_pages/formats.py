@@ -26,13 +26,15 @@ _TONES = {
     **dict.fromkeys(
         ("FAILED", "BROKEN", "LOST", "FAILING", "CONFLICT", "INCOMPATIBLE", "ENDED"), "bad"
     ),
-    **dict.fromkeys(("RETRY", "WAITING", "PAUSED", "CANCELLING", "STOPPING"), "warn"),
+    **dict.fromkeys(("RETRY", "WAITING", "PAUSED", "CANCELLING", "STOPPING", "DRAFT"), "warn"),
     "RUNNING": "run",
 }
 _MARKS = {
     **{status.value: mark for status, mark in STATUS_MARKS.items()},
     "PAUSED": "\N{DOUBLE VERTICAL LINE}",
     "CANCELLING": STATUS_MARKS[StepStatus.CANCELLED],
+    "DRAFT": "\N{LOWER RIGHT PENCIL}",
+    "OFF": "\N{WHITE SQUARE}",
 }
 # A value of more lines is closed at first.
 _CLOSED_FROM = 12

@@ -31,6 +31,7 @@ from automate_pages.screens import (
     accounts,
     approvals,
     audit,
+    documents,
     execution,
     executions,
     home,
@@ -63,6 +64,14 @@ _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("GET", "workflows/*", workflows.show),
     ("POST", "workflows/*", workflows.order),
     ("GET", "workflows/*/versions/*", workflows.show_version),
+    ("GET", "documents/new", documents.show_new),
+    ("POST", "documents/new", documents.save_new),
+    ("GET", "documents/*", documents.show),
+    ("POST", "documents/*", documents.order),
+    ("GET", "documents/*/edit", documents.show_editor),
+    ("POST", "documents/*/edit", documents.save),
+    ("GET", "documents/*/versions/*", documents.show_version),
+    ("POST", "documents/*/versions/*", documents.order_version),
     ("GET", "approvals", approvals.show_list),
     ("GET", "approvals/*/*/*", approvals.show),
     ("POST", "approvals/*/*/*", approvals.decide),
@@ -105,6 +114,8 @@ _TABS = (
 # What belongs to all tenants together is no page of one.
 _OF_EVERYBODY = ("kinds", "workers", "plugins", "webhooks")
 _TABS_OF_ADMINS = (("Audit", "audit"), ("Access", "access"))
+# What stands below another tab.
+_BELOW = {"documents": "workflows"}
 _STATUSES = {
     ErrorCodes.NOT_FOUND: 404, ErrorCodes.INVALID_ARGUMENT: 400, ErrorCodes.PERMISSION_DENIED: 403,
     ErrorCodes.FAILED_PRECONDITION: 409, ErrorCodes.UNAVAILABLE: 503,
@@ -154,6 +165,7 @@ class Site:
         names = ("badge", "duration", "mark", "number", "short_id", "shorten", "tone")
         self._templates.filters.update({name: getattr(formats, name) for name in names})
         self._templates.filters["ago"] = partial(formats.ago, local=local)
+        self._templates.filters["cleaned"] = kernel.redactor.redact
         self._templates.filters["redacted"] = lambda text: (
             formats.shown_text(kernel, text, 300).text
         )
@@ -207,6 +219,7 @@ class Site:
         With ``framed`` it is what stands inside a page of the host's own.
         """
         here = (path_parts(request.path) or ("",))[0]
+        here = _BELOW.get(here, here)
         context: Mapping[str, Any] = {
             **page.context,
             "site": self.title,

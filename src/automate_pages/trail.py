@@ -9,7 +9,7 @@ from typing import Any
 from automate_kernel.access.audit import Outcome, tenant_of
 from automate_kernel.base.errors import StorageError
 from automate_kernel.kernel import Kernel
-from automate_kernel.storage.tables import EXECUTION, OUTBOX
+from automate_kernel.storage.tables import DOCUMENT, EXECUTION, OUTBOX
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageRequest, path_parts
 
 _ORDER = re.compile("[a-z][a-z0-9_-]{0,40}")
@@ -19,6 +19,7 @@ _KINDS = {
     "approvals": ("approval", EXECUTION),
     "outbox": ("item", OUTBOX),
     "workflows": ("workflow", ""),
+    "documents": ("workflow", DOCUMENT),
     "kinds": ("kind", ""),
     "operations": ("operation", ""),
     "plugins": ("plugin", ""),
@@ -58,10 +59,14 @@ class OrderTrail:
         model, table = _KINDS.get(place, (place or "page", ""))
         if rest[0] == "bulk" and len(rest) > 1:
             model, table, rest = "bulk action", "", rest[1:]
+        if rest[:1] == ["new"]:
+            table, rest = "", [""]
         object_id = rest[0] or request.form.get(_NAMED_BY.get(place, "")) or None
         details: dict[str, Any] = {
             name: request.form[name][:200] for name in _FIELDS if request.form.get(name)
         }
+        if place == "documents" and len(rest) > 2:
+            details |= {"version": rest[2]}
         if place == "approvals":
             details |= dict(zip(("step", "position"), rest[1:3], strict=False))
         if object_id is None and table:

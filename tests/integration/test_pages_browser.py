@@ -19,6 +19,13 @@ CHROMIUM = Path("/usr/bin/chromium")
 ARABIC, GERMAN = "شاي أخضر من المتجر", "Donaudampfschifffahrtsgesellschaftskapitän"
 # Django's admin changes colours in steps.
 STILL = "Promise.allSettled(document.getAnimations().map((each) => each.finished)).then(() => null)"
+GREET = """\
+name: greet
+trigger: {type: event, event: customer.came}
+steps:
+  - {id: say, action: charge, input: {amount: "{{ event.payload.amount }}"}}
+  - {id: note, action: charge, input: {amount: 1}}
+"""
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no chromium")
 
 
@@ -67,7 +74,7 @@ def tab(chrome: Any, host: PageHost) -> Iterator[Callable[..., Any]]:
     yield open_tab
     for each in opened:
         each.close()
-    hints = ("404", "[DOM]")
+    hints = ("404", "422", "[DOM]")
     assert [each for each in complaints if not any(hint in each for hint in hints)] == []
 
 
@@ -90,6 +97,7 @@ def paths(shop: Any) -> list[str]:
         for status in ("RUNNING", "FAILED")
     )
     (item, *_) = shop.kernel.outbox.page(kind="letter").items
+    document = edited(shop)
     return [
         "/", "/?span=24h", "/executions", "/executions?status=FAILED", "/executions?q=nothing",
         "/executions/grid?workflow=order", f"/executions/compare?a={waiting}&b={failed}",
@@ -97,8 +105,19 @@ def paths(shop: Any) -> list[str]:
         "/workflows/order", "/approvals?of=all", "/approvals?of=decided",
         f"/approvals/{waiting}/ok/whole", "/outbox", f"/outbox/{item.id}", "/kinds", "/workers",
         "/plugins", "/accounts", "/webhooks", "/audit", "/access",
-        "/operations", "/operations?name=charge", "/nothing",
+        "/operations", "/operations?name=charge", "/nothing", "/documents/new",
+        f"/documents/{document}", f"/documents/{document}/edit", f"/documents/{document}/versions/2",
     ]  # fmt: skip
+
+
+def edited(shop: Any) -> str:
+    """Return the id of a workflow with a draft, which is compared with what is published."""
+    documents = shop.kernel.documents
+    for each in documents.find("greet"):
+        return str(each.id)
+    made = documents.create(GREET, author="eve", comment=GERMAN)
+    documents.save(made.id, GREET.replace("say", "greet"), publish=False, author=ARABIC)
+    return str(made.id)
 
 
 # One host is looked at each time; the others have the same HTML, but for Django's frame.
@@ -340,3 +359,37 @@ def test_every_task_can_be_done_without_script(host: PageHost, tab: Callable[...
     trail: Sequence[str] = page.locator("#page tbody tr").all_inner_texts()
     for action in ("resume", "fork", "approve", "start", "pause", "cancel", "retry"):
         assert any(action in each for each in trail), action
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["scripted", "plain"])
+def test_a_workflow_is_edited_by_keys(
+    scripted: bool, host: PageHost, tab: Callable[..., Any]
+) -> None:
+    """A problem leads to its line; the draft is compared, published, and taken back."""
+    document = edited(host.shop)
+    name = f"by-keys-{'scripted' if scripted else 'plain'}"
+    page = tab("/workflows", java_script_enabled=scripted)
+    with loading(page):
+        page.get_by_role("link", name="New workflow").press("Enter")
+    text = page.get_by_label("Definition")
+    text.fill(GREET.replace("greet", name).replace("action", "acton"))
+    with loading(page):
+        page.get_by_role("button", name="Save the draft").press("Enter")
+    assert "did you mean 'action'?" in page.locator("li[value='4']").inner_text()
+    page.get_by_role("link", name="Line 4").first.press("Enter")
+    if scripted:
+        chosen = page.evaluate("getSelection().toString()")
+        assert "acton: charge" in chosen
+    assert name in text.input_value()
+    text.fill(GREET.replace("greet", name))
+    with loading(page):
+        page.get_by_role("button", name="Save the draft").press("Enter")
+    with loading(page):
+        page.get_by_role("button", name="Publish version 1").press("Enter")
+    page.get_by_text("Version 1 is published").wait_for()
+    page.goto(f"{host.url}/documents/{document}/versions/2")
+    assert page.locator("svg .ADDED").count() == 1
+    assert page.locator("svg .REMOVED").count() == 1
+    widths = page.evaluate("""["ADDED", "REMOVED"].map((each) =>
+        getComputedStyle(document.querySelector(`svg .${each} rect`)).strokeDasharray)""")
+    assert widths[0] != widths[1]  # told by shape, too

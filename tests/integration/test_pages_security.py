@@ -47,6 +47,12 @@ class Row:
     form: Mapping[str, str] = field(default_factory=dict)
 
 
+STORED = """\
+name: stored
+trigger: {{type: manual}}
+steps: [{{id: a, action: charge, input: {{amount: 1}}}}]
+"""
+WRITTEN = STORED.replace("stored", "written")
 ORDER = {"order": "cancel", "id": "{id}", "sure": "yes"}
 TABLE: dict[tuple[str, str], Row] = {
     ("GET", ""): Row(""),
@@ -61,6 +67,18 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "workflows/*"): Row("workflows/order"),
     ("POST", "workflows/*"): Row("workflows/order", "start", "rows", {"payload": '{{"amount": 1}}'}),
     ("GET", "workflows/*/versions/*"): Row("workflows/order/versions/{digest}"),
+    ("GET", "documents/new"): Row("documents/new", "edit", "own"),
+    ("POST", "documents/new"): Row("documents/new", "edit", "own", {"source": WRITTEN}),
+    ("GET", "documents/*"): Row("documents/{document}", shows="object"),
+    ("POST", "documents/*"): Row("documents/{document}", "edit", "object", {"order": "disable"}),
+    ("GET", "documents/*/edit"): Row("documents/{document}/edit", "edit", "object"),
+    ("POST", "documents/*/edit"): Row(
+        "documents/{document}/edit", "edit", "object", {"source": f"{STORED}# more"}
+    ),
+    ("GET", "documents/*/versions/*"): Row("documents/{document}/versions/1", shows="object"),
+    ("POST", "documents/*/versions/*"): Row(
+        "documents/{document}/versions/1", "edit", "object", {"order": "publish"}
+    ),
     ("GET", "approvals"): Row("approvals?of=all"),
     ("GET", "approvals/*/*/*"): Row("approvals/{id}/ok/whole", shows="object"),
     ("POST", "approvals/*/*/*"): Row(
@@ -200,6 +218,10 @@ def placed(tenant: str | None, word: str) -> Place:
     saved_id = saved if isinstance(saved, str) else saved.id
     names = {"id": waiting.id, "item": item, "digest": shop.kernel.workflows.get("order").hash(),
              "session": session.id, "token": token.prefix, "saved": saved_id, "delivery": "7"}  # fmt: skip
+    document = shop.kernel.documents.create(
+        STORED.format(), tenant_id=tenant, author=word, comment=word, publish=False
+    )
+    names["document"] = document.id
     for target, action in (("items", "requeue"), ("executions", "resume")):
         asked = BulkAction(action, {"status": "FAILED"}, target=target)
         names[target] = shop.kernel.bulk.hand_over(

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from automate_kernel import Kernel, OutboxItem
 from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.workflows import StoredWorkflows
 from automate_kernel.workflows.execution import Execution
 from automate_pages import User, pages
 
@@ -20,7 +21,9 @@ class Shop:
     """A kernel with an order that waits for an approval, and another that failed."""
 
     def __init__(self, storage: Storage | None = None, *, kernel: Kernel | None = None) -> None:
-        self.kernel = kernel or Kernel(storage or MemoryStorage(), secrets={"TOKEN": SECRET})
+        storage = storage or MemoryStorage()
+        source = StoredWorkflows(storage)
+        self.kernel = kernel or Kernel(storage, secrets={"TOKEN": SECRET}, workflow_source=source)
         self.limit = 100
         self.kernel.action("charge")(self.charge)
         self.kernel.handler("letter")(self.send_letter)

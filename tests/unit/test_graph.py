@@ -11,7 +11,13 @@ from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automate_kernel.workflows.definition.graph import lay_out, to_mermaid, to_svg, to_text
+from automate_kernel.workflows.definition.graph import (
+    changed_steps,
+    lay_out,
+    to_mermaid,
+    to_svg,
+    to_text,
+)
 from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.definition.model import Workflow
 
@@ -149,3 +155,43 @@ def test_an_unknown_status_is_refused() -> None:
     """A status that does not exist is a mistake of the caller."""
     with pytest.raises(ValueError, match="DONE"):
         to_text(DIAMOND, {"fetch": "DONE"})
+
+
+def steps_of(*steps: dict[str, Any], **more: Any) -> Workflow:
+    given = [{"action": "do.it", **each} for each in steps]
+    return Workflow.model_validate(
+        {"name": "w", "trigger": {"type": "manual"}, "steps": given, **more}
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        (steps_of({"id": "a"}), steps_of({"id": "a"}), {}),
+        (steps_of({"id": "a"}), steps_of({"id": "b"}), {"a": "REMOVED", "b": "ADDED"}),
+        # The last waits for another step now, though its own text is the same.
+        (steps_of({"id": "a"}, {"id": "c"}), steps_of({"id": "a"}, {"id": "b"}, {"id": "c"}),
+         {"b": "ADDED", "c": "CHANGED"}),
+        # What is gone waited for what is gone too, and the rest turns round.
+        (steps_of({"id": "a"}, {"id": "x"}, {"id": "y"}, {"id": "b"}),
+         steps_of({"id": "b"}, {"id": "a"}),
+         {"a": "CHANGED", "b": "CHANGED", "x": "REMOVED", "y": "REMOVED"}),
+        (steps_of({"id": "a"}, **{"finally": [{"id": "f", "action": "do.it"}]}),
+         steps_of({"id": "a"}), {"f": "REMOVED"}),
+        (steps_of({"id": "a", "action": None, "steps": [{"id": "in", "action": "do.it"}]}),
+         steps_of({"id": "a", "action": None, "steps": [{"id": "in", "action": "do.other"}]}),
+         {"a": "CHANGED"}),
+    ],
+    ids=["same", "other", "put-between", "turned-round", "clean-up", "inside"],
+)  # fmt: skip
+def test_a_picture_marks_what_has_changed(
+    before: Workflow, after: Workflow, changes: dict[str, str]
+) -> None:
+    """By a class, a sign and words; both ways, and what is gone is still drawn."""
+    assert {name: each.value for name, each in changed_steps(before, after).items()} == changes
+    for former, now in ((before, after), (after, before)):
+        drawn = to_svg(now, former=former)
+        ET.fromstring(drawn)
+        for name, each in changed_steps(former, now).items():
+            assert f'<g class="{each.value}"><title>{name}: {each.value.lower()}' in drawn
+            assert f"{name} ({each.value.lower()})" in drawn

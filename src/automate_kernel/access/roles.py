@@ -7,13 +7,13 @@ from typing import Literal, get_args
 
 __all__ = ["RIGHTS", "ROLES", "SCOPES", "Right", "rights_of", "scopes_of"]
 
-Right = Literal["view", "steer", "discard", "decide", "start", "review", "administer"]
+Right = Literal["view", "steer", "discard", "decide", "start", "edit", "review", "administer"]
 
 RIGHTS: Mapping[str, frozenset[Right]] = {
     "viewer": frozenset({"view"}),
     "operator": frozenset({"view", "steer", "discard"}),
     "approver": frozenset({"view", "decide"}),
-    "author": frozenset({"view", "steer", "discard", "start"}),
+    "author": frozenset({"view", "steer", "discard", "start", "edit"}),
     "admin": frozenset(get_args(Right)),
 }
 """
@@ -30,6 +30,7 @@ SCOPES: Mapping[str, str] = {
     "api:write": "write to them",
     "workflows:read": "list workflows and read their definitions",
     "workflows:start": "begin executions",
+    "workflows:write": "save, publish and restore workflows in the database, turn them on and off",
     "executions:read": "list executions and read what their steps gave",
     "executions:write": "cancel, pause, resume and repeat executions, and pause workflows",
     "approvals:read": "list the steps that wait for a person",
@@ -51,6 +52,7 @@ _SCOPES_OF: Mapping[Right, frozenset[str]] = {
     "decide": frozenset({"approvals:write"}),
     "start": frozenset({"workflows:start", "events:write", "operations:call"}),
     "review": frozenset(),
+    "edit": frozenset({"workflows:write"}),
     "administer": frozenset({"*"}),
 }
 

@@ -17,6 +17,7 @@ from automate_kernel.workflows.definition.graph import describe_trigger, to_svg
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import EventTrigger
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
+from automate_kernel.workflows.steer.documents import StoredDocument
 from automate_kernel.workflows.store.catalogue import Entry
 from automate_pages.comparison import changed_lines
 from automate_pages.exchange import (
@@ -36,6 +37,7 @@ from automate_pages.formats import (
     shown_tree,
 )
 from automate_pages.schema_form import SchemaField, SchemaForm
+from automate_pages.screens.documents import documents_of
 
 _LOOKED = 100
 _STRIP = 20
@@ -121,7 +123,18 @@ def show_list(request: PageRequest) -> PageAnswer:
         for (tenant, name), error in kernel.workflows.problems().items()
         if request.user.tenant in (None, tenant)
     ]
-    context = {"rows": rows, "unreadable": broken, "search": request.text("q")}
+    running = {(row.entry.workflow.name, row.entry.tenant_id) for row in rows}
+    context = {
+        "rows": rows,
+        "unreadable": broken,
+        "search": request.text("q"),
+        "resting": [
+            each
+            for each in documents_of(request)
+            if search in each.name.lower() and (each.name, each.tenant_id) not in running
+        ],
+        "edits": request.may("edit", "documents") and kernel.documents.running,
+    }
     return PageAnswer("workflows.html", "Workflows", context, live=True)
 
 
@@ -215,6 +228,8 @@ def _page(request: PageRequest, entry: Entry, start: StartForm) -> PageAnswer:
             "paused": any(each.tenant_id == tenant for each in pauses),
             "schedules": [] if entry.error else _schedules(request, entry),
             "owns": _owns(request, entry),
+            "document": _document(request, entry),
+            "edits": request.may("edit", "documents"),
             "polls": _polls(request, entry) if _owns(request, entry) and not entry.error else [],
             "health": health,
             "versions": _versions(request, entry, health),
@@ -224,6 +239,12 @@ def _page(request: PageRequest, entry: Entry, start: StartForm) -> PageAnswer:
         crumbs=[PageLink("Workflows", request.url("workflows"))],
         status=422 if start.refusal else 200,
     )
+
+
+def _document(request: PageRequest, entry: Entry) -> StoredDocument | None:
+    """Return the document that *entry* is of, if the user may look into it."""
+    found = documents_of(request, entry.workflow.name) if entry.supplied else []
+    return next((each for each in found if each.tenant_id == entry.tenant_id), None)
 
 
 def _text(kernel: Kernel, workflow: Workflow, most: int = MOST) -> ShownValue:

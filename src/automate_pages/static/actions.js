@@ -42,6 +42,20 @@
     }
   });
 
+  // The line of a problem is chosen in the text.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-line]");
+    const text = document.getElementById("source");
+    if (link && text) {
+      const lines = text.value.split("\n");
+      const at = lines.slice(0, link.dataset.line - 1).join("\n").length + (link.dataset.line > 1 ? 1 : 0);
+      event.preventDefault();
+      text.focus();
+      text.setSelectionRange(at, at + (lines[link.dataset.line - 1] ?? "").length);
+      text.scrollTop = (link.dataset.line - 4) * text.scrollHeight / lines.length;
+    }
+  });
+
   const goesOn = document.querySelector("form[data-go-on]");
   if (goesOn) {
     window.setTimeout(() => goesOn.requestSubmit(), 300);

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from operator import attrgetter
 from types import MappingProxyType
 from xml.sax.saxutils import escape, quoteattr
@@ -24,9 +25,30 @@ from automate_kernel.workflows.definition.triggers import (
 )
 from automate_kernel.workflows.execution import StepStatus
 
-__all__ = ["STATUS_MARKS", "Statuses", "describe_trigger", "to_mermaid", "to_svg", "to_text"]
+__all__ = [
+    "STATUS_MARKS",
+    "Statuses",
+    "StepChange",
+    "changed_steps",
+    "describe_trigger",
+    "to_mermaid",
+    "to_svg",
+    "to_text",
+]
 
 Statuses = Mapping[str, StepStatus | str]
+
+
+class StepChange(Enum):
+    """The difference of a step from the one in a former definition."""
+
+    ADDED = "ADDED"
+    REMOVED = "REMOVED"
+    CHANGED = "CHANGED"
+
+
+_State = StepStatus | StepChange
+_StepList = tuple[str, Sequence[Step], dict[str, tuple[str, ...]]]
 
 STATUS_MARKS: dict[StepStatus, str] = {
     StepStatus.PENDING: "·",
@@ -39,6 +61,11 @@ STATUS_MARKS: dict[StepStatus, str] = {
     StepStatus.CANCELLED: "⊘",
 }
 """The sign of each status, in pictures and on pages: told by shape as well as by colour."""
+_CHANGE_MARKS = {
+    StepChange.ADDED: "+",
+    StepChange.REMOVED: "\N{MINUS SIGN}",
+    StepChange.CHANGED: "~",
+}
 
 
 def describe_trigger(trigger: Trigger) -> str:
@@ -54,9 +81,40 @@ def describe_trigger(trigger: Trigger) -> str:
     return "manual"
 
 
-def _step_lists(
-    workflow: Workflow, states: Mapping[str, StepStatus]
-) -> Iterator[tuple[str, Sequence[Step], dict[str, tuple[str, ...]]]]:
+def changed_steps(former: Workflow, workflow: Workflow) -> dict[str, StepChange]:
+    """
+    Return the steps that differ between two definitions, by their ids.
+
+    A block is changed if a step inside it is, and a step if it waits for others.
+    """
+    old, new = ({step.id: step for step in each.every_step()} for each in (former, workflow))
+    changes = {each: StepChange.REMOVED for each in old if each not in new}
+    for step_id, step in new.items():
+        if step_id not in old:
+            changes[step_id] = StepChange.ADDED
+        elif step != old[step_id] or workflow.needs_of(step_id) != former.needs_of(step_id):
+            changes[step_id] = StepChange.CHANGED
+    return changes
+
+
+def _lists_of_both(former: Workflow, workflow: Workflow) -> Iterator[_StepList]:
+    """Yield the lists of *workflow*, with the steps of *former* that it has no more."""
+    kept = {step.id for step in workflow.every_step()}
+    before = {title: (steps, needs) for title, steps, needs in _step_lists(former, {})}
+    after = {title: (steps, needs) for title, steps, needs in _step_lists(workflow, {})}
+    for title in dict.fromkeys([*after, *before]):
+        steps, needs = after.get(title, ((), {}))
+        removed = [step for step in before.get(title, ((), {}))[0] if step.id not in kept]
+        shown = {*needs, *(step.id for step in removed)}
+        gone = {
+            step.id: tuple(each for each in before[title][1][step.id] if each in shown)
+            for step in removed
+        }
+        # Nothing waits for what is gone, so there is no circle.
+        yield title, [*steps, *removed], {**needs, **gone}
+
+
+def _step_lists(workflow: Workflow, states: Mapping[str, _State]) -> Iterator[_StepList]:
     """Yield a title, the steps below it, and the needs of each."""
     if isinstance(workflow, CodeWorkflow):
         # The function is no graph: the steps that it has called are drawn in their order.
@@ -80,7 +138,7 @@ def _checked(statuses: Statuses | None) -> dict[str, StepStatus]:
     return {step_id: StepStatus(status) for step_id, status in (statuses or {}).items()}
 
 
-def _traits(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
+def _traits(step: Step, states: Mapping[str, _State]) -> list[str]:
     """Return the step's options that differ from the default, in a word each."""
     traits = ["if"] if step.if_ is not None else []
     traits += ["for each"] if step.for_each is not None else []
@@ -107,11 +165,15 @@ def _short(text: str, length: int = 36) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _with_icon(text: str, status: StepStatus | None) -> str:
-    return text if status is None else f"{STATUS_MARKS[status]} {text}"
+def _with_icon(text: str, status: _State | None) -> str:
+    if status is None:
+        return text
+    if isinstance(status, StepChange):
+        return f"{_CHANGE_MARKS[status]} {text}"
+    return f"{STATUS_MARKS[status]} {text}"
 
 
-def _label(name: str, step: Step, states: Mapping[str, StepStatus]) -> list[str]:
+def _label(name: str, step: Step, states: Mapping[str, _State]) -> list[str]:
     first = _with_icon(name, states.get(step.id))
     return [first, _short(step.does), " · ".join(_traits(step, states))]
 
@@ -246,6 +308,10 @@ _STYLE = """
 #{id} .RUNNING rect {{ stroke: var(--busy); stroke-width: 2.5; }}
 #{id} .RETRY rect, #{id} .WAITING rect {{ stroke: var(--wait); stroke-width: 2.5; }}
 #{id} .SKIPPED rect, #{id} .CANCELLED rect {{ stroke-dasharray: 5 4; }}
+#{id} .ADDED rect {{ stroke: var(--ok); stroke-width: 3; }}
+#{id} .CHANGED rect {{ stroke: var(--wait); stroke-dasharray: 12 3; stroke-width: 2.5; }}
+#{id} .REMOVED rect {{ stroke: var(--bad); stroke-dasharray: 3 4; stroke-width: 2; }}
+#{id} .REMOVED .name {{ text-decoration: line-through; }}
 """.strip()
 
 
@@ -253,6 +319,7 @@ def to_svg(
     workflow: Workflow,
     statuses: Statuses | None = None,
     *,
+    former: Workflow | None = None,
     styled: bool = True,
     links: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
@@ -262,14 +329,19 @@ def to_svg(
     It has a title and a text for screen readers, and follows the reader's light or dark scheme.
     It holds no script. *links* are addresses of steps by their ids. If it is not *styled*, it holds
     no style and no heading either, for a page that has its own: the page's style sheet styles
-    ``svg.automate-graph``.
+    ``svg.automate-graph``. With a *former* definition, steps are marked as added, changed or
+    removed since.
     """
-    states = _checked(statuses)
+    states: Mapping[str, _State] = _checked(statuses)
+    lists = list(_step_lists(workflow, states))
+    if former is not None:
+        states = changed_steps(former, workflow)
+        lists = list(_lists_of_both(former, workflow))
     title, subtitle = workflow.title or workflow.name, _started_by(workflow)
     heads = [_text(_MARGIN, _MARGIN + 16, title, "head"),
              _text(_MARGIN, _MARGIN + 38, subtitle, "soft")] if styled else []  # fmt: skip
     top, widest, body = float(_MARGIN + (_HEADER if heads else 0)), 0.0, []
-    for heading, steps, needs in _step_lists(workflow, states):
+    for heading, steps, needs in lists:
         if heading:
             body.append(_text(_MARGIN, top, heading, "soft"))
             top += 18
@@ -282,6 +354,7 @@ def to_svg(
         top += len(layers) * (drawing.box + _BETWEEN) - _BETWEEN + _MARGIN
     longest = max(_PER_LETTER * 1.3 * len(title), _PER_LETTER * len(subtitle)) if heads else 0.0
     width, height = max(widest, longest) + 2 * _MARGIN, top
+    words = _description(subtitle, lists, states)
     # An id of its own keeps the style of one picture from another on the same page.
     own = "wf-" + hashlib.sha256("\n".join([title, *body]).encode()).hexdigest()[:10]
     role = "group" if links else "img"  # what is inside an image is not there for a screen reader
@@ -294,7 +367,7 @@ def to_svg(
         [
             opening,
             f'<title id="{own}-t">{escape(title)}</title>',
-            f'<desc id="{own}-d">{escape(_description(workflow, states))}</desc>',
+            f'<desc id="{own}-d">{escape(words)}</desc>',
             *([f"<style>{_STYLE.format(id=own)}</style>"] if styled else []),
             '<rect class="paper" width="100%" height="100%"/>',
             *heads,
@@ -304,10 +377,10 @@ def to_svg(
     )
 
 
-def _description(workflow: Workflow, states: Mapping[str, StepStatus]) -> str:
+def _description(begins: str, lists: Sequence[_StepList], states: Mapping[str, _State]) -> str:
     """Write the whole graph in words."""
-    sentences = [f"Starts on: {_started_by(workflow)}."]
-    for title, _, needs in _step_lists(workflow, states):
+    sentences = [f"Starts on: {begins}."]
+    for title, _, needs in lists:
         sentences += [f"{title.capitalize()}:"] if title else []
         for step_id, own in needs.items():
             after = f" after {', '.join(own)}" if own else " first"
@@ -322,7 +395,7 @@ class _Drawing:
     def __init__(
         self,
         labels: Mapping[str, Sequence[str]],
-        states: Mapping[str, StepStatus],
+        states: Mapping[str, _State],
         links: Mapping[str, str],
         top: float,
     ) -> None:
