@@ -26,14 +26,13 @@ def register(site: AdminSite) -> None:
     from automate_django import models
     from automate_django.admin.pages import doors
     from automate_django.admin.pages.tokens import ApiTokenAdmin
-    from automate_django.admin.pages.workflows import WorkflowDocumentAdmin
 
     for model, page in (
         (models.Pages, doors.PagesAdmin),
         (models.OutboxItem, doors.OutboxItemDoor),
         (models.WorkflowExecution, doors.WorkflowExecutionDoor),
         (models.WorkflowWait, doors.WorkflowWaitDoor),
-        (models.WorkflowDocument, WorkflowDocumentAdmin),
+        (models.WorkflowDocument, doors.WorkflowDocumentDoor),
         (models.ApiToken, ApiTokenAdmin),
         (models.AuditEntry, doors.AuditEntryDoor),
     ):

@@ -45,7 +45,7 @@ class PagesDoor(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Lead to the screen, with what the address asks for."""
-        return self._to(request)
+        return self._to(request, self.screen)
 
     def changeform_view(self, request: Any, object_id: Any = None, *_: Any, **__: Any) -> Any:
         """Lead to the page of a row."""
@@ -58,14 +58,14 @@ class PagesDoor(admin.ModelAdmin):  # type: ignore[type-arg]
         return self._to(request, *self.place_of(request, object_id))
 
     def place_of(self, request: HttpRequest, object_id: str) -> list[str]:
-        """Return the parts of the path of a row's page, below the screen's."""
-        return [unquote(object_id)]
+        """Return the parts of the path of a row's page."""
+        return [self.screen, unquote(object_id)]
 
     def _to(self, request: HttpRequest, *place: str) -> HttpResponseRedirect:
         base = reverse(_HOME, current_app=self.admin_site.name)
         # A part is one part, whatever a key in an address holds.
-        parts = "/".join(quote(part, safe="") for part in (self.screen, *place))
-        query = f"?{request.GET.urlencode()}" if request.GET and not place else ""
+        parts = "/".join(quote(part, safe="") for part in place)
+        query = f"?{request.GET.urlencode()}" if request.GET and len(place) == 1 else ""
         return HttpResponseRedirect(f"{base}{parts}{query}")
 
 
@@ -91,8 +91,8 @@ class AuditEntryDoor(PagesDoor):
         return False
 
     def place_of(self, request: HttpRequest, object_id: str) -> list[str]:
-        """Return no place: an entry stands in the list alone."""
-        return []
+        """Return the list: an entry has no page of its own."""
+        return [self.screen]
 
 
 class WorkflowWaitDoor(PagesDoor):
@@ -109,7 +109,26 @@ class WorkflowWaitDoor(PagesDoor):
         row = self.get_object(request, unquote(object_id))
         if row is None:
             raise Http404("There is no such approval, or it is not yours.")
-        return [str(row.execution_id), row.step_id, str(row.position)]
+        return [self.screen, str(row.execution_id), row.step_id, str(row.position)]
+
+
+class WorkflowDocumentDoor(PagesDoor):
+    """Leads to the workflows, and to the editor of those in the database."""
+
+    screen = "workflows"
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return True if the user may make a workflow: for the own tenant, or for all."""
+        user = user_of(request)
+        return user is not None and user.may("edit", "documents")
+
+    def changeform_view(self, request: Any, object_id: Any = None, *_: Any, **__: Any) -> Any:
+        """Lead to the versions of a workflow, or to the editor for a new one."""
+        return self._to(request, *self.place_of(request, object_id or "new"))
+
+    def place_of(self, request: HttpRequest, object_id: str) -> list[str]:
+        """Return the place of the workflow's versions."""
+        return ["documents", unquote(object_id)]
 
 
 class PagesAdmin(PagesDoor):

@@ -18,8 +18,8 @@ _RIGHTS: Mapping[str, str] = {
     "view_workflowexecution": "view:executions",
     "change_workflowexecution": "view:executions steer:executions steer:workflows",
     "add_workflowexecution": "start:executions start:workflows start:webhooks",
-    "view_workflowdocument": "view:workflows",
-    "change_workflowdocument": "view:workflows",
+    "view_workflowdocument": "view:workflows view:documents",
+    "change_workflowdocument": "view:workflows view:documents",
     "change_workflowschedule": "steer:schedules",
     "view_workflowwait": "view:approvals",
     "change_workflowwait": "view:approvals decide:approvals",
@@ -45,6 +45,9 @@ def user_of(request: HttpRequest) -> User | None:
     rights = {right for name in held for right in _RIGHTS[name].split()}
     if any(right.startswith("view:") for right in rights):
         rights.add("view:home")
+    # The same editor makes workflows and changes them.
+    if all(user.has_perm(f"automate_django.{may}_workflowdocument") for may in ("add", "change")):
+        rights.add("edit:documents")
     # Entries of the project's own models are each tenant's: who operates needn't see those of all.
     if "review:audit" in rights and (reach.tenant is not None or user.is_superuser):
         rights.add("administer:audit")

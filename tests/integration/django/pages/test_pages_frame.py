@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from django.test import Client, override_settings
 
+from automate_django import definitions
 from automate_django.models import AuditEntry, WorkflowWait
 from automate_kernel.workflows.steer import executions as stored_executions
 
@@ -69,7 +70,13 @@ def orders(kernel: Any) -> Orders:
     return Orders(kernel)
 
 
-def routes(waiting: Any, failed: Any) -> dict[str, list[tuple[str, dict[str, str] | None]]]:
+NOTHING = "00000000-0000-7000-8000-000000000000"
+STORED = "name: stored\ntrigger: {type: manual}\nsteps: [{id: a, action: pay}]\n"
+
+
+def routes(
+    waiting: Any, failed: Any, document: Any = NOTHING
+) -> dict[str, list[tuple[str, dict[str, str] | None]]]:
     """Return every page and order, with the right that it needs; None for what is only read."""
     its, waits = f"/executions/{failed.id}", f"/executions/{waiting.id}"
     item, approval = f"/outbox/{failed.item_id}", f"/approvals/{waiting.id}/ok/whole"
@@ -98,6 +105,11 @@ def routes(waiting: Any, failed: Any) -> dict[str, list[tuple[str, dict[str, str
         ],
         "view:workflows": [("/workflows", None), ("/workflows/buy", None)],
         "steer:workflows": [("/workflows/buy", {"order": each}) for each in ("pause", "resume")],
+        "view:documents": [(f"/documents/{document}", None)],
+        "edit:documents": [
+            ("/documents/new", None), (f"/documents/{document}/edit", None),
+            (f"/documents/{document}", {"order": "disable"}),
+        ],
         "start:workflows": [("/workflows/buy", {"payload": "{}"}),
                             ("/workflows/buy", {"order": "dry", "payload": "{}"})],
         "view:approvals": [("/approvals", None), ("/approvals?of=decided", None), (approval, None)],
@@ -120,11 +132,18 @@ GIVES = {
     "change_outboxitem": {"view:outbox", "steer:outbox"},
     "change_outboxitem delete_outboxitem": {"view:outbox", "steer:outbox", "discard:outbox"},
     "view_workflowexecution": {"view:executions"},
+    "view_workflowdocument": {"view:workflows", "view:documents"},
+    "add_workflowdocument": set(),
+    "add_workflowdocument change_workflowdocument": {
+        "view:workflows", "view:documents", "edit:documents",
+    },
     "change_workflowexecution view_workflowdocument": {
-        "view:executions", "steer:executions", "view:workflows", "steer:workflows",
+        "view:executions", "steer:executions", "view:workflows", "view:documents",
+        "steer:workflows",
     },
     "view_workflowexecution add_workflowexecution view_workflowdocument": {
-        "view:executions", "start:executions", "view:workflows", "start:workflows",
+        "view:executions", "start:executions", "view:workflows", "view:documents",
+        "start:workflows",
     },
     "view_workflowwait": {"view:approvals"},
     "change_workflowwait": {"view:approvals", "decide:approvals"},
@@ -397,11 +416,13 @@ def test_tables_in_the_index_are_doors_to_the_screens(
 
     waiting = orders.begin("acme")
     wait = WorkflowWait.objects.get(execution=waiting.id)
+    document = definitions.create(STORED)
     doors = {
         ("outboxitem", waiting.item_id): ("outbox", f"outbox/{waiting.item_id}"),
         ("workflowexecution", waiting.id): ("executions", f"executions/{waiting.id}"),
         ("workflowwait", wait.pk): ("approvals", f"approvals/{waiting.id}/ok/-1"),
         ("auditentry", uuid4()): ("audit", "audit"),
+        ("workflowdocument", document.pk): ("workflows", f"documents/{document.pk}"),
     }
     index = root.get("/admin/").content.decode()
     for (model, key), (screen, place) in doors.items():
@@ -412,9 +433,12 @@ def test_tables_in_the_index_are_doors_to_the_screens(
             address = reverse(f"admin:automate_django_{model}_{page}", args=[key])
             assert root.get(address).url == f"{BASE}/{place}"
             assert root.get(address, follow=True).status_code == 200
-        assert root.post(f"{listed}add/").status_code == 403
+        if model != "workflowdocument":
+            assert root.post(f"{listed}add/").status_code == 403
         assert root.post(f"{listed}{key}/delete/", {"post": "yes"}).status_code == 403
         assert f'href="{listed}"' not in staff("view_apitoken").get("/admin/").content.decode()
+    new = reverse("admin:automate_django_workflowdocument_add")
+    assert root.get(new).url == f"{BASE}/documents/new"
     foreign = staff("view_workflowwait", name="globex-clerk")
     assert foreign.get(reverse("admin:automate_django_workflowwait_change", args=[wait.pk])).status_code == 404  # fmt: skip
 
@@ -473,7 +497,8 @@ def test_every_screen_is_accessible_and_fits_in_the_frame(
 
     waiting, failed = orders.begin(), orders.begin(None, fails=True)
     one = operator(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    for asked in routes(waiting, failed).values():
+    document = definitions.create(STORED).pk
+    for asked in routes(waiting, failed, document).values():
         for path, form in asked:
             if form is None:
                 page = one.open(f"{BASE}{path}")
