@@ -225,7 +225,8 @@ class Site:
             "site": self.title,
             "title": page.title,
             "crumbs": page.crumbs,
-            "live": self.is_live(page),
+            # The answer to an order is no page that could be looked at again.
+            "live": self.is_live(page) and request.method != "POST",
             "broken": self.broken,
             "request": request,
             "user": request.user,
