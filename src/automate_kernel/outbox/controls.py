@@ -190,11 +190,6 @@ class OutboxControls(ABC):
         """
 
 
-def has_controls(store: OutboxStore) -> bool:
-    """Return True if *store* has the operators' part."""
-    return isinstance(store, OutboxControls)
-
-
 def controls_of(store: OutboxStore) -> OutboxControls:
     """Return the operators' part of *store*. Raises ``UNIMPLEMENTED`` if it has none."""
     if isinstance(store, OutboxControls):

@@ -26,7 +26,7 @@ from automate_kernel.base.errors import (
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.error_mapping import is_bug
 from automate_kernel.operations.interruption import is_interruption
-from automate_kernel.outbox.controls import controls_of, has_controls
+from automate_kernel.outbox.controls import OutboxControls, controls_of
 from automate_kernel.outbox.item import (
     Backoff,
     ItemStatus,
@@ -169,8 +169,10 @@ def declare_limits(store: OutboxStore, handlers: Iterable[Handler]) -> None:
     """Set the limits that *handlers* declare, and lift those that they no longer declare."""
     by_kind = {handler.kind: handler.limit for handler in handlers}
     declared = [limit for limit in by_kind.values() if limit is not None]
-    if declared or has_controls(store):
-        controls_of(store).declare_limits(declared, kinds=by_kind)
+    if isinstance(store, OutboxControls):
+        store.declare_limits(declared, kinds=by_kind)
+    elif declared:
+        controls_of(store)  # raises: nobody would keep them
 
 
 def default_worker_id() -> str:
