@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from automate_kernel.base.errors import AutomateError, ConfigError, did_you_mean
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.outbox.handover import CHANGED_CODE, Handover
+from automate_kernel.outbox.item import WAITING
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import installed_manifest
 from automate_kernel.secrets.handles import masked
@@ -23,6 +24,7 @@ from automate_kernel.secrets.tracebacks import raised_at
 from automate_kernel.storage.connections import read_connections
 from automate_kernel.storage.errors import ROOM
 from automate_kernel.storage.output_store import LateOutputStore
+from automate_kernel.storage.statuses import ItemStatus
 from automate_kernel.templates.context import TemplateContext
 from automate_kernel.templates.engine import is_template
 from automate_kernel.workflows.definition.problems import reads_link
@@ -704,7 +706,7 @@ def _waiting(stats: OutboxStats, command: str, kinds: Collection[str] | None) ->
         yield Finding("workers", "warn", text, "start more workers, or find out what keeps them")
     for kind in stats.paused:
         yield Finding("workers", "warn", f"{kind} is paused", f"{command} resume {kind}")
-    if failed := stats.total("FAILED"):
+    if failed := stats.total(ItemStatus.FAILED):
         remedy = f"{command} ls --status FAILED"
         yield Finding("workers", "warn", f"{_counted(failed)} failed for good", remedy)
 
@@ -716,7 +718,7 @@ def _waiting(stats: OutboxStats, command: str, kinds: Collection[str] | None) ->
 
 
 def _waiting_in(states: Mapping[str, int]) -> int:
-    return states.get("PENDING", 0) + states.get("RETRY", 0)
+    return sum(states.get(status, 0) for status in WAITING)
 
 
 def _counted(number: int, noun: str = "item") -> str:

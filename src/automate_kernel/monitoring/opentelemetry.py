@@ -53,6 +53,7 @@ from automate_kernel.monitoring.overview import STANDING, ThrottledStats, worker
 from automate_kernel.outbox.item import TRACE_HEADERS, ItemStatus, NewItem, OutboxItem
 from automate_kernel.outbox.statistics import MOST_NAMES, OTHERS
 from automate_kernel.plugins.hooks import hookimpl
+from automate_kernel.storage.statuses import ExecutionStatus
 from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.store.statistics import REASONS
 
@@ -243,7 +244,7 @@ class Instrumentation:
                 yield
             finally:
                 span.set_attribute("automate.execution.status", str(execution.status.value))
-                if execution.status.value == "FAILED":
+                if execution.status is ExecutionStatus.FAILED:
                     _fail(span, execution.error_code or "INTERNAL")
 
     @hookimpl(tryfirst=True)

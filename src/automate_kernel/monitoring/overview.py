@@ -9,12 +9,14 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from automate_kernel.outbox.statistics import MinuteTotal
 from automate_kernel.outbox.worker_reports import WorkerInfo
+from automate_kernel.storage.checkpoint import LIVE
+from automate_kernel.storage.statuses import ExecutionStatus
 
 # Further back than a report can be late, so that none is missed between two looks.
 _REPORT_SECONDS = 180.0
 # Counting a large table takes its time; no more than a tenth of the time is spent on it.
 _COUNT_SHARE = 0.1
-STANDING = ("PENDING", "RUNNING", "PAUSED", "CANCELLING", "FAILED")
+STANDING = (*LIVE, ExecutionStatus.FAILED.value)
 """The statuses of the executions that are counted as they stand in the database."""
 
 C = TypeVar("C", bound=MinuteTotal)

@@ -23,6 +23,7 @@ from automate_kernel.outbox.queries import pauses_of_kinds
 from automate_kernel.secrets.redaction import redact_shown
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import OUTBOX, SLOT
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 
@@ -71,7 +72,9 @@ def why_execution_waits(kernel: Kernel, execution: Execution) -> list[WaitReason
     found = list(_of_pauses(kernel, execution))
     item = kernel.outbox.get(execution.item_id) if execution.item_id else None
     waits = kernel.executions.waits(execution.id)
-    resting = item is None or (item.waiting_for in ("time", "resume") and item.handover is None)
+    resting = item is None or (
+        item.waiting_for in (ItemWait.TIME, ItemWait.RESUME) and item.handover is None
+    )
     if item is not None and not resting and not found:
         found += _of_item(kernel, item)
     found += [_of_wait(execution.id, each) for each in waits]
@@ -204,7 +207,7 @@ def _of_item(kernel: Kernel, item: OutboxItem) -> Iterator[WaitReason]:
         if item.handover is not None:
             yield _of_handover(item, item.handover)
             return
-        if item.waiting_for == "time":
+        if item.waiting_for == ItemWait.TIME:
             yield WaitReason(
                 "retry" if item.status is ItemStatus.RETRY else "time",
                 f"It failed {_times(item.attempt_count)} and is tried again: {item.last_error}"
@@ -212,7 +215,7 @@ def _of_item(kernel: Kernel, item: OutboxItem) -> Iterator[WaitReason]:
                 until=item.next_attempt_at,
             )  # fmt: skip
             return
-        if item.waiting_for == "key":
+        if item.waiting_for == ItemWait.KEY:
             yield _of_key(rows, item)
         pauses = pauses_of_kinds(rows)
     if item.kind in pauses:
@@ -221,9 +224,9 @@ def _of_item(kernel: Kernel, item: OutboxItem) -> Iterator[WaitReason]:
             command=f"outbox resume {item.kind}",
             details={"kind": item.kind, "reason": pauses[item.kind]},
         )  # fmt: skip
-    elif item.waiting_for == "resume":
+    elif item.waiting_for == ItemWait.RESUME:
         yield WaitReason("paused", "It was put aside by a pause.")
-    elif item.waiting_for == "worker":
+    elif item.waiting_for == ItemWait.WORKER:
         yield from _of_workers(kernel, item)
 
 
@@ -239,7 +242,7 @@ def _of_lease(rows: Rows, item: OutboxItem) -> WaitReason:
 
 
 def _of_handover(item: OutboxItem, note: Handover) -> WaitReason:
-    until = item.next_attempt_at if item.waiting_for == "time" else None
+    until = item.next_attempt_at if item.waiting_for == ItemWait.TIME else None
     return WaitReason(
         "handed_over", f"It was handed over by the worker {note.worker}: {note.reason}.",
         f"It waits for {note.needed}. Or cancel it, then resume it from a step or start it again.",
@@ -255,7 +258,7 @@ def _of_key(rows: Rows, item: OutboxItem) -> WaitReason:
             SLOT, [Where("concurrency_key", "eq", key)], order_by=("id",), limit=_MOST_SHOWN + 1
         )
         holders = _holders(rows, [slot["item_id"] for slot in slots])
-        line = [Where("concurrency_key", "eq", key), Where("waiting_for", "eq", "key")]
+        line = [Where("concurrency_key", "eq", key), Where("waiting_for", "eq", ItemWait.KEY.value)]
         waiting = sum(row["n"] for row in rows.count(OUTBOX, ("concurrency_key",), line))
         return WaitReason(
             "concurrency",
@@ -266,7 +269,10 @@ def _of_key(rows: Rows, item: OutboxItem) -> WaitReason:
                      "holders": holders, "waiting": waiting},
         )  # fmt: skip
     key = scoped_key(item.ordering_key, item.tenant_id)
-    line = [Where("ordering_key", "eq", key), Where("status", "in", [*WAITING, "RUNNING"])]
+    line = [
+        Where("ordering_key", "eq", key),
+        Where("status", "in", [*WAITING, ItemStatus.RUNNING.value]),
+    ]
     before = rows.select(OUTBOX, line, order_by=("sort_at", "id"), limit=1, columns=("id",))
     holders = _holders(rows, [row["id"] for row in before if row["id"] != item.id])
     return WaitReason(

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from automate_kernel.storage.query import Now, Portion, Where
 from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.statuses import ItemStatus
 from automate_kernel.storage.tables import CAUSE, EXECUTION, OUTBOX
 
-_FAILED = Where("status", "eq", "FAILED")
+_FAILED = Where("status", "eq", ItemStatus.FAILED.value)
 # A cause that is still there is noted again after a day, and forgotten a year after the last time.
 _AGAIN = timedelta(days=1)
 _KEPT_SECONDS = 365 * 86_400.0

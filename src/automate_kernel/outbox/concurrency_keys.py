@@ -24,6 +24,7 @@ from itertools import islice
 
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import OUTBOX, SLOT
 
 HEADER = "automate-keeps-slot"
@@ -162,7 +163,7 @@ def _wake(rows: Rows, key: str, count: int, *, wait: bool) -> None:
 
     Those that then find no slot go back to wait. Without *wait* those that are locked are left.
     """
-    asleep = [Where("concurrency_key", "eq", key), Where("waiting_for", "eq", "key")]
+    asleep = [Where("concurrency_key", "eq", key), Where("waiting_for", "eq", ItemWait.KEY.value)]
     for kind in rows.distinct(OUTBOX, "kind", asleep):
         found = rows.select(
             OUTBOX, [*asleep, Where("kind", "eq", kind)], order_by=("id",),
@@ -173,15 +174,15 @@ def _wake(rows: Rows, key: str, count: int, *, wait: bool) -> None:
         if not chosen and found and wait:
             # Who holds the first is about to let go: InnoDB frees a transaction's locks one by one.
             chosen = [found[0]["id"]]
-        its = [Where("id", "in", chosen), Where("waiting_for", "eq", "key")]
-        rows.update(OUTBOX, its, {"waiting_for": "worker"})
+        its = [Where("id", "in", chosen), Where("waiting_for", "eq", ItemWait.KEY.value)]
+        rows.update(OUTBOX, its, {"waiting_for": ItemWait.WORKER.value})
 
 
 def is_free(rows: Rows, item_id: str) -> bool:
     """Lock an item that waits for its key; False if somebody has it, or it does not wait."""
     # By its key alone, so that no other row is locked on the way. Who holds it cancels it, or
     # wakes it too, and then it is another's turn.
-    its = [Where("id", "eq", item_id), Where("waiting_for", "eq", "key")]
+    its = [Where("id", "eq", item_id), Where("waiting_for", "eq", ItemWait.KEY.value)]
     return bool(rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",)))
 
 
@@ -193,7 +194,7 @@ def mend(rows: Rows, after: str = "") -> str:
     wait may keep any number of them.
     """
     after = delete_abandoned(rows, SLOT, "id", after)
-    asleep = [Where("concurrency_key", "ne", None), Where("waiting_for", "eq", "key")]
+    asleep = [Where("concurrency_key", "ne", None), Where("waiting_for", "eq", ItemWait.KEY.value)]
     limits: dict[str, int] = {}
     for row in rows.count(OUTBOX, ("concurrency_key", "concurrency_limit"), asleep):
         key = row["concurrency_key"]

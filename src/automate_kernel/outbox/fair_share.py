@@ -15,6 +15,7 @@ from typing import Any
 
 from automate_kernel.storage.query import Portion, Where
 from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import OUTBOX
 
 Group = tuple[str, "str | None"]
@@ -23,7 +24,7 @@ Group = tuple[str, "str | None"]
 # Groups in one statement. With more they take turns.
 _MOST_AT_ONCE = 64
 
-_READY = Where("waiting_for", "eq", "worker")
+_READY = Where("waiting_for", "eq", ItemWait.WORKER.value)
 _NOBODY = Where("tenant_id", "eq", None)
 _SOMEBODY = Where("tenant_id", "ne", None)
 # The items of tenants and of nobody stand in an index each.

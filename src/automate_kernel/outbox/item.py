@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import Enum
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +29,8 @@ from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.query import Now, Plus
 from automate_kernel.storage.rows import Row
+from automate_kernel.storage.statuses import DUE, LATER, ItemWait, words
+from automate_kernel.storage.statuses import ItemStatus as ItemStatus  # noqa: PLC0414  (given on)
 from automate_kernel.storage.tables import OUTBOX, TABLES
 from automate_kernel.storage.values import (
     MAX_PAYLOAD_BYTES,
@@ -151,23 +152,10 @@ _numbers = _Random()
 renew_in_children(_numbers)
 
 
-class ItemStatus(str, Enum):
-    """The states of an item."""
-
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    RETRY = "RETRY"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-    __str__ = str.__str__
-
-
 _PENDING = ItemStatus.PENDING.value
 WAITING = (_PENDING, ItemStatus.RETRY.value)
-WAITING_FOR = ("worker", "time", "key", "resume")
-FINISHED = (ItemStatus.COMPLETED.value, ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
+WAITING_FOR = words(ItemWait.WORKER, ItemWait.TIME, ItemWait.KEY, ItemWait.RESUME)
+FINISHED = words(ItemStatus.COMPLETED, ItemStatus.FAILED, ItemStatus.CANCELLED)
 
 
 @dataclass(slots=True)
@@ -307,7 +295,7 @@ class NewItem:
             "payload": self._encoded(redact),
             "headers": self._headers(redact) if self._has_headers else _NO_HEADERS,
             "status": _PENDING,
-            "waiting_for": "time" if later else "worker",
+            "waiting_for": LATER if later else DUE,
             "priority": self.priority,
             "attempt_count": 0,
             "max_attempts": self.max_attempts,
@@ -536,18 +524,18 @@ def claim_changes(worker_id: str, token: str, lease_seconds: float) -> dict[str,
 def waiting_changes(next_attempt: float | datetime | None, priority: int) -> dict[str, Any]:
     """Return the changes that make an item wait until then; None keeps its place in the line."""
     if next_attempt is None:
-        return {"waiting_for": "worker"}
+        return {"waiting_for": DUE}
     ahead = priority * SECONDS_PER_PRIORITY
     if isinstance(next_attempt, datetime):
         return {
-            "waiting_for": "time",
+            "waiting_for": LATER,
             "next_attempt_at": next_attempt,
             "sort_at": next_attempt - timedelta(seconds=ahead),
         }
     # One absurd delay must not fail the transaction that finishes many items.
     delay = bounded_seconds(next_attempt)
     return {
-        "waiting_for": "time" if delay > 0 else "worker",
+        "waiting_for": LATER if delay > 0 else DUE,
         "next_attempt_at": Now(delay),
         "sort_at": Now(delay - ahead),
     }

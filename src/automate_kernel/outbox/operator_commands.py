@@ -24,6 +24,7 @@ from automate_kernel.outbox.store import OutboxListener
 from automate_kernel.storage.checkpoint import RELEASE
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage, write_bounded
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import OUTBOX
 
 BATCH = 200
@@ -125,7 +126,7 @@ class OperatorCommands:
                 waiting = [r for r in found if r["status"] in WAITING and r["ordering_key"] == key]
                 hit |= self._cancel_waiting([row["id"] for row in waiting], key, transaction)
             done += len(hit)
-            left = {row["id"] for row in found if row["waiting_for"] != "cancel"} - hit
+            left = {row["id"] for row in found if row["waiting_for"] != ItemWait.CANCEL} - hit
             if not left:
                 break
         return done
@@ -145,7 +146,7 @@ class OperatorCommands:
                 for listener in self._listeners:
                     listener.ended(rows, items)
             # Else another one is next, or runs: two who cancel items of one line need not wait.
-            if key is not None and any(row["waiting_for"] != "key" for row in found):
+            if key is not None and any(row["waiting_for"] != ItemWait.KEY for row in found):
                 ordering_keys.wake(rows, [key])
             if bounded := [row for row in found if row["concurrency_key"] is not None]:
                 # It may have kept a slot.
@@ -163,7 +164,7 @@ class OperatorCommands:
 
         def work(rows: Rows) -> set[str]:
             hit = [row["id"] for row in _locked(rows, ids, running, ("id",))]
-            rows.update(OUTBOX, [Where("id", "in", hit)], {"waiting_for": "cancel"})
+            rows.update(OUTBOX, [Where("id", "in", hit)], {"waiting_for": ItemWait.CANCEL.value})
             return set(hit)
 
         return write_bounded(self._storage, transaction, work)
@@ -181,7 +182,7 @@ class OperatorCommands:
                     "updated_at": Now(),
                     **FREE,
                     **waiting_changes(due, priority),
-                    **({"waiting_for": "worker"} if ready else {}),
+                    **({"waiting_for": ItemWait.WORKER.value} if ready else {}),
                 }
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
             return len(found)

@@ -24,6 +24,7 @@ from datetime import datetime
 from automate_kernel.outbox.concurrency_keys import delete_abandoned, is_free
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import ORDERING_LOCK, OUTBOX
 
 # The next in line may be cancelled between a look at it and its wake-up, and the one after it too.
@@ -91,8 +92,8 @@ def _hold(rows: Rows, item_id: str) -> bool:
     # Without waiting: two claims that each have the head of the other's key would wait in a circle.
     its = [Where("id", "eq", item_id), Where("waiting_for", "ne", None)]
     found = rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id", "waiting_for"))
-    if found and found[0]["waiting_for"] == "key":
-        rows.update(OUTBOX, its, {"waiting_for": "worker"})
+    if found and found[0]["waiting_for"] == ItemWait.KEY:
+        rows.update(OUTBOX, its, {"waiting_for": ItemWait.WORKER.value})
     return bool(found)
 
 
@@ -136,13 +137,15 @@ def wake(rows: Rows, keys: Iterable[str], *, wait: bool = True) -> None:
     left = sorted(set(keys))
     for _ in range(_TRIES):
         found = [(key, _head(rows, key)) for key in left]
-        asleep = [(head["id"], key) for key, head in found if head and head["waiting_for"] == "key"]
+        asleep = [
+            (head["id"], key) for key, head in found if head and head["waiting_for"] == ItemWait.KEY
+        ]
         left = []
         # In the order of their ids, as an operator's command locks many.
         for item_id, key in sorted(asleep):
-            its = [Where("id", "eq", item_id), Where("waiting_for", "eq", "key")]
+            its = [Where("id", "eq", item_id), Where("waiting_for", "eq", ItemWait.KEY.value)]
             if (wait or is_free(rows, item_id)) and not rows.update(
-                OUTBOX, its, {"waiting_for": "worker"}
+                OUTBOX, its, {"waiting_for": ItemWait.WORKER.value}
             ):
                 left.append(key)
         if not left:
@@ -153,7 +156,7 @@ def mend(rows: Rows) -> None:
     """Free keys of items that don't run, and wake keys with waiting items and no running one."""
     delete_abandoned(rows, ORDERING_LOCK, "ordering_key")
     # Both conditions, so that the index of waiting items with a key serves.
-    asleep = [Where("waiting_for", "eq", "key"), Where("ordering_key", "ne", None)]
+    asleep = [Where("waiting_for", "eq", ItemWait.KEY.value), Where("ordering_key", "ne", None)]
     waiting = rows.count(OUTBOX, ("ordering_key",), asleep)
     keys = sorted(row["ordering_key"] for row in waiting)
     busy = _busy(rows, keys)

@@ -17,6 +17,7 @@ from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.query import Now, Operator, Portion, Where
 from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import (
     ORDERING_LOCK,
     OUTBOX,
@@ -176,7 +177,7 @@ def running_items(rows: Rows, limit: int) -> list[OutboxItem]:
 
 
 _HANDED_OVER = (
-    Where("waiting_for", "eq", "time"),
+    Where("waiting_for", "eq", ItemWait.TIME.value),
     # None of them waits for longer; what waits for next year isn't looked at.
     Where("next_attempt_at", "le", Now(LONGEST_SECONDS * 2)),
     Where("last_error_code", "in", CODES),
@@ -322,14 +323,17 @@ _RECOVERABLE = (
     (ORDERING_LOCK, ()),
     (SLOT, ()),
     (OUTBOX, (Where("waiting_for", "ne", None), Where("ordering_key", "ne", None))),
-    (OUTBOX, (Where("waiting_for", "eq", "key"), Where("concurrency_key", "ne", None))),
+    (
+        OUTBOX,
+        (Where("waiting_for", "eq", ItemWait.KEY.value), Where("concurrency_key", "ne", None)),
+    ),
 )
 
 
 def read_due(rows: Rows, *, recovery: bool) -> Due:
     """Return what is due, with one statement; with *recovery* also if the reaper has work."""
     looks = (*READY, *_RECOVERABLE) if recovery else READY
-    later = OUTBOX, "next_attempt_at", [Where("waiting_for", "eq", "time")]
+    later = OUTBOX, "next_attempt_at", [Where("waiting_for", "eq", ItemWait.TIME.value)]
     *found, first, now = rows.found(*looks, first=later)
     recoverable = any(found[len(READY) :])
     if any(found[: len(READY)]):
@@ -339,7 +343,7 @@ def read_due(rows: Rows, *, recovery: bool) -> Due:
 
 def late_kinds(rows: Rows, waiting: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
     """Return for how many seconds the oldest due item has waited, of the kinds in *waiting*."""
-    ready = Where("waiting_for", "eq", "worker")
+    ready = Where("waiting_for", "eq", ItemWait.WORKER.value)
     nobody, somebody = (Where("tenant_id", each, None) for each in ("eq", "ne"))
     kinds = sorted(kind for kind, its in waiting.items() if its.get("worker"))
     firsts = [[ready, Where("kind", "eq", kind), nobody] for kind in kinds]
@@ -355,7 +359,10 @@ def late_kinds(rows: Rows, waiting: Mapping[str, Mapping[str, int]]) -> dict[str
     if any(its.get("time") for its in waiting.values()):
         # Only that of all kinds: a worker that is there makes these ready at once, so if one is
         # late it is because there is none, for whatever kind.
-        later = [Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now())]
+        later = [
+            Where("waiting_for", "eq", ItemWait.TIME.value),
+            Where("next_attempt_at", "le", Now()),
+        ]
         overdue = rows.select(OUTBOX, later, order_by=("next_attempt_at",), limit=1, columns=read)
         due += [(row["kind"], row) for row in overdue]
     late: dict[str, float] = {}

@@ -70,6 +70,7 @@ from automate_kernel.storage.checkpoint import RELEASE
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.query import Now, Plus, Where
 from automate_kernel.storage.rows import Row, Rows, Storage, Wakeup, write, write_bounded
+from automate_kernel.storage.statuses import DUE, LATER, ItemWait
 from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER, WORKFLOW_PAUSE
 from automate_kernel.storage.values import Redaction, storable
 
@@ -370,10 +371,13 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
         """Make ready what has become due."""
         rows.take(
             OUTBOX,
-            [Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now())],
+            [
+                Where("waiting_for", "eq", ItemWait.TIME.value),
+                Where("next_attempt_at", "le", Now()),
+            ],
             order_by=("next_attempt_at",),
             limit=_PROMOTE,
-            changes={"waiting_for": "worker"},
+            changes={"waiting_for": ItemWait.WORKER.value},
             skip_locked=self.skip_locked,
             columns=("next_attempt_at",),
         )
@@ -672,7 +676,7 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
 
     def _reap_one(self, rows: Rows, row: Row, over: Where, result: ReapResult) -> bool:
         ended, never_began = None, _never_began(row)
-        if row["waiting_for"] == "cancel":
+        if row["waiting_for"] == ItemWait.CANCEL:
             ended = ItemStatus.CANCELLED
         elif not never_began and row["attempt_count"] >= row["max_attempts"]:
             ended = ItemStatus.FAILED
@@ -685,13 +689,13 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
             changes |= {
                 "status": _waiting_status(row).value,
                 "attempt_count": Plus(-1),
-                "waiting_for": "worker",
+                "waiting_for": ItemWait.WORKER.value,
             }
         else:
             # After a pause it has its old place in the line: behind all that came meanwhile it
             # would wait for the death of a worker far longer than for its own errors.
             delay = bounded_seconds(self.backoff.delay(row["attempt_count"]))
-            due = {"next_attempt_at": Now(delay), "waiting_for": "time" if delay else "worker"}
+            due = {"next_attempt_at": Now(delay), "waiting_for": LATER if delay else DUE}
             changes |= {"status": ItemStatus.RETRY.value, **due}
         # The token goes: what comes late from the lost worker must not pass for a repeat.
         changes |= FREE
@@ -870,11 +874,11 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
     def resume(self, kind: str) -> None:
         """Claim items of *kind* again."""
         _check_no_workflow(kind)
-        deferred = [Where("kind", "eq", kind), Where("waiting_for", "eq", "resume")]
+        deferred = [Where("kind", "eq", kind), Where("waiting_for", "eq", ItemWait.RESUME.value)]
 
         def work(rows: Rows) -> None:
             rows.delete(PAUSE, [Where("kind", "eq", kind)])
-            rows.update(OUTBOX, deferred, {"waiting_for": "worker"})
+            rows.update(OUTBOX, deferred, {"waiting_for": ItemWait.WORKER.value})
 
         write_bounded(self.storage, None, work)
         self._paused.forget()

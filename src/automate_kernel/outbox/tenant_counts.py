@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows, Storage
+from automate_kernel.storage.statuses import ItemStatus, ItemWait
 from automate_kernel.storage.tables import OUTBOX
 
 LOOKED = 100_000
@@ -38,15 +39,15 @@ def counts_of_tenant(storage: Storage, tenant: str) -> TenantCounts:
         for row in rows.count(OUTBOX, ("kind", "status"), recent):
             by_kind.setdefault(row["kind"], {})[row["status"]] = row["n"]
         if newest:
-            failed = [its, Where("status", "eq", "FAILED")]
+            failed = [its, Where("status", "eq", ItemStatus.FAILED.value)]
             for row in rows.count(OUTBOX, ("kind",), failed):
-                by_kind.setdefault(row["kind"], {})["FAILED"] = row["n"]
+                by_kind.setdefault(row["kind"], {})[ItemStatus.FAILED.value] = row["n"]
         late = _oldest_due(rows, its)
     return TenantCounts(dict(sorted(by_kind.items())), late, LOOKED if newest else None)
 
 
 def _oldest_due(rows: Rows, its: Where) -> float | None:
-    ready = [Where("waiting_for", "eq", "worker")]
+    ready = [Where("waiting_for", "eq", ItemWait.WORKER.value)]
     due = []
     for kind in rows.distinct(OUTBOX, "kind", [*ready, Where("tenant_id", "ne", None)]):
         order = ("sort_at", "id")

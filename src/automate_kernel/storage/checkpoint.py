@@ -20,27 +20,39 @@ from automate_kernel.storage.codec import array_text, decode_time
 from automate_kernel.storage.dialects import DIALECTS
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.statuses import (
+    ExecutionStatus,
+    ItemStatus,
+    ItemWait,
+    StepStatus,
+    words,
+)
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 
-RELEASE = "release"
+RELEASE = ItemWait.RELEASE.value
 """On a running item that is to be put back, and taken up anew: it waits for that."""
 
-LIVE = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
+LIVE = words(
+    ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.PAUSED,
+    ExecutionStatus.CANCELLING,
+)  # fmt: skip
 """The statuses of an execution that has not ended."""
 
-_STEERED = ("PAUSED", "CANCELLING")
+_CANCELLING, _CANCELLED = words(ExecutionStatus.CANCELLING, ExecutionStatus.CANCELLED)
+_STEERED = words(ExecutionStatus.PAUSED, ExecutionStatus.CANCELLING)
 # A checkpoint that ends an execution does so in these only, or as CANCELLED in CANCELLING.
-_GOES_ON = ("PENDING", "RUNNING")
+_GOES_ON = words(ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
+_RUNNING, _COMPLETED = words(ItemStatus.RUNNING, ItemStatus.COMPLETED)
 
 # Of a lease of which more than this share is left, nothing is written.
 _RENEWED_BELOW = 0.9
-_UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING")
+_UNFINISHED = words(*(status for status in StepStatus if not status.finished))
 # A row that is there keeps these.
 _KEPT = ("id", "execution_id", "step_id", "position", "started_at")
 # And these, unless it is given others.
 _LATEST = ("attempted_at", "worker_id")
 _ITEM_ENDS: Mapping[str, Any] = {
-    "status": "COMPLETED",
+    "status": _COMPLETED,
     "waiting_for": None,
     "lease_expires_at": None,
     "completed_at": Now(),
@@ -177,7 +189,7 @@ def _accepts(status: str | None, one: Checkpoint) -> bool:
     """Return True if an execution in *status* takes the checkpoint; None is one that has ended."""
     if status is None or not one.final:
         return status is not None
-    return status in _GOES_ON or (status == "CANCELLING" and one.status == "CANCELLED")
+    return status in _GOES_ON or (status == _CANCELLING and one.status == _CANCELLED)
 
 
 def _renew(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
@@ -190,7 +202,7 @@ def _renew(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set
         where = [
             Where("id", "in", sorted(ids)),
             Where("lease_token", "eq", token),
-            Where("status", "eq", "RUNNING"),
+            Where("status", "eq", _RUNNING),
         ]
         if rows.update(OUTBOX, where, {"lease_expires_at": Now(lease_seconds)}) == len(ids):
             held |= set(ids)
@@ -291,14 +303,14 @@ def _sent_rows(columns: Mapping[str, str], *, single: bool) -> str:
     return f"{query}, unnest({arrays}) AS sent({', '.join(columns)})"
 
 
-def _words(words: Sequence[str]) -> str:
-    return ", ".join(f"'{word}'" for word in words)
+def _listed(found: Sequence[str]) -> str:
+    return ", ".join(f"'{word}'" for word in found)
 
 
-_LIVES = f"driven.status IN ({_words(LIVE)})"
+_LIVES = f"driven.status IN ({_listed(LIVE)})"
 _ACCEPTS = (
-    f"CASE WHEN given.final THEN driven.status IN ({_words(_GOES_ON)})"
-    " OR (driven.status = 'CANCELLING' AND given.status = 'CANCELLED')"
+    f"CASE WHEN given.final THEN driven.status IN ({_listed(_GOES_ON)})"
+    f" OR (driven.status = '{_CANCELLING}' AND given.status = '{_CANCELLED}')"
     f" ELSE {_LIVES} END"
 )
 # Whoever pauses or cancels an execution locks the item first, and leaves word there: a statement
@@ -316,7 +328,7 @@ _HELD = f"""
         OR (given.progress AND item.attempt_count > 1) AS changes
     FROM given, clock, lease, {OUTBOX} AS item, {EXECUTION} AS driven
     WHERE item.id = given.item_id AND item.lease_token = given.token
-        AND item.status = 'RUNNING' AND driven.id = given.execution_id
+        AND item.status = '{_RUNNING}' AND driven.id = given.execution_id
         AND driven.item_id = given.item_id AND {{}}
     FOR NO KEY UPDATE OF item
 """
@@ -333,7 +345,7 @@ _RENEWED = f"""
         lease_expires_at = CASE WHEN given.ends THEN NULL
             ELSE clock.now + lease.seconds * interval '1 second' END,
         attempt_count = CASE WHEN given.progress THEN 1 ELSE item.attempt_count END,
-        status = CASE WHEN given.ends THEN 'COMPLETED' ELSE item.status END,
+        status = CASE WHEN given.ends THEN '{_COMPLETED}' ELSE item.status END,
         waiting_for = CASE WHEN given.ends THEN NULL ELSE item.waiting_for END,
         completed_at = CASE WHEN given.ends THEN clock.now ELSE item.completed_at END,
         updated_at = CASE WHEN given.ends THEN clock.now ELSE item.updated_at END
@@ -346,12 +358,12 @@ _SAVED = f"""
     ON CONFLICT (execution_id, step_id, position) DO UPDATE SET
         {", ".join(f"{name} = excluded.{name}" for name in _CHANGED_COLUMNS)},
         {", ".join(f"{name} = coalesce(excluded.{name}, {STEP}.{name})" for name in _LATEST)}
-    WHERE {STEP}.status IN ({_words(_UNFINISHED)})
+    WHERE {STEP}.status IN ({_listed(_UNFINISHED)})
 """
 # What a cancellation does to an execution meanwhile is seen once more here.
 _CHANGED = f"""
     UPDATE {EXECUTION} AS driven SET
-        status = CASE WHEN driven.status IN ({_words(_STEERED)}) AND NOT given.final
+        status = CASE WHEN driven.status IN ({_listed(_STEERED)}) AND NOT given.final
             THEN driven.status ELSE given.status END,
         error_code = given.error_code, error = given.error,
         error_group = given.error_group, updated_at = clock.now,

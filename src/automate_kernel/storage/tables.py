@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from automate_kernel.storage.statuses import ItemStatus, ItemWait
+
 Type = Literal["id", "text", "longtext", "json", "int", "time"]
 
 NULL = "null"
@@ -168,14 +170,19 @@ _ALL = (
         Column("last_error_group", "text", _GROUP, null=True),
         # Ready items by kind, and by tenant those that have one: in one of the two, so that each
         # kind and tenant has a queue of its own and none waits for another's.
-        _index("automate_outbox_ready", "kind sort_at id", tenant_id=NULL, waiting_for="worker"),
+        _index(
+            "automate_outbox_ready",
+            "kind sort_at id",
+            tenant_id=NULL,
+            waiting_for=ItemWait.WORKER.value,
+        ),
         _index(
             "automate_outbox_shared",
             "kind tenant_id sort_at id",
             tenant_id=None,
-            waiting_for="worker",
+            waiting_for=ItemWait.WORKER.value,
         ),
-        _index("automate_outbox_later", "next_attempt_at", waiting_for="time"),
+        _index("automate_outbox_later", "next_attempt_at", waiting_for=ItemWait.TIME.value),
         _index("automate_outbox_lease", "lease_expires_at", lease_expires_at=None),
         _index(
             "automate_outbox_line",
@@ -186,14 +193,18 @@ _ALL = (
         _index("automate_outbox_idempotency", "idempotency_key", idempotency_key=None, unique=True),
         # Finished rows stand in no index but the key: keeping them costs nothing. The failed ones,
         # which people look for, are few.
-        _index("automate_outbox_failed", "id kind last_error_group tenant_id", status="FAILED"),
+        _index(
+            "automate_outbox_failed",
+            "id kind last_error_group tenant_id",
+            status=ItemStatus.FAILED.value,
+        ),
         _index(
             "automate_outbox_concurrency",
             "concurrency_key kind id",
             concurrency_key=None,
-            waiting_for="key",
+            waiting_for=ItemWait.KEY.value,
         ),
-        _index("automate_outbox_cancel", "id", waiting_for="cancel"),
+        _index("automate_outbox_cancel", "id", waiting_for=ItemWait.CANCEL.value),
         # Room for the version that the claim writes, so that it stays on its page.
         fillfactor=70,
         # Every item leaves two dead versions. The usual fifth of the table would be a lot of them

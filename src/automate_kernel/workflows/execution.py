@@ -24,13 +24,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from enum import Enum
 from typing import Any, Literal, get_args
 
 from automate_kernel.base.errors import PayloadError
 from automate_kernel.outbox.failed_attempts import FailedAttempt, seconds_between
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.labels import checked_labels, joined_labels
+from automate_kernel.storage.statuses import ExecutionStatus as ExecutionStatus  # noqa: PLC0414  (given on)
+from automate_kernel.storage.statuses import StepStatus as StepStatus  # noqa: PLC0414  (given on)
 
 EventType = Literal["event", "webhook", "manual", "schedule"]
 
@@ -50,46 +51,6 @@ def check_event_source(source: Any) -> None:
     """Raise `PayloadError` if *source* can't be the source of an event; None and "" may."""
     if source is not None and source != "":
         check_text(source, "the event's source", column="kind")
-
-
-_UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING", "PAUSED", "CANCELLING")
-
-
-class _Status(str, Enum):
-    # The same text on every Python: 3.10's str() of a str-enum member has the class in front.
-    __str__ = str.__str__
-
-    finished: bool
-    """True if the status is final."""
-
-    def __init__(self, word: str) -> None:
-        self.finished = word not in _UNFINISHED
-
-
-class ExecutionStatus(_Status):
-    """The status of an execution."""
-
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    PAUSED = "PAUSED"
-    CANCELLING = "CANCELLING"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-
-class StepStatus(_Status):
-    """The status of one step of an execution."""
-
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    RETRY = "RETRY"
-    WAITING = "WAITING"
-    """It waits for a time, an event, a decision or another workflow."""
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    SKIPPED = "SKIPPED"
-    CANCELLED = "CANCELLED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

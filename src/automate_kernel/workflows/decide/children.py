@@ -11,6 +11,7 @@ from typing import Any
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, NewItem
+from automate_kernel.storage.statuses import ExecutionStatus
 from automate_kernel.workflows.decide.admission import Admission
 from automate_kernel.workflows.decide.waits import child_key, plain_value, signal_item
 from automate_kernel.workflows.definition.model import Workflow
@@ -222,15 +223,19 @@ def take_output(event: Event, key: str, output: Any) -> None:
 
 def lose_output(event: Event) -> None:
     """Let a sub-workflow have failed whose output is not in the output store any more."""
-    failed = {"status": "FAILED", "error_code": "DATA_LOSS", "error": "its output is gone"}
+    failed = {
+        "status": ExecutionStatus.FAILED.value,
+        "error_code": "DATA_LOSS",
+        "error": "its output is gone",
+    }
     event.payload.update({_UNREAD: None, **failed})
 
 
 def error_of(name: str, payload: Mapping[str, Any]) -> AutomateError | None:
     """Return the error of a sub-workflow that has ended, or None if it has COMPLETED."""
-    if payload["status"] == "COMPLETED":
+    if payload["status"] == ExecutionStatus.COMPLETED:
         return None
-    if payload["status"] == "CANCELLED":
+    if payload["status"] == ExecutionStatus.CANCELLED:
         return AutomateError(ErrorCodes.CANCELLED, f"sub-workflow {name!r} was cancelled")
     code = ErrorCodes.of(payload["error_code"])
     return AutomateError(code, f"sub-workflow {name!r} failed: {payload['error']}")

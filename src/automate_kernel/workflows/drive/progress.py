@@ -23,6 +23,7 @@ from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.storage.shortage import warn_of
+from automate_kernel.storage.statuses import ItemStatus
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.storage.values import Redaction
 from automate_kernel.workflows.execution import StepRun, StepStatus
@@ -167,7 +168,7 @@ class ProgressWriter:
             return reports
         claims = [
             Where("id", "in", sorted({one.item.id for one in reports})),
-            Where("status", "eq", "RUNNING"),
+            Where("status", "eq", ItemStatus.RUNNING.value),
         ]
         found = rows.select(OUTBOX, claims, columns=("id", "lease_token"))
         tokens = {row["id"]: row["lease_token"] for row in found}

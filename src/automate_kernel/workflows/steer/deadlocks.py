@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, SLOT, WAIT
 from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import Execution
@@ -107,7 +108,7 @@ def find_deadlocks(rows: Rows) -> list[Deadlock]:
 def _picture(rows: Rows) -> _Picture:
     picture = _Picture()
     asleep = [
-        Where("concurrency_key", "ne", None), Where("waiting_for", "eq", "key"),
+        Where("concurrency_key", "ne", None), Where("waiting_for", "eq", ItemWait.KEY.value),
         Where("kind", "eq", ADVANCE),
     ]  # fmt: skip
     keys = [row["concurrency_key"] for row in rows.count(OUTBOX, ("concurrency_key",), asleep)]
@@ -140,7 +141,7 @@ def _descend(rows: Rows, picture: _Picture, parents: set[str]) -> None:
         by_item = {row["item_id"]: row["id"] for row in live.values()}
         wanted = ("id", "waiting_for", "concurrency_key", "concurrency_limit")
         for item in _each(rows, OUTBOX, "id", by_item, columns=wanted):
-            if item["waiting_for"] == "key" and item["concurrency_key"] is not None:
+            if item["waiting_for"] == ItemWait.KEY and item["concurrency_key"] is not None:
                 key = item["concurrency_key"], item["concurrency_limit"]
                 picture.blocked[by_item[item["id"]]] = key
         known = picture.children.keys() | picture.blocked.keys() | parents

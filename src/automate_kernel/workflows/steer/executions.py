@@ -32,6 +32,7 @@ from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage, write, write_bounded
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.workflows.decide.continuations import check_not_continued
 from automate_kernel.workflows.decide.waits import WaitingFor
@@ -720,7 +721,7 @@ class ExecutionStore:
         if self.outbox.tables is not None:
             item_ids = [
                 row["id"] for row in self._lock(rows, item_ids)
-                if row["status"] == ItemStatus.RUNNING.value or row["waiting_for"] == "resume"
+                if row["status"] == ItemStatus.RUNNING or row["waiting_for"] == ItemWait.RESUME
             ]  # fmt: skip
         if item_ids:
             self._request_release(rows, item_ids)

@@ -38,6 +38,7 @@ from automate_kernel.storage.checkpoint import Checkpoint, Saved, save_checkpoin
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.storage.values import encode_json, storable
 from automate_kernel.workflows.decide.admission import Admission
@@ -153,7 +154,9 @@ def _is_saved(rows: Rows, save: Save) -> bool:
     if not save.turn.last:
         return False
     mine = [Where("id", "eq", save.item.id), Where("lease_token", "eq", save.item.lease_token)]
-    items = rows.select(OUTBOX, [*mine, Where("status", "ne", "RUNNING")], columns=("id",))
+    items = rows.select(
+        OUTBOX, [*mine, Where("status", "ne", ItemStatus.RUNNING.value)], columns=("id",)
+    )
     status = str(save.turn.end or ExecutionStatus.RUNNING)
     where = [Where("id", "eq", save.execution.id), Where("status", "eq", status)]
     return bool(items) and bool(rows.select(EXECUTION, where, columns=("id",)))
@@ -644,7 +647,7 @@ class Checkpoints:
                 self._outbox.request_release([item.id], transaction=native)
             elif self._tables is not None:
                 waits = [Where("id", "eq", item.id), Where("status", "in", WAITING)]
-                rows.update(OUTBOX, waits, {"waiting_for": "resume"})
+                rows.update(OUTBOX, waits, {"waiting_for": ItemWait.RESUME.value})
                 key = scoped_key(item.concurrency_key, item.tenant_id)
                 # Whose worker died may have begun its first step, of which there is no row yet.
                 begun = item.attempt_count > 1 or has_begun(rows, execution.id)

@@ -12,6 +12,7 @@ from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.limits import TimedCache
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Rows, Storage, write_bounded
+from automate_kernel.storage.statuses import ExecutionStatus, ItemStatus, ItemWait, words
 from automate_kernel.storage.tables import EXECUTION, PAUSE, WORKFLOW_PAUSE
 from automate_kernel.storage.values import storable
 
@@ -62,7 +63,9 @@ class WorkflowPauses:
         self._known.forget()
         for item_ids in self._items(workflow, tenant_id):
             # Only what runs has to be told: the others are looked at when they are claimed.
-            running = self._outbox.find(ids=item_ids, status="RUNNING", limit=len(item_ids))
+            running = self._outbox.find(
+                ids=item_ids, status=ItemStatus.RUNNING, limit=len(item_ids)
+            )
             self._outbox.request_release([item.id for item in running])
         return paused
 
@@ -73,7 +76,9 @@ class WorkflowPauses:
         self._known.forget()
         # After that commit: whoever defers one from now on sees that nothing is paused.
         for item_ids in self._items(workflow, tenant_id):
-            deferred = self._outbox.find(ids=item_ids, waiting_for="resume", limit=len(item_ids))
+            deferred = self._outbox.find(
+                ids=item_ids, waiting_for=ItemWait.RESUME.value, limit=len(item_ids)
+            )
             self._outbox.request_release([item.id for item in deferred])
         return resumed
 
@@ -110,7 +115,7 @@ class WorkflowPauses:
         live = [
             Where("workflow", "eq", workflow),
             # What cleans up after a cancellation is not held.
-            Where("status", "in", ["PENDING", "RUNNING"]),
+            Where("status", "in", words(ExecutionStatus.PENDING, ExecutionStatus.RUNNING)),
         ]
         if tenant_id is not None:
             live.append(Where("tenant_id", "eq", tenant_id))

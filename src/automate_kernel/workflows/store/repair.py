@@ -18,6 +18,7 @@ from automate_kernel.outbox.item import new_id
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.query import Now, PerKey, Where
 from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.statuses import words
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.decide.children import (
@@ -99,7 +100,12 @@ class StepReset:
         if self.spared:
             failing = sorted(set(known) - self.spared)
             rows.delete(
-                STEP, [its, Where("status", "eq", "FAILED"), Where("step_id", "in", failing)]
+                STEP,
+                [
+                    its,
+                    Where("status", "eq", StepStatus.FAILED.value),
+                    Where("step_id", "in", failing),
+                ],
             )
             stopped = [Where("status", "in", [each.value for each in _STOPPED[1:]])]
         if not self.alone:
@@ -428,8 +434,8 @@ def _succeeded(workflow: Workflow, found: Sequence[Row]) -> bool:
     ended = {row["step_id"]: row["status"] for row in found if row["position"] < 0}
     undoing = {step.id for step in (*workflow.compensations.values(), *workflow.on_failure)}
     return not undoing.intersection(row["step_id"] for row in found) and all(
-        ended.get(step.id) in ("COMPLETED", "SKIPPED")
-        or (ended.get(step.id) == "FAILED" and step.on_failure == "continue")
+        ended.get(step.id) in (StepStatus.COMPLETED, StepStatus.SKIPPED)
+        or (ended.get(step.id) == StepStatus.FAILED and step.on_failure == "continue")
         for step in workflow.steps
     )
 
@@ -442,7 +448,10 @@ def retry_now(
 
     Of one with ``for_each`` it is the element at *position*, or each; of a block what is inside.
     """
-    waiting = [Where("execution_id", "eq", execution_id), Where("status", "eq", "RETRY")]
+    waiting = [
+        Where("execution_id", "eq", execution_id),
+        Where("status", "eq", StepStatus.RETRY.value),
+    ]
     found = rows.select(STEP, waiting, columns=("id", "step_id", "position"))
     alone = isinstance(workflow, CodeWorkflow)
     undoes = {step.id for step in workflow.compensations.values()}
@@ -479,8 +488,10 @@ def delete_runs(rows: Rows, execution_id: str, keys: Iterable[StepKey]) -> None:
 def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: StepReset) -> list[Row]:
     """Return rows for another execution: of the steps of *source_id* that ended and are kept."""
     its = Where("execution_id", "eq", source_id)
-    failed = ["FAILED"] if gone.alone else []
-    ended = [its, Where("status", "in", ["COMPLETED", "SKIPPED", *failed])]
+    kept = [StepStatus.COMPLETED, StepStatus.SKIPPED]
+    if gone.alone:
+        kept.append(StepStatus.FAILED)
+    ended = [its, Where("status", "in", words(*kept))]
     columns = [column.name for column in TABLES[STEP].columns]
     copies = []
     # Ids are made in the order in which runs began.

@@ -30,6 +30,7 @@ from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now, Portion, Where
 from automate_kernel.storage.rows import Row, Rows, Storage, write
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import APPROVER, AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
 from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.decide.children import end_event
@@ -78,7 +79,7 @@ _KEPT_SECONDS = 3600.0
 # Of those that an execution of a chain has not waited for.
 _UNSEEN_SECONDS = 7 * 86_400.0
 
-_PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
+_PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", ItemWait.TIME.value))
 # A statement that changes rows names so many values. MariaDB reads the whole table instead of the
 # index, and locks it, from some 16,000 on.
 _MOST_VALUES = 5_000
@@ -250,7 +251,10 @@ class SignalStore:
             return []
         with self._storage.begin(atomic=False) as rows:
             # Those that are due already are claimed later than this, and look then.
-            where = [Where("id", "in", sorted(left)), Where("waiting_for", "eq", "worker")]
+            where = [
+                Where("id", "in", sorted(left)),
+                Where("waiting_for", "eq", ItemWait.WORKER.value),
+            ]
             return sorted(left - {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))})
 
     def _wake_one(self, item_id: str) -> None:
@@ -265,7 +269,7 @@ class SignalStore:
             )  # fmt: skip
             _make_due(rows, [
                 row for row in found
-                if row["status"] in WAITING and row["waiting_for"] == "time"
+                if row["status"] in WAITING and row["waiting_for"] == ItemWait.TIME
             ])  # fmt: skip
 
     def wake(self, rows: Rows, item_ids: Sequence[str]) -> None:

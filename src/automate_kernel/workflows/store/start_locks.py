@@ -21,6 +21,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.decide.admission import Admission, SkippedError
 from automate_kernel.workflows.decide.waits import RESUMED
@@ -184,7 +185,7 @@ def postpone(
         for item in rows.select(OUTBOX, unclaimed, lock=True, columns=read):
             # One that is paused was claimed, and put back as it was. One that goes on after its end
             # keeps its own event.
-            untouched = item["lease_token"] is None or item["waiting_for"] == "resume"
+            untouched = item["lease_token"] is None or item["waiting_for"] == ItemWait.RESUME
             if not untouched or RESUMED in item["headers"]:
                 return None
             if has_begun(rows, execution["id"]):

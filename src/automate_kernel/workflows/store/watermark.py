@@ -17,6 +17,7 @@ from automate_kernel.base.forks import new_lock
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Rows
+from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.decide.waits import EVENT, SIGNAL
 
@@ -33,8 +34,8 @@ _FORGOTTEN = timedelta(hours=1)
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 _BRINGING = Where("kind", "in", (EVENT, SIGNAL))
-_READY = (_BRINGING, Where("waiting_for", "eq", "worker"))
-_DELAYED = (_BRINGING, Where("waiting_for", "eq", "time"))
+_READY = (_BRINGING, Where("waiting_for", "eq", ItemWait.WORKER.value))
+_DELAYED = (_BRINGING, Where("waiting_for", "eq", ItemWait.TIME.value))
 _LEASED = (_BRINGING, Where("lease_expires_at", "ne", None))
 # One with a delay is sent when that is over; what was tried before, or put off, was sent before.
 _NEW, _TRIED = Where("attempt_count", "eq", 0), Where("attempt_count", "ge", 1)
