@@ -118,7 +118,7 @@ def _of_pauses(kernel: Kernel, execution: Execution) -> Iterator[WaitReason]:
 
 def _of_start(kernel: Kernel, execution: Execution, item: OutboxItem) -> Iterator[WaitReason]:
     """Yield the conditions of its workflow that put the beginning off."""
-    if execution.status is not ExecutionStatus.PENDING or item.waiting_for != "time":
+    if execution.status is not ExecutionStatus.PENDING or item.waiting_for != ItemWait.TIME:
         return
     workflow = None
     with suppress(UnknownHereError):  # of another version
