@@ -9,10 +9,12 @@ import math
 import os
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import example_counts
 import processes  # noqa: F401 - whatever is started from here on hears SIGINT again
 import pytest
 import sqlalchemy as sa
@@ -28,6 +30,33 @@ from database_servers import (  # noqa: F401
 pytest.register_assert_rewrite("automate_testing", "suites")
 # A plugin that test_previous_plugin.py installs, and whose tests it runs.
 collect_ignore = ["previous"]
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Try what is marked ``any_storage`` in memory and on one database in turn; with ``--full`` on each.
+
+    Whoever asks for tests by name gets them.
+    """
+    by_name = config.option.keyword or any("::" in each for each in config.args)
+    if example_counts.full_length or by_name:
+        return
+    left = [each for each in items if not _is_its_turn(each)]
+    config.hook.pytest_deselected(items=left)
+    out = set(left)
+    items[:] = [each for each in items if each not in out]
+
+
+def _is_its_turn(item: pytest.Item) -> bool:
+    if not item.get_closest_marker("any_storage") or item.get_closest_marker("every_storage"):
+        return True
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    storage = given.get("clocked_storage", given.get("storage", "memory"))
+    if storage == "memory":
+        return True
+    case = zlib.crc32(item.nodeid.replace(storage, "").encode())
+    return DATABASES.index(storage) == case % len(DATABASES)
 
 
 def pytest_collection_finish() -> None:
@@ -162,7 +191,8 @@ def mariadb_engine(_mariadb_tables: sa.Engine) -> sa.Engine:
 # -- all of them ---------------------------------------------------------------------------------
 
 
-STORAGES = ["memory", "sqlite", "postgresql", "mariadb"]
+DATABASES = ["sqlite", "postgresql", "mariadb"]
+STORAGES = ["memory", *DATABASES]
 
 
 @pytest.fixture(params=STORAGES)

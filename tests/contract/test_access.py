@@ -21,6 +21,8 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import AUDIT, CONSENT, SESSION, TOKEN
 from automate_testing.clock import FakeClock
 
+pytestmark = pytest.mark.any_storage
+
 
 @pytest.fixture
 def storage(clocked_storage: Any) -> Any:

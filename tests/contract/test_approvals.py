@@ -29,6 +29,8 @@ from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
+pytestmark = pytest.mark.any_storage
+
 KEY = "a-key-of-thirty-two-characters-at-least"
 URL = "https://shop.example"
 
@@ -212,6 +214,7 @@ def test_a_decision_in_time_counts_though_its_signal_comes_late(world: World) ->
     world.run()
 
 
+@pytest.mark.every_storage
 def test_a_decision_that_commits_as_the_time_ends_counts(world: World) -> None:
     """The worker that finds the time over leaves it to the transaction that decides."""
     one = world.ask(timeout="1h")
@@ -231,6 +234,7 @@ def test_a_decision_that_commits_as_the_time_ends_counts(world: World) -> None:
     assert world.output(one)["by"] == "ann"
 
 
+@pytest.mark.every_storage
 def test_a_decision_that_takes_long_to_commit_holds_up_no_other_work(world: World) -> None:
     """Its transaction is the application's: a worker that waited for it would claim nothing."""
     if not world.storage.supports_skip_locked:
@@ -290,6 +294,7 @@ def test_elements_of_a_list_are_decided_one_by_one(world: World) -> None:
     assert world.see(one).output == [True, False]
 
 
+@pytest.mark.every_storage
 def test_a_decision_in_time_counts_while_another_branch_works(local: World) -> None:
     """The worker that holds the execution looks once more before it says that nobody decided."""
     go_on = threading.Event()
@@ -599,6 +604,7 @@ def test_a_checkpoint_whose_reply_is_lost_asks_once(
 # -- races ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_storage
 def test_of_many_decisions_at_once_one_is_made(world: World) -> None:
     """By account and by link; the others learn it, whichever they wanted."""
     execution_id, approvals = ask(world.kernel), world.kernel.approvals

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows.execution import ExecutionStatus
 from defined import define
+
+pytestmark = pytest.mark.any_storage
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 WORKFLOW = {

@@ -22,6 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import at_once
 
+pytestmark = pytest.mark.any_storage
+
 ACME = SpendingLimit(name="llm", limits={"tokens": 1_000}, tenant_id="acme")
 
 
@@ -45,6 +47,7 @@ def test_no_order_of_calls_passes_the_budget(calls: list[tuple[int, int]]) -> No
         open_.append((reservation, most, most * percent // 100))
 
 
+@pytest.mark.every_storage
 def test_threads_that_ask_at_once_get_what_there_is_and_no_more(clocked_storage: Any) -> None:
     budgets, whole = (
         Budgets(clocked_storage),

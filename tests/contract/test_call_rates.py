@@ -14,9 +14,12 @@ from automate_kernel.storage.tables import BUDGET
 from automate_testing.clock import FakeClock
 from waiting import at_once
 
+pytestmark = pytest.mark.any_storage
+
 RATE = CallRate(("limit", "crm"), interval=0.1)
 
 
+@pytest.mark.every_storage
 def test_threads_that_ask_at_once_get_each_place_once(clocked_storage: Any) -> None:
     """The clock stands still, so the places are those of one line."""
     rates, taken = CallRates(clocked_storage), list[float]()
@@ -44,6 +47,7 @@ def test_a_refusal_takes_no_place(clocked_storage: Any, clock: FakeClock) -> Non
     assert rates.take(RATE, 1, 0.25) == pytest.approx([0.2])
 
 
+@pytest.mark.every_storage
 def test_a_burst_is_there_after_a_lull_and_not_after_a_wait(
     clocked_storage: Any, clock: FakeClock
 ) -> None:

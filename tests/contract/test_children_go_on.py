@@ -20,6 +20,8 @@ from automate_kernel.workflows import RetryPolicy, load_workflow
 from automate_kernel.workflows.decide.waits import ADVANCE, SIGNAL
 from automate_kernel.workflows.execution import Execution
 
+pytestmark = pytest.mark.any_storage
+
 YAML, CODE = "yaml", "code"
 LANGUAGES = [YAML, CODE]
 CALL = {"id": "sub", "workflow": "child", "input": {"n": "{{ event.payload.n }}"}}

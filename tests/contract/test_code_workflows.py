@@ -23,6 +23,8 @@ from automate_kernel.storage.tables import WAIT
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
+pytestmark = pytest.mark.any_storage
+
 DAY = 86_400.0
 Function = Callable[..., Any]
 

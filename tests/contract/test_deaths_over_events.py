@@ -16,6 +16,8 @@ from automate_kernel.workflows.decide.children import CANCEL
 from automate_kernel.workflows.decide.waits import ADVANCE, EVENT, SIGNAL
 from automate_kernel.workflows.execution import ExecutionStatus
 
+pytestmark = pytest.mark.any_storage
+
 # Longer than the longest pause after a death.
 _LATER = 1000.0
 _ASKED = {"id": "ask", "wait_for": {"signal": "go"}}

@@ -36,6 +36,8 @@ from automate_sqlalchemy import SqlAlchemyStorage
 from lock_waits import until_awaited
 from waiting import at_once
 
+pytestmark = pytest.mark.any_storage
+
 WORKFLOW = Workflow.from_dict(
     {
         "name": "w",
@@ -188,6 +190,7 @@ def test_a_workflow_is_paused_and_resumed(store: ExecutionStore) -> None:
     assert [each.id for each in store.outbox.claim_batch("worker")] == [item.id]
 
 
+@pytest.mark.every_storage
 def test_what_is_cancelled_as_it_is_parked_cleans_up_at_once(store: ExecutionStore) -> None:
     """A pause holds no clean-up: deferred with the others, nobody would have woken it again."""
     item, execution = begin(store)
@@ -323,6 +326,7 @@ def race(
     assert not saving.is_alive()
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("status", ["CANCELLING", "PAUSED"])
 def test_the_end_and_an_operator_at_once(locking_store: ExecutionStore, status: str) -> None:
     """An execution that was cancelled or paused a moment earlier doesn't end; its item goes on."""
@@ -339,6 +343,7 @@ def test_the_end_and_an_operator_at_once(locking_store: ExecutionStore, status: 
     assert item_of(store, execution).status is ItemStatus.RUNNING
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("status", ["CANCELLING", "PAUSED"])
 def test_a_step_and_an_operator_at_once(locking_store: ExecutionStore, status: str) -> None:
     """A step that ended a moment later is saved, and the execution keeps its status."""
@@ -357,6 +362,7 @@ def test_a_step_and_an_operator_at_once(locking_store: ExecutionStore, status: s
     assert [each.step_id for each in found.steps] == ["a", "b"]
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("step", ["cancel", "pause"])
 def test_many_operators_and_a_worker_never_wait_for_each_other(
     locking_store: ExecutionStore, step: str

@@ -25,6 +25,8 @@ from automate_kernel.workflows.decide.waits import SENT
 from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
+pytestmark = pytest.mark.any_storage
+
 LEASE = 30.0
 HOUR, DAY = 3600.0, 86_400.0
 
@@ -225,6 +227,7 @@ def test_a_late_signal_to_what_goes_on_or_is_kept_stays(world: World) -> None:
     assert len(world.taken) == 4
 
 
+@pytest.mark.every_storage
 def test_a_signal_that_comes_during_the_purge_goes_too(world: World) -> None:
     """Whoever brings it waits for the purge, which has not seen it."""
     storage = world.kernel.storage

@@ -15,6 +15,8 @@ from automate_kernel.workflows.drive.flow import Flow, needs_saving
 from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn
 
+pytestmark = pytest.mark.any_storage
+
 LEASE_SECONDS = 30.0
 LOST = (1, "FAILED", "LEASE_EXPIRED")
 WAITS: dict[str, dict[str, Any]] = {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import STEP
 from automate_kernel.workflows.execution import ExecutionStatus
+
+pytestmark = pytest.mark.any_storage
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 ROUNDS = 45

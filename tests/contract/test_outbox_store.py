@@ -43,19 +43,29 @@ from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import ORDERING_LOCK, OUTBOX, SLOT, Table
 from automate_testing.clock import FakeClock
 from automate_testing.contracts.outbox import OutboxControlsContract, OutboxStoreContract
+from automate_testing.contracts.outbox.hooks import StoreHooks
+from suites.outbox import ClaimsContract, ClockContract, ConnectionContract
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
 
 LEASE_SECONDS = 30.0
 
 
-class RowsContract(OutboxStoreContract, OutboxControlsContract):
+class RowsStore(StoreHooks):
     """A store over `Rows`, and how a second one is opened."""
 
+    supports_controls = True
     store_class: type[RowsOutboxStore] = SkipLockedClaimOutboxStore
 
     def open(self, storage: Storage) -> RowsOutboxStore:
         return self.store_class(storage, lease_seconds=LEASE_SECONDS)
+
+    def another(self, store: RowsOutboxStore) -> RowsOutboxStore:
+        return self.open(store.storage)
+
+
+class RowsContract(RowsStore, OutboxStoreContract, OutboxControlsContract):
+    """The whole contract, and what is known of `Rows` alone."""
 
     def test_a_retry_of_what_was_put_back_elsewhere_is_no_lost_lease(
         self, store: RowsOutboxStore
@@ -69,9 +79,6 @@ class RowsContract(OutboxStoreContract, OutboxControlsContract):
         assert store.acknowledge("worker", [late]) == set()
         found = store.get(item.id)
         assert found is not None and found.status is ItemStatus.PENDING
-
-    def another(self, store: RowsOutboxStore) -> RowsOutboxStore:
-        return self.open(store.storage)
 
     # What no call of the store does, but a restored backup or somebody's own SQL may.
 
@@ -117,7 +124,7 @@ class RowsContract(OutboxStoreContract, OutboxControlsContract):
         assert self.claim_ids(store) == [fourth]
 
 
-class SqlAlchemyContract(RowsContract):
+class OnSqlAlchemy(RowsStore):
     """The host's transaction is a ``Session``."""
 
     @contextmanager
@@ -127,50 +134,19 @@ class SqlAlchemyContract(RowsContract):
             yield session
 
 
-class TestMemory(RowsContract):
-    @pytest.fixture
-    def store(self, clock: FakeClock) -> RowsOutboxStore:
-        return self.open(MemoryStorage(clock))
-
-
-class TestSqlite(SqlAlchemyContract):
+class OnSqlite(OnSqlAlchemy):
     @pytest.fixture
     def store(self, sqlite_engine: sa.Engine, clock: FakeClock) -> RowsOutboxStore:
         return self.open(SqlAlchemyStorage(sqlite_engine, clock=clock))
 
 
-class TestSqliteOptimistic(TestSqlite):
-    store_class = OptimisticClaimOutboxStore
-
-
-class TestPostgresql(SqlAlchemyContract):
+class OnPostgresql(OnSqlAlchemy):
     @pytest.fixture
     def store(self, postgresql_engine: sa.Engine, clock: FakeClock) -> RowsOutboxStore:
         return self.open(SqlAlchemyStorage(postgresql_engine, clock=clock))
 
 
-class TestPostgresqlBehindPooler(SqlAlchemyContract):
-    """Each transaction may have another connection, and there are few of them."""
-
-    @pytest.fixture
-    def store(self, pooled_engine: sa.Engine, clock: FakeClock) -> RowsOutboxStore:
-        return self.open(SqlAlchemyStorage(pooled_engine, clock=clock, listen=False))
-
-
-class TestPostgresqlOptimistic(TestPostgresql):
-    supports_waiting = False
-    store_class = OptimisticClaimOutboxStore
-
-
-class TestPostgresqlByItsOwnClock(SqlAlchemyContract):
-    supports_clock = False
-
-    @pytest.fixture
-    def store(self, postgresql_engine: sa.Engine) -> RowsOutboxStore:
-        return self.open(SqlAlchemyStorage(postgresql_engine))
-
-
-class TestMariadb(SqlAlchemyContract):
+class OnMariadb(OnSqlAlchemy):
     # InnoDB takes two that insert a key which was just deleted for a deadlock.
     supports_waiting_for_slots = False
 
@@ -179,12 +155,55 @@ class TestMariadb(SqlAlchemyContract):
         return self.open(SqlAlchemyStorage(mariadb_engine, clock=clock))
 
 
-class TestMariadbOptimistic(TestMariadb):
+class TestMemory(RowsContract):
+    @pytest.fixture
+    def store(self, clock: FakeClock) -> RowsOutboxStore:
+        return self.open(MemoryStorage(clock))
+
+
+class TestSqlite(OnSqlite, RowsContract):
+    pass
+
+
+class TestPostgresql(OnPostgresql, RowsContract):
+    pass
+
+
+class TestMariadb(OnMariadb, RowsContract):
+    pass
+
+
+class TestSqliteOptimistic(OnSqlite, ClaimsContract):
+    store_class = OptimisticClaimOutboxStore
+
+
+class TestPostgresqlOptimistic(OnPostgresql, ClaimsContract):
     supports_waiting = False
     store_class = OptimisticClaimOutboxStore
 
 
-class TestMariadbByItsOwnClock(SqlAlchemyContract):
+class TestMariadbOptimistic(OnMariadb, ClaimsContract):
+    supports_waiting = False
+    store_class = OptimisticClaimOutboxStore
+
+
+class TestPostgresqlBehindPooler(OnSqlAlchemy, ConnectionContract):
+    """Each transaction may have another connection, and there are few of them."""
+
+    @pytest.fixture
+    def store(self, pooled_engine: sa.Engine, clock: FakeClock) -> RowsOutboxStore:
+        return self.open(SqlAlchemyStorage(pooled_engine, clock=clock, listen=False))
+
+
+class TestPostgresqlByItsOwnClock(OnSqlAlchemy, ClockContract):
+    supports_clock = False
+
+    @pytest.fixture
+    def store(self, postgresql_engine: sa.Engine) -> RowsOutboxStore:
+        return self.open(SqlAlchemyStorage(postgresql_engine))
+
+
+class TestMariadbByItsOwnClock(OnSqlAlchemy, ClockContract):
     supports_clock = False
     supports_waiting_for_slots = False
 

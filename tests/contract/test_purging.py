@@ -10,6 +10,8 @@ from automate_kernel.storage import Storage
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
+pytestmark = pytest.mark.any_storage
+
 
 @pytest.fixture
 def kernel(clocked_storage: Storage) -> Iterator[Kernel]:

@@ -18,6 +18,8 @@ from automate_testing.clock import FakeClock
 from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.execution import ExecutionStatus
 
+pytestmark = pytest.mark.any_storage
+
 LEASE, HOUR = 30.0, 3600.0
 LEFT_BY_AN_ERROR = ("error_code", "error", "error_group", "trace")
 

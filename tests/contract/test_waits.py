@@ -36,6 +36,8 @@ from automate_kernel.workflows.decide.waits import ADVANCE, EVENT
 from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
+pytestmark = pytest.mark.any_storage
+
 COMPLETED, FAILED, CANCELLED = (
     ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED,
 )  # fmt: skip
@@ -569,6 +571,7 @@ def test_what_was_sent_in_time_counts_for_workflows_in_code(world: World) -> Non
     assert world.see(one).output == {"order": 1}
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("brought", [True, False])
 def test_the_time_of_a_wait_beside_a_call_ends_as_that_of_another(
     world: World, monkeypatch: pytest.MonkeyPatch, brought: bool
@@ -920,6 +923,7 @@ def test_no_moment_loses_a_signal(
     assert len(paying.called) == 1
 
 
+@pytest.mark.every_storage
 def test_a_signal_while_the_item_is_being_parked(
     paying: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from example_counts import examples
 from waiting import until
 from automate_kernel import Kernel
 from automate_kernel.storage.tables import WAIT
 from automate_kernel.workflows.execution import ExecutionStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
-COUNT = 120
+COUNT = examples(120, 40)
 PATIENCE = 60.0
 CHILD = {
     "name": "child",

@@ -35,6 +35,8 @@ from hypothesis.stateful import (
 )
 from defined import define, see
 
+pytestmark = pytest.mark.any_storage
+
 Open = Callable[..., Kernel]
 FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
 CUSTOMER = "{{ event.payload.customer }}"
@@ -95,6 +97,7 @@ def test_a_second_start_with_the_same_key_is_the_first(open_kernel: Open) -> Non
     assert see(kernel, first).event.payload == {"n": 1}
 
 
+@pytest.mark.every_storage
 def test_two_starts_with_one_key_at_once(open_kernel: Open) -> None:
     """Of two that start together one begins it, and both have its id."""
     kernels = [open_kernel() for _ in range(3)]
@@ -298,6 +301,7 @@ def test_equal_numbers_are_one_key(open_kernel: Open) -> None:
     assert len(others - {first}) == 3
 
 
+@pytest.mark.every_storage
 def test_two_starts_at_once_do_not_both_pass(open_kernel: Open) -> None:
     """Whichever database, one of those that start together begins, and the others are skipped."""
     concurrency = {"when_full": "skip", "key": CUSTOMER}
@@ -620,6 +624,7 @@ def test_a_clock_that_is_put_back_holds_no_start_for_longer(
     assert times == [180, 240, 7200, 7260, 7320]
 
 
+@pytest.mark.every_storage
 def test_a_rate_per_key_under_many_kernels(open_kernel: Open, clock: FakeClock) -> None:
     """Starts on several threads never share a place, and each customer has its own rate."""
     rate = {"limit": 1, "per": "10s", "burst": 1, "key": CUSTOMER}
@@ -642,6 +647,7 @@ def test_a_delay_and_a_rate(open_kernel: Open, clock: FakeClock) -> None:
     assert times == [0, 60, 300]
 
 
+@pytest.mark.every_storage
 def test_a_burst_begins_at_once(open_kernel: Open, clock: FakeClock) -> None:
     """After a lull so many begin together, more than the limit or fewer; the rest by the rate."""
     for burst, expected in ((1, [0, 30, 60, 90]), (3, [0, 0, 0, 30])):
@@ -749,6 +755,7 @@ def test_a_debounce_has_a_bound(open_kernel: Open, clock: FakeClock) -> None:
     assert sorted(each.event.payload["n"] for each in kernel.executions.find()) == [6, 7]
 
 
+@pytest.mark.every_storage
 def test_an_event_in_one_batch_with_others(open_kernel: Open, clock: FakeClock) -> None:
     """Ten events that a worker takes together start one execution, with the last."""
     kernel = open_kernel(debounce={"for": "5s"})
@@ -901,6 +908,7 @@ def test_one_that_goes_on_keeps_its_event(open_kernel: Open, clock: FakeClock, h
     assert [each.event.payload["n"] for each in ended] == [1, 2]
 
 
+@pytest.mark.every_storage
 def test_two_first_events_at_once(open_kernel: Open) -> None:
     """They meet at the start lock: one execution, whichever is the last."""
     kernels = [open_kernel(debounce={"for": "5s"}) for _ in range(4)]
@@ -909,6 +917,7 @@ def test_two_first_events_at_once(open_kernel: Open) -> None:
     assert statuses(kernels[0]) == {"PENDING": 1}
 
 
+@pytest.mark.every_storage
 def test_no_event_is_lost_between_waiting_and_beginning(
     open_kernel: Open, clock: FakeClock
 ) -> None:
@@ -1028,6 +1037,7 @@ def test_old_gates_go(open_kernel: Open, clock: FakeClock) -> None:
     assert kernel.start("w", {"customer": 1}) == waiting
 
 
+@pytest.mark.every_storage
 def test_many_keys_at_once_do_not_wait_in_a_circle(
     open_kernel: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1111,6 +1121,7 @@ def test_a_crash_keeps_the_place(open_kernel: Open, clock: FakeClock) -> None:
     assert see(kernel, second).status is ExecutionStatus.COMPLETED
 
 
+@pytest.mark.every_storage
 def test_a_worker_keeps_the_limit(open_kernel: Open) -> None:
     """Under a real worker with threads no more than two run at a time, and all end."""
     lock, running, most = threading.Lock(), 0, 0
@@ -1140,6 +1151,7 @@ def test_a_worker_keeps_the_limit(open_kernel: Open) -> None:
     assert (most, held(kernel)) == (2, 0)
 
 
+@pytest.mark.every_storage
 def test_a_running_step_is_cancelled_for_the_newest(open_kernel: Open) -> None:
     """Under a real worker the older one's coroutine is cancelled, and the newest one runs."""
     heard: list[str] = []

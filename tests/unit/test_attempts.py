@@ -29,6 +29,8 @@ from automate_kernel.workflows.store.checkpoints import Checkpoints, Save
 from automate_kernel.workflows.drive.runner import Runner
 from automate_kernel.workflows.execution import StepRun, StepStatus
 
+pytestmark = pytest.mark.any_storage
+
 
 @pytest.fixture
 def kernel(storage: Storage) -> Iterator[Kernel]:
@@ -52,6 +54,7 @@ def flaky(kernel: Kernel, failures: int) -> None:
         return call.attempt
 
 
+@pytest.mark.every_storage
 def test_all_attempts_are_kept(kernel: Kernel) -> None:
     """Those that failed and the one that did not, in their order."""
     flaky(kernel, 2)
@@ -186,6 +189,7 @@ def test_a_sub_workflow_that_goes_on_with_its_parent_may_repeat_its_calls(kernel
     assert calls == [("a", 1, False), ("a", 1, True)]
 
 
+@pytest.mark.every_storage
 def test_a_call_that_a_worker_gave_back_may_be_repeated(kernel: Kernel) -> None:
     """Its worker was stopped, which spends no attempt; what came after it is new."""
     calls: list[tuple[str | None, int, bool]] = []
@@ -233,6 +237,7 @@ LEAVING: list[tuple[str, float]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize(("kind", "grace"), LEAVING)
 @pytest.mark.parametrize("in_code", [False, True], ids=["definition", "code"])
 def test_a_call_that_was_given_back_at_once_may_be_repeated(
@@ -276,6 +281,7 @@ def test_a_call_that_was_given_back_at_once_may_be_repeated(
     assert calls == [(1, False), (1, True)]
 
 
+@pytest.mark.every_storage
 def test_one_that_was_given_back_beside_another_may_be_repeated(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +317,7 @@ def test_one_that_was_given_back_beside_another_may_be_repeated(
     assert sorted(calls[2:]) == [("a", 1, True), ("b", 1, True)]
 
 
+@pytest.mark.every_storage
 def test_a_call_that_ended_and_was_not_saved_may_be_repeated(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +357,7 @@ def test_a_call_that_ended_and_was_not_saved_may_be_repeated(
     assert calls == [(1, False), (1, True)]
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_a_call_that_was_given_back_after_a_death_spends_no_attempt(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, deaths: int
@@ -383,6 +391,7 @@ def test_a_call_that_was_given_back_after_a_death_spends_no_attempt(
     assert calls == [deaths + 1] * 2
 
 
+@pytest.mark.every_storage
 def test_an_execution_of_which_nothing_can_be_saved_keeps_no_other_item(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +425,7 @@ def test_an_execution_of_which_nothing_can_be_saved_keeps_no_other_item(
     assert [one and one.status for one in items] == ["RUNNING", "PENDING"]
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("kind", ["def", "async def", "transactional"])
 def test_a_call_that_must_not_be_repeated_is_not_given_back(kernel: Kernel, kind: str) -> None:
     """It has looked whether its worker stops, and failed in a way of which nobody knows more."""
@@ -526,6 +536,7 @@ def test_elements_and_steps_of_code_have_attempts_too(kernel: Kernel) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.every_storage
 def test_a_late_reply_of_the_database_moves_no_attempt(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from defined import define
 
+pytestmark = pytest.mark.any_storage
+
 Open = Callable[..., Kernel]
 
 
@@ -192,6 +194,7 @@ def test_nothing_is_polled_that_nobody_listens_to(open_kernel: Open, sheet: Shee
     assert kernel.polls.find([("sheet.*", "acme"), ("other.event", None)]) == []
 
 
+@pytest.mark.every_storage
 def test_of_many_workers_one_polls(open_kernel: Open, sheet: Sheet, clock: FakeClock) -> None:
     """However many see it due at the same moment."""
     kernels = [open_kernel() for _ in range(4)]
@@ -207,6 +210,7 @@ def test_of_many_workers_one_polls(open_kernel: Open, sheet: Sheet, clock: FakeC
     assert started(kernels[0]) == ["a"]
 
 
+@pytest.mark.every_storage
 def test_a_worker_polls_beside_its_other_work(open_kernel: Open, sheet: Sheet) -> None:
     """On threads of its own: a service that is slow keeps nothing else from being done."""
     kernel = open_kernel()
@@ -249,6 +253,7 @@ def test_a_worker_goes_on_to_poll_after_more_calls_than_it_has_threads(
     assert started(kernel) == sorted(sheet.rows)
 
 
+@pytest.mark.every_storage
 def test_four_threads_call_five_polls(clock: FakeClock) -> None:
     """The fifth once a thread is free; then all of them once more."""
     calls: list[str] = []
@@ -332,6 +337,7 @@ def test_the_poll_of_a_dead_worker_is_taken_over_within_half_a_minute(
     until(lambda: started(other) == ["a"])
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("outage", [0, 3_600])
 def test_a_call_that_goes_on_is_no_other_workers(
     open_kernel: Open, sheet: Sheet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, outage: int
@@ -369,6 +375,7 @@ def test_a_call_that_goes_on_is_no_other_workers(
     assert len(sheet.calls) == 1
 
 
+@pytest.mark.every_storage
 def test_a_claim_that_was_taken_over_is_not_renewed_for_its_new_holder(
     open_kernel: Open, sheet: Sheet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +395,7 @@ def test_a_claim_that_was_taken_over_is_not_renewed_for_its_new_holder(
     go_on.set()
 
 
+@pytest.mark.every_storage
 def test_a_call_that_hangs_is_another_workers_in_the_end(
     open_kernel: Open, sheet: Sheet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -562,6 +570,7 @@ def test_of_two_events_with_one_id_the_first_counts(sheet: Sheet) -> None:
     kernel.close()
 
 
+@pytest.mark.every_storage
 def test_a_shorter_time_between_calls_counts_at_once(clock: FakeClock) -> None:
     """A poll that was called once a day would have been called tomorrow, and then every minute."""
     storage, calls = MemoryStorage(clock), []
@@ -614,6 +623,7 @@ def test_a_payload_that_does_not_fit_its_schema_is_a_failure() -> None:
     assert "a-private-text" not in str(caught.value)
 
 
+@pytest.mark.every_storage
 def test_a_plain_poll_that_takes_too_long_is_given_up(clock: FakeClock) -> None:
     """Its thread is left alone, and the worker's is free again."""
     go_on = threading.Event()

@@ -23,6 +23,8 @@ from automate_kernel.workflows.drive import progress
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
+pytestmark = pytest.mark.any_storage
+
 KINDS = ("def", "async def")
 
 
@@ -71,6 +73,7 @@ def reporting(kernel: Kernel, kind: str, work: Callable[[Call], Any]) -> None:
 # -- while it runs ---------------------------------------------------------------------------------
 
 
+@pytest.mark.every_storage
 def test_a_row_that_comes_in_the_moment_of_the_report(
     postgresql_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +104,7 @@ def test_a_row_that_comes_in_the_moment_of_the_report(
             until(lambda: kernel.executions.get(one).status is ExecutionStatus.COMPLETED)
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("kind", KINDS)
 def test_progress_is_seen_while_the_call_runs(storage: Storage, kind: str) -> None:
     go_on, end = Gate(), Gate()
@@ -130,6 +134,7 @@ def test_progress_is_seen_while_the_call_runs(storage: Storage, kind: str) -> No
     assert run.progress == {"value": {"page": 2}, "message": None}
 
 
+@pytest.mark.every_storage
 def test_a_machine_without_threads_shows_the_next_report(kernel: Kernel) -> None:
     """And the call that reports does not fail for it."""
     end = Gate()
@@ -225,6 +230,7 @@ def test_who_reports_nothing_costs_nothing(kernel: Kernel, monkeypatch: pytest.M
 # -- the next attempt ------------------------------------------------------------------------------
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("worker", [False, True])
 def test_a_retry_goes_on_from_the_last_progress(kernel: Kernel, kind: str, worker: bool) -> None:
@@ -248,6 +254,7 @@ def test_a_retry_goes_on_from_the_last_progress(kernel: Kernel, kind: str, worke
     assert seen(kernel, one)["value"] == {"cursor": 42}
 
 
+@pytest.mark.every_storage
 def test_what_is_reported_last_is_there_when_the_step_has_ended() -> None:
     """Though the thread that writes once in a second has it in hand, and comes to it later."""
     begun, go_on = threading.Event(), threading.Event()
@@ -417,6 +424,7 @@ def test_outside_a_workflow_nothing_happens(kernel: Kernel) -> None:
 # -- stopping --------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("how", ["cancel", "stop"])
 def test_a_plain_call_hears_that_it_should_stop(kernel: Kernel, how: str) -> None:
     began, heard = Gate(), Gate()
@@ -439,6 +447,7 @@ def test_a_plain_call_hears_that_it_should_stop(kernel: Kernel, how: str) -> Non
         heard.pass_()
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("kind", ["def", "async def", "transactional"])
 @pytest.mark.parametrize("in_code", [False, True], ids=["definition", "code"])
 def test_a_call_that_gives_up_for_a_stop_has_not_failed(
@@ -488,6 +497,7 @@ def test_a_call_that_gives_up_for_a_stop_has_not_failed(
     assert reports == [None, None if kind == "transactional" else "half"]
 
 
+@pytest.mark.every_storage
 def test_a_call_that_fails_by_itself_while_its_worker_stops_has_failed(kernel: Kernel) -> None:
     began, stopped = Gate(), Gate()
 
@@ -509,6 +519,7 @@ def test_a_call_that_fails_by_itself_while_its_worker_stops_has_failed(kernel: K
     assert "it has not looked" in str(done.error)
 
 
+@pytest.mark.every_storage
 def test_an_attempt_that_took_too_long_hears_it(kernel: Kernel) -> None:
     heard = Gate()
 

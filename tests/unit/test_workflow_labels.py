@@ -16,6 +16,8 @@ from automate_kernel.workflows.code import WorkflowContext
 from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
+pytestmark = pytest.mark.any_storage
+
 LABELS = {"customer": "{{ event.payload.customer }}", "kind": "order", "number": 7}
 
 
@@ -44,6 +46,7 @@ def found(kernel: Kernel, *labels: str) -> list[str]:
 # -- at the start ----------------------------------------------------------------------------------
 
 
+@pytest.mark.every_storage
 def test_a_definition_labels_its_executions(kernel: Kernel) -> None:
     """However they start; they are found by several labels at once."""
     triggers = [{"type": "manual"}, {"type": "event", "event": "order.created"}]
@@ -175,6 +178,7 @@ def test_a_call_labels_its_execution(kernel: Kernel) -> None:
     assert found(kernel, "shipment=101") == found(kernel, "kind=order") == []
 
 
+@pytest.mark.every_storage
 def test_an_async_and_a_transactional_call_label_too(kernel: Kernel) -> None:
     @kernel.action("later")
     async def later() -> None:

@@ -14,7 +14,9 @@ from automate_django.storage import DjangoStorage
 from automate_kernel.outbox import RowsOutboxStore
 from automate_testing.clock import FakeClock
 from automate_testing.contracts.outbox import OutboxControlsContract, OutboxStoreContract
+from automate_testing.contracts.outbox.hooks import StoreHooks
 from suites.commit_faults import CommitFaultContract, CommitFaults
+from suites.outbox import ClaimsContract, ClockContract, ConnectionContract
 from suites.storage import StorageContract
 from waiting import until
 from django.db import OperationalError, connections, transaction
@@ -54,7 +56,8 @@ class TestStorageOnMariadb(DjangoStorageContract):
         return DjangoStorage(mariadb)
 
 
-class DjangoOutboxContract(OutboxStoreContract, OutboxControlsContract):
+class DjangoOutbox(StoreHooks):
+    supports_controls = True
     store_class: type[RowsOutboxStore] = SkipLockedClaimOutboxStore
 
     def open(self, storage: DjangoStorage) -> RowsOutboxStore:
@@ -71,7 +74,7 @@ class DjangoOutboxContract(OutboxStoreContract, OutboxControlsContract):
             yield None
 
 
-class TestOutboxOnSqlite(DjangoOutboxContract):
+class TestOutboxOnSqlite(DjangoOutbox, ConnectionContract):
     store_class = OptimisticClaimOutboxStore
 
     @pytest.fixture
@@ -79,13 +82,13 @@ class TestOutboxOnSqlite(DjangoOutboxContract):
         return self.open(DjangoStorage(sqlite, clock=clock))
 
 
-class TestOutboxOnPostgresql(DjangoOutboxContract):
+class TestOutboxOnPostgresql(DjangoOutbox, OutboxStoreContract, OutboxControlsContract):
     @pytest.fixture
     def store(self, postgresql: str, clock: FakeClock) -> RowsOutboxStore:
         return self.open(DjangoStorage(postgresql, clock=clock))
 
 
-class TestOutboxOnMariadb(DjangoOutboxContract):
+class TestOutboxOnMariadb(DjangoOutbox, ClaimsContract):
     # InnoDB takes two that insert a key which was just deleted for a deadlock.
     supports_waiting_for_slots = False
 
@@ -94,7 +97,7 @@ class TestOutboxOnMariadb(DjangoOutboxContract):
         return self.open(DjangoStorage(mariadb, clock=clock))
 
 
-class TestOutboxOnPostgresqlByItsOwnClock(DjangoOutboxContract):
+class TestOutboxOnPostgresqlByItsOwnClock(DjangoOutbox, ClockContract):
     supports_clock = False
 
     @pytest.fixture
