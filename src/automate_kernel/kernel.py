@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     )
     from automate_kernel.triggers.polls.poller import Polls
     from automate_kernel.triggers.webhooks import WebhookReceipt
+    from automate_kernel.triggers.webhooks.deliveries import Deliveries
     from automate_kernel.worker.handler import Handler, WorkerStats
     from automate_kernel.worker.periodic import PeriodicTask
     from automate_kernel.worker.reporter import ActivityLog
@@ -201,6 +202,8 @@ class Kernel:
         """Runs of workflows: get, find, cancel, resume."""
         self.schedules: Schedules = self._schedules()
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
+        self.deliveries: Deliveries = self._deliveries()
+        """The deliveries of webhooks and polls: the last ones, refusals, redelivery."""
         self._audit_kept = _age(audit_retention_seconds, "audit_retention_seconds")
         self._wire()
         self._set_up(workflows, strict=strict)
@@ -209,7 +212,6 @@ class Kernel:
         """Connect the parts, before plugins and workflows come in."""
         from automate_kernel.triggers.polls.poller import Poller, Polls
         from automate_kernel.triggers.webhooks import ReplayLedger
-        from automate_kernel.triggers.webhooks.deliveries import Deliveries
         from automate_kernel.triggers.webhooks.receiver import WebhookReceiver
         from automate_kernel.workflows.drive.inline import InlineExecutions
         from automate_kernel.workflows.drive.runner import Runner
@@ -238,10 +240,6 @@ class Kernel:
         # A receiver that hangs must not hold up what workers do every second.
         self._signal_sender = SignalSender()
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
-        self.deliveries: Deliveries = Deliveries(
-            self.storage, self.outbox, event_item, self.operations.redactor.redact
-        )
-        """The deliveries of webhooks and polls: the last ones, refusals, redelivery."""
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item,
             self.deliveries,
@@ -388,6 +386,12 @@ class Kernel:
         from automate_kernel.workflows.steer.schedule import Schedules
 
         return Schedules(self.workflows, self.executions, sender=self)
+
+    def _deliveries(self) -> Deliveries:
+        from automate_kernel.triggers.webhooks.deliveries import Deliveries
+        from automate_kernel.workflows.store.events import event_item
+
+        return Deliveries(self.storage, self.outbox, event_item, self.redactor.redact)
 
     def _revealed(self, texts: Sequence[str]) -> list[str]:
         """Return *texts*, each with its secret if it is a reference to one."""
