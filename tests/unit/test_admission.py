@@ -717,6 +717,48 @@ def test_one_that_is_paused_as_its_worker_dies_keeps_its_place(
     assert (statuses(kernel), held(kernel)) == ({"COMPLETED": 2}, 0)
 
 
+@pytest.mark.parametrize(
+    ("condition", "ends_at_once"),
+    [
+        ({"concurrency": 1}, False),
+        ({"rate_limit": {"limit": 1, "per": "30d"}}, True),
+        ({"debounce": {"for": "30d"}}, True),
+        ({}, True),
+    ],
+)
+def test_what_is_cancelled_before_it_begins_cleans_up(
+    open_kernel: Open, condition: dict[str, Any], ends_at_once: bool
+) -> None:
+    """At once; with a concurrency once it has a place, or is cancelled a second time."""
+    called: list[str] = []
+    kernel = open_kernel(
+        **condition,
+        action=lambda: called.append("clean"),
+        step={"wait_for": {"signal": "go"}, "action": None},
+        **{"finally": [{"id": "clean", "action": "do.it"}]},
+    )
+    first = kernel.start("w", delay=86_400.0) if not condition else kernel.start("w")
+    kernel.run_until_idle()
+    second = first if "debounce" in condition or not condition else kernel.start("w")
+    kernel.run_until_idle()
+    assert see(kernel, second).status is ExecutionStatus.PENDING
+    assert kernel.executions.cancel(second)
+    for _ in range(3):
+        kernel.run_until_idle()
+    if ends_at_once:
+        assert (see(kernel, second).status, called) == (ExecutionStatus.CANCELLED, ["clean"])
+        return
+    assert (see(kernel, second).status, called) == (ExecutionStatus.CANCELLING, [])
+    third = kernel.start("w")
+    assert kernel.executions.cancel(second)
+    assert (see(kernel, second).status, called) == (ExecutionStatus.CANCELLED, [])
+    assert kernel.executions.cancel(third)
+    kernel.signal(first, "go")
+    kernel.run_until_idle()
+    assert see(kernel, third).status is ExecutionStatus.CANCELLED
+    assert (called, held(kernel)) == (["clean"] * 2, 0)
+
+
 # -- debounce --------------------------------------------------------------------------------------
 
 DEBOUNCED = {"key": CUSTOMER, "for": "30s", "at_most": "70s"}
