@@ -202,8 +202,6 @@ class Kernel:
         """Runs of workflows: get, find, cancel, resume."""
         self.schedules: Schedules = self._schedules()
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
-        self.deliveries: Deliveries = self._deliveries()
-        """The deliveries of webhooks and polls: the last ones, refusals, redelivery."""
         self._audit_kept = _age(audit_retention_seconds, "audit_retention_seconds")
         self._wire()
         self._set_up(workflows, strict=strict)
@@ -387,12 +385,6 @@ class Kernel:
 
         return Schedules(self.workflows, self.executions, sender=self)
 
-    def _deliveries(self) -> Deliveries:
-        from automate_kernel.triggers.webhooks.deliveries import Deliveries
-        from automate_kernel.workflows.store.events import event_item
-
-        return Deliveries(self.storage, self.outbox, event_item, self.redactor.redact)
-
     def _revealed(self, texts: Sequence[str]) -> list[str]:
         """Return *texts*, each with its secret if it is a reference to one."""
         found: list[str] = reveal(self._render_config(list(texts)), self.secrets)
@@ -481,6 +473,14 @@ class Kernel:
         from automate_kernel.workflows.steer.documents import Documents
 
         return Documents(self.storage, self.workflows, self.redactor)
+
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        """The deliveries of webhooks and polls: the last ones, refusals, redelivery."""
+        from automate_kernel.triggers.webhooks.deliveries import Deliveries
+        from automate_kernel.workflows.store.events import event_item
+
+        return Deliveries(self.storage, self.outbox, event_item, self.redactor.redact)
 
     @property
     def polls(self) -> Polls:
