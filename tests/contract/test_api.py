@@ -19,6 +19,8 @@ from automate_kernel.access.tokens import scope_allowed
 from automate_kernel.http.api.routes import ROUTES
 from automate_kernel.http.app import webhook_app
 from automate_kernel.http.operations import ExposedOperations
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.workflows import StoredWorkflows
 from suites.api import ApiContract
 
 WORKFLOWS = Path(__file__).parents[1] / "django_project" / "workflows"
@@ -90,7 +92,11 @@ class AsgiClient:
 class TestServe(ApiContract):
     @pytest.fixture
     def kernel(self) -> Iterator[Kernel]:
-        with Kernel(plugins=[Chat], workflows=[WORKFLOWS], discover=False) as kernel:
+        storage = MemoryStorage()
+        with Kernel(
+            storage, plugins=[Chat], workflows=[WORKFLOWS], discover=False,
+            workflow_source=StoredWorkflows(storage),
+        ) as kernel:  # fmt: skip
 
             @kernel.action("orders.total")
             def total(lines: list[dict[str, Any]]) -> dict[str, Any]:

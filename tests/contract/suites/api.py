@@ -26,10 +26,18 @@ from automate_kernel.triggers.webhooks import ReplayLedger
 
 LINES = [{"price": 20, "quantity": 3}]
 ORDER = {"lines": LINES, "channel_id": "C1"}
+DOCUMENT = """\
+name: greets
+trigger: {{type: manual}}
+steps:
+  - id: say
+    action: chat.post_message
+    input: {{channel_id: C1, text: "{greeting}"}}
+"""
 PATHS = (
     "workflows", "executions", "executions/errors", "outbox", "outbox/stats", "outbox/errors",
     "plugins", "workers", "health", "outbox/kinds", "schedules", "tokens",
-    "deliveries", "deliveries/refused",
+    "deliveries", "deliveries/refused", "documents",
 )  # fmt: skip
 
 
@@ -688,7 +696,7 @@ class ApiContract:
                 },
             ),
             ("executions:read", {"executions", "executions/errors"}),
-            ("workflows:*", {"workflows", "schedules"}),
+            ("workflows:*", {"workflows", "schedules", "documents"}),
             ("plugins:read", {"plugins"}),
             ("events:write", set()),
         ],
@@ -725,6 +733,55 @@ class ApiContract:
         assert (
             operator.post(path.replace(found["id"], "none"), {}, format="json").status_code == 404
         )
+
+    def test_a_workflow_is_edited(self, token: Any, kernel: Kernel) -> None:
+        """Drafts, versions, publish and back; each problem has its line, and the trail each act."""
+        client = token("workflows:*", tenant_id="acme")
+        other = token("workflows:*", tenant_id="rival")
+        path, text = f"{self.api}/documents", DOCUMENT.format(greeting="hello")
+
+        def post(where: str, **given: Any) -> Any:
+            return client.post(f"{path}{where}", given, format="json")
+
+        wrong = post(
+            "/check", source="name: x\nsteps:\n- id: a\n  action: orders.total\n  nope: 1\n"
+        )
+        assert wrong.status_code == 400
+        assert any("Line 5" in each["detail"] for each in wrong.json()["errors"]), wrong.json()
+        assert post("/check", source=text.replace("chat.post", "chat.pots")).json()["missing"]
+        made = post("", source=text, publish=False, comment="first")
+        assert made.status_code == 201, made.json()
+        one = f"/{made.json()['id']}"
+        assert made.json()["version"] is None
+        assert client.get(f"{self.api}/workflows/greets").status_code == 404
+        assert post(f"{one}/versions/1/publish").status_code == 200
+        assert client.get(f"{self.api}/workflows/greets").status_code == 200
+        second = DOCUMENT.format(greeting="good day")
+        assert post(f"{one}/save", source=second, based_on=1).json()["number"] == 2
+        late = post(f"{one}/save", source=text + "# mine\n", based_on=1)
+        assert (late.status_code, late.json()["code"]) == (409, "ABORTED")
+        assert post(f"{one}/save", source=second).json()["code"] == "FAILED_PRECONDITION"
+        renamed = post(f"{one}/save", source=second.replace("greets", "bows"))
+        assert "stays as it is" in renamed.json()["errors"][0]["detail"]
+        assert post(f"{one}/versions/1/restore", comment="as it was").json()["restored_from"] == 1
+        listed = client.get(f"{path}{one}/versions").json()
+        assert [each["number"] for each in listed] == [3, 2, 1]
+        assert client.get(f"{path}{one}/versions/2").json()["source"] == second
+        assert client.get(f"{path}{one}").json()["source"] == text
+        assert post(f"{one}/disable").json()["enabled"] is False
+        assert post(f"{one}/disable").status_code == 409
+        assert client.get(f"{self.api}/workflows/greets").status_code == 404
+        for where in (one, f"{one}/versions", f"{one}/versions/1"):
+            assert other.get(f"{path}{where}").status_code == 404
+        assert other.post(f"{path}{one}/enable", {}, format="json").status_code == 404
+        assert other.get(path).json() == []
+        for number in ("0", "9", "x", "%00", "1" * 400):
+            assert client.get(f"{path}{one}/versions/{number}").status_code == 404
+        reader = token("workflows:read", tenant_id="acme")
+        assert reader.post(f"{path}{one}/enable", {}, format="json").status_code == 403
+        assert post(f"{one}/enable").json()["version"] == 3
+        acts = [each.action for each in kernel.audit.page(object_id=one[1:]).records]
+        assert {"publish", "save", "restore", "disable", "enable"} <= set(acts)
 
     def test_plugins_are_for_operators(self, acme: Any, operator: Any) -> None:
         """States, and never a traceback."""

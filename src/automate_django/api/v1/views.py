@@ -37,6 +37,7 @@ from automate_kernel.http.api.routes import BY_NAME, ROUTES, ApiRoute
 
 PERMISSIONS: Mapping[str, str] = {
     "workflows:read": "view_workflowdefinition",
+    "workflows:write": "change_workflowdocument",
     "workflows:start": "add_workflowexecution",
     "executions:read": "view_workflowexecution",
     "executions:write": "change_workflowexecution",
@@ -53,6 +54,7 @@ PERMISSIONS: Mapping[str, str] = {
 }
 """Django's permission that a user needs beside a scope."""
 _OTHERS: Mapping[str, str] = {
+    "documents.create": "add_workflowdocument",
     "workflows.pause_schedules": "change_workflowschedule",
     "workflows.resume_schedules": "change_workflowschedule",
     "executions.retry": "add_workflowexecution",

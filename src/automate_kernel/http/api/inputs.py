@@ -29,6 +29,7 @@ from automate_kernel.outbox.item import (
     check_text,
 )
 from automate_kernel.outbox.labels import MAX_LABELS
+from automate_kernel.workflows.definition.document import LARGEST
 from automate_kernel.workflows.execution import (
     ExecutionStatus,
     check_event_name,
@@ -470,6 +471,54 @@ class RedeliverInput(ApiInput):
             description="The `redeliveries` that it had: with more by now, nothing is done.",
         ),
     ] = _UNSET
+
+
+# -- workflows that are edited -----------------------------------------------------------------
+
+Source = Annotated[
+    str, Field(min_length=1, max_length=LARGEST, description="The text of the workflow.")
+]
+DocumentFormat = Annotated[Literal["yaml", "json"], Field(description="yaml by default.")]
+Publish = Annotated[bool, Field(description="False saves a draft, which starts nothing.")]
+VersionComment = Annotated[str, TextRule(500, blank=True)]
+BasedOn = Annotated[
+    int,
+    Field(
+        ge=1, le=_MOST_POSITION,
+        description="The version that the change was made in: with a newer one, nothing is saved.",
+    ),
+]  # fmt: skip
+
+
+class SourceInput(ApiInput):
+    """The text of a workflow."""
+
+    source: Source
+    format: DocumentFormat = _UNSET
+
+
+class DocumentInput(SourceInput):
+    """A new workflow."""
+
+    publish: Publish = _UNSET
+    comment: VersionComment = _UNSET
+    tenant_id: Tenant = _UNSET
+    enabled: bool = _UNSET
+
+
+class DocumentSaveInput(SourceInput):
+    """A new version of a workflow."""
+
+    publish: Publish = _UNSET
+    comment: VersionComment = _UNSET
+    based_on: BasedOn = _UNSET
+
+
+class DocumentRestoreInput(ApiInput):
+    """The reason why a former version counts again."""
+
+    comment: VersionComment = _UNSET
+    based_on: BasedOn = _UNSET
 
 
 # -- many at once ------------------------------------------------------------------------------

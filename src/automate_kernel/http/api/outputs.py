@@ -451,6 +451,55 @@ class TokenOutput(ApiOutput):
     last_used_at: Time | None
 
 
+class DocumentOutput(ApiOutput):
+    """A workflow that people edit, by the numbers of its versions."""
+
+    id: Id
+    name: str
+    tenant_id: str | None
+    enabled: bool = Field(description="Whether events and schedules start it.")
+    version: int | None = Field(description="The published one; null before any is.")
+    latest: int
+    is_draft: bool = Field(description="Whether the latest version is not published.")
+    created_at: Time
+    updated_at: Time
+
+
+class DocumentDetailOutput(DocumentOutput):
+    """A workflow that people edit, with the text of its latest version."""
+
+    format: str
+    source: ShownText
+
+
+class DocumentVersionOutput(ApiOutput):
+    """A version of a workflow, whose text never changes."""
+
+    number: int
+    format: str
+    definition_id: str = Field(validation_alias="digest")
+    restored_from: int | None
+    comment: ShownText
+    author: str
+    created_at: Time
+    published_at: Time | None
+    published_by: str
+
+
+class DocumentSourceOutput(DocumentVersionOutput):
+    """A version of a workflow, with its text."""
+
+    source: ShownText
+
+
+class CheckedSourceOutput(ApiOutput):
+    """A text that is a workflow, and what it would lack here."""
+
+    name: str
+    definition_id: str
+    missing: list[ShownText] = Field(description="Actions that are not there, for example.")
+
+
 class DeliveryOutput(ApiOutput):
     """An accepted delivery of a webhook or a poll, and the item that it became."""
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from automate_kernel.http.api import (
     approvals,
     deliveries,
+    documents,
     executions,
     inputs,
     operations,
@@ -134,6 +135,32 @@ def _of_workflows() -> Iterator[ApiRoute]:
     yield _post(
         "events", "events:write", workflows.emit, body=inputs.EventInput, frequent=True, **begun
     )
+
+
+def _of_documents() -> Iterator[ApiRoute]:
+    one, read, write = "documents/{document_id}", "workflows:read", "workflows:write"
+    version = f"{one}/versions/{{number}}"
+    brief, saved = {"output": outputs.DocumentOutput}, {"output": outputs.DocumentVersionOutput}
+    yield _get("documents", read, documents.list_documents, many=True, **brief)
+    yield _post(
+        "documents", write, documents.create, body=inputs.DocumentInput, status=201, **brief
+    )
+    yield _post(
+        "documents/check", write, documents.check, body=inputs.SourceInput, frequent=True,
+        output=outputs.CheckedSourceOutput,
+    )  # fmt: skip
+    yield _get(one, read, documents.show, output=outputs.DocumentDetailOutput)
+    yield _get(f"{one}/versions", read, documents.list_versions, many=True, **saved)
+    yield _get(version, read, documents.show_version, output=outputs.DocumentSourceOutput)
+    yield _post(
+        f"{one}/save", write, documents.save, body=inputs.DocumentSaveInput, status=201, **saved
+    )
+    yield _post(f"{version}/publish", write, documents.publish, **saved)
+    yield _post(
+        f"{version}/restore", write, documents.restore, body=inputs.DocumentRestoreInput, **saved
+    )
+    yield _post(f"{one}/enable", write, documents.enable, **brief)
+    yield _post(f"{one}/disable", write, documents.disable, **brief)
 
 
 def _of_executions() -> Iterator[ApiRoute]:
@@ -266,6 +293,7 @@ def _of_the_service() -> Iterator[ApiRoute]:
 
 ROUTES: tuple[ApiRoute, ...] = (
     *_of_workflows(),
+    *_of_documents(),
     *_of_executions(),
     *_of_approvals(),
     *_of_the_outbox(),

@@ -11,7 +11,7 @@ from automate_kernel.base.errors import AutomateError, StorageError
 from automate_kernel.http.api.exchange import ApiRequest, without
 from automate_kernel.http.api.problems import ApiError, problem_of
 from automate_kernel.http.api.routes import ApiRoute
-from automate_kernel.storage.tables import EXECUTION, OUTBOX
+from automate_kernel.storage.tables import DOCUMENT, EXECUTION, OUTBOX
 
 # The kind of object by the first part of a path, and the table that has its tenant.
 _KINDS: Mapping[str, tuple[str, str]] = {
@@ -20,11 +20,13 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "outbox": ("item", OUTBOX),
     "deliveries": ("webhook", ""),
     "workflows": ("workflow", ""),
+    "documents": ("workflow", DOCUMENT),
     "tokens": ("token", ""),
 }
 # What people write, and what may be a payload.
-_NOT_KEPT = ("action", "payload", "comment", "form", "tenant_id")
+_NOT_KEPT = ("action", "payload", "comment", "form", "source", "tenant_id")
 _MOST_IDS = 100
+_NO_VERBS = ("bulk", "kinds", "versions")
 
 
 def recorded(
@@ -71,7 +73,7 @@ def recorded(
 
 def _action(route: ApiRoute, request: ApiRequest) -> str:
     """Return the word for a command: that of its path, or of its body."""
-    words = [part for part in route.parts[1:] if part[0] != "{" and part not in ("bulk", "kinds")]
+    words = [part for part in route.parts[1:] if part[0] != "{" and part not in _NO_VERBS]
     return "-".join(words) or str(request.body.get("action") or "new")
 
 
