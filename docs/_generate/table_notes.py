@@ -31,6 +31,8 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
     "automate_label": "A key of your application by which an item or an execution is found.",
     "automate_cause": "What failures come from, by kind of items or workflow, and when it was seen "
     "first. It is kept for a year after the last failure.",
+    "automate_decision": "Decisions that people have made on approvals, kept as long as the audit "
+    "trail.",
     "automate_approver": "Who may decide on an open approval: a row for each person and role.",
     "automate_execution_activity": "What became of executions and steps, by minute, worker and "
     "workflow; and summed up by 5 minutes, an hour and 6 hours. It is kept for a week.",
@@ -416,6 +418,17 @@ COLUMN_NOTES = {
     ("automate_cause", "error_group"): "the type and place of the errors",
     ("automate_cause", "first_at"): "when the first of them failed",
     ("automate_cause", "last_at"): "when there were such failures last, to a day",
+    ("automate_decision", "id"): "its id",
+    ("automate_decision", "execution_id"): "the execution that asked, which may be deleted by now",
+    ("automate_decision", "step_id"): "the step that asked",
+    ("automate_decision", "position"): "the element of `for_each`; else -1",
+    ("automate_decision", "workflow"): "its workflow",
+    ("automate_decision", "title"): "the question",
+    ("automate_decision", "approved"): "1 if it was approved, 0 if it was rejected",
+    ("automate_decision", "decided_by"): "the person, or the entry of a link",
+    ("automate_decision", "comment"): "the first 500 characters of the comment",
+    ("automate_decision", "tenant_id"): "the execution's tenant",
+    ("automate_decision", "decided_at"): "when it was decided",
     ("automate_approver", "id"): "of the wait and the name",
     ("automate_approver", "wait_id"): "the wait in `automate_wait`",
     ("automate_approver", "who"): "a person, a role as `role:NAME`, or empty for everybody",

@@ -1501,11 +1501,15 @@ class Kernel:
         self.purge_definitions(older_than_seconds=age)
 
     def _purge_access(self) -> None:
-        """Delete sessions and questions that have ended, and old entries of the audit trail."""
+        """Delete sessions and questions that have ended, old decisions and the trail's entries."""
+        from automate_kernel.workflows.steer.decisions import purge_decisions
+
         until, kept = time.monotonic() + _SWEEP_SECONDS, self._audit_kept
         purges: list[Callable[[], int]] = [self.sessions.purge, self.accounts.purge]
         if kept is not None:
             purges.append(partial(self.audit.purge, older_than_seconds=kept))
+            old = partial(purge_decisions, older_than_seconds=kept)
+            purges.append(partial(write, self.storage, None, old))
         for purge in purges:
             while time.monotonic() < until and purge():
                 pass

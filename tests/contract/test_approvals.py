@@ -27,6 +27,7 @@ from automate_kernel.workflows.decide.questions import NOTICE
 from automate_kernel.workflows.decide.waits import ADVANCE
 from automate_kernel.workflows.decide.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import StepStatus
+from automate_kernel.workflows.steer.decisions import purge_decisions
 from automate_sqlalchemy import SqlAlchemyStorage
 
 pytestmark = pytest.mark.any_storage
@@ -665,3 +666,31 @@ def test_a_decision_in_a_session_of_the_host_commits_with_it(
             session.commit()
         items = kernel.outbox.find(kind=SIGNAL_KIND)
         assert [item.payload["event"]["payload"]["by"] for item in items] == ["ann"]
+
+
+def test_who_decided_what_is_kept(world: World) -> None:
+    """Also what a link decided, and after the execution is gone; without secrets, for a tenant."""
+    world.add({"id": "ok", "approval": {"title": "Pay?", "by": ["ann", "role:boss"]}})
+    first, second = world.start(tenant_id="acme"), world.start(tenant_id="other")
+    approvals = world.kernel.approvals
+    world.kernel.secrets.get("TOKEN")
+    approvals.approve(first, "ok", by="ann", comment="with tok-11-of-chat")
+    token = approvals.token(second, "ok", by="role:boss")
+    approvals.decide_by_token(token, approved=False)
+    world.run()
+    world.kernel.purge(older_than_seconds=0)
+    made = approvals.decided().decisions
+    assert [(each.execution_id, each.decided_by, each.approved) for each in made] == [
+        (second, "role:boss", False),
+        (first, "ann", True),
+    ]
+    assert (made[1].title, made[1].comment, made[1].step_id) == ("Pay?", "with [secret]", "ok")
+    (mine,) = approvals.decided(tenant_id="acme").decisions
+    assert mine == made[1]
+    page = approvals.decided(limit=1)
+    assert approvals.decided(limit=1, after=page.after).decisions == made[1:]
+    with world.storage.begin() as rows:
+        assert purge_decisions(rows, older_than_seconds=3600) == 0
+    world.clock.advance(7200)
+    with world.storage.begin() as rows:
+        assert purge_decisions(rows, older_than_seconds=3600) == 2

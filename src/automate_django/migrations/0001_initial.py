@@ -367,6 +367,31 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="ApprovalDecision",
+            fields=[
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("execution_id", models.UUIDField()),
+                ("step_id", models.CharField(max_length=200)),
+                ("position", models.IntegerField()),
+                ("workflow", models.CharField(max_length=200)),
+                ("title", models.CharField(max_length=500)),
+                ("approved", models.IntegerField()),
+                ("decided_by", models.CharField(max_length=200)),
+                ("comment", models.CharField(max_length=500)),
+                ("tenant_id", models.CharField(max_length=200, null=True)),
+                ("decided_at", models.DateTimeField()),
+            ],
+            options={
+                "db_table": "automate_decision",
+                "indexes": [
+                    models.Index(fields=["decided_at"], name="automate_decision_at"),
+                    models.Index(
+                        fields=["tenant_id", "decided_at"], name="automate_decision_tenant"
+                    ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="WaitApprover",
             fields=[
                 ("id", models.UUIDField(primary_key=True, serialize=False)),

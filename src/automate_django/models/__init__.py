@@ -5,6 +5,7 @@ from automate_django.models.imports import StagedImport
 from automate_django.models.pages import Pages
 from automate_django.models.tables import (
     AccountConsent,
+    ApprovalDecision,
     AuditEntry,
     AwaitedEvent,
     ConnectorPoll,
@@ -43,6 +44,7 @@ from automate_django.models.tasks import TaskResult
 __all__ = [
     "AccountConsent",
     "ApiToken",
+    "ApprovalDecision",
     "AuditEntry",
     "AwaitedEvent",
     "ConnectorPoll",

@@ -501,6 +501,24 @@ class WaitApprover(KernelTable):
     Meta = meta_of(tables.APPROVER)
 
 
+class ApprovalDecision(KernelTable):
+    """A decision that a person has made on an approval."""
+
+    id = models.UUIDField(primary_key=True)
+    execution_id = models.UUIDField()
+    step_id = models.CharField(max_length=200)
+    position = models.IntegerField()
+    workflow = models.CharField(max_length=200)
+    title = models.CharField(max_length=500)
+    approved = models.IntegerField()
+    decided_by = models.CharField(max_length=200)
+    comment = models.CharField(max_length=500)
+    tenant_id = models.CharField(max_length=200, null=True)
+    decided_at = models.DateTimeField()
+
+    Meta = meta_of(tables.DECISION)
+
+
 class WorkflowSignal(KernelTable):
     """A signal that has come, for steps that wait for it."""
 

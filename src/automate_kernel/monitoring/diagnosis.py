@@ -27,7 +27,6 @@ from automate_kernel.storage.output_store import LateOutputStore
 from automate_kernel.storage.statuses import ItemStatus
 from automate_kernel.templates.context import TemplateContext
 from automate_kernel.templates.engine import is_template
-from automate_kernel.workflows.definition.problems import reads_link
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -403,6 +402,8 @@ def _connections(kernel: Kernel) -> Iterator[Finding]:
 
 def places_of_links(kernel: Kernel, workflow: Workflow) -> list[str]:
     """Return the notices of approvals that read a link, while this kernel can't make any."""
+    from automate_kernel.workflows.definition.problems import reads_link
+
     if kernel.approvals.signer.able and kernel.approvals.public_url:
         return []
     return [

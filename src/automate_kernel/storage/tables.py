@@ -101,6 +101,7 @@ LABEL = "automate_label"
 EXECUTION_ACTIVITY = "automate_execution_activity"
 WAIT = "automate_wait"
 APPROVER = "automate_approver"
+DECISION = "automate_decision"
 SIGNAL = "automate_signal"
 AWAITED = "automate_awaited"
 POLL = "automate_poll"
@@ -470,6 +471,23 @@ _ALL = (
         Column("tenant_id", "text", _NAME, null=True),
         Column("created_at", "time"),
         _index("automate_approver_who", "who created_at wait_id tenant_id"),
+    ),
+    _table(
+        DECISION,
+        # What a person decided on an approval, on the pages, by a link or by the API. It outlives
+        # the wait and the execution.
+        *_columns("id", "id execution_id"),
+        Column("step_id", "text", _NAME),
+        Column("position", "int"),
+        Column("workflow", "text", _NAME),
+        Column("title", "text", 500),
+        Column("approved", "int"),
+        Column("decided_by", "text", _NAME),
+        Column("comment", "text", 500),
+        Column("tenant_id", "text", _NAME, null=True),
+        Column("decided_at", "time"),
+        _index("automate_decision_at", "decided_at"),
+        _index("automate_decision_tenant", "tenant_id decided_at"),
     ),
     _table(
         SIGNAL,

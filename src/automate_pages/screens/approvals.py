@@ -16,7 +16,6 @@ from automate_pages.exchange import (
     read_position,
 )
 from automate_pages.formats import shown_text
-from automate_pages.lists import PATIENCE
 
 
 def show_list(request: PageRequest) -> PageAnswer:
@@ -54,11 +53,10 @@ def _lists(request: PageRequest, of: str) -> list[PageLink]:
 
 
 def _decided(request: PageRequest) -> PageAnswer:
-    """Show who decided what on the pages."""
-    found = request.kernel.audit.page(
-        model="approval", outcome="done", tenant_id=request.user.tenant,
-        after=request.query.get("after", ""), seconds=PATIENCE,
-    )  # fmt: skip
+    """Show who decided what, on the pages, by a link or by the API."""
+    found = request.kernel.approvals.decided(
+        tenant_id=request.user.tenant, after=request.query.get("after", "")
+    )
     later = request.url("approvals", of="decided", after=found.after) if found.after else ""
     context = {"found": found, "lists": _lists(request, "decided"), "next": later}
     return PageAnswer("decided.html", "Approvals", context, live=True)

@@ -37,7 +37,7 @@ steps:
 PATHS = (
     "workflows", "executions", "executions/errors", "outbox", "outbox/stats", "outbox/errors",
     "plugins", "workers", "health", "outbox/kinds", "schedules", "tokens",
-    "deliveries", "deliveries/refused", "documents",
+    "deliveries", "deliveries/refused", "documents", "approvals/decisions",
 )  # fmt: skip
 
 

@@ -25,6 +25,11 @@ def list_approvals(request: ApiRequest) -> ApiPage:
     return ApiPage([_told(request, each) for each in page.results], page.next, page.previous)
 
 
+def list_decisions(request: ApiRequest) -> ApiPage:
+    """List who decided what, the latest first."""
+    return request.page(request.kernel.approvals.decided, "decisions", **request.filters)
+
+
 def show(request: ApiRequest, execution_id: str, step: str) -> Any:
     """Read one, with the JSON Schema of its form."""
     position = request.query.get("position", -1)

@@ -433,6 +433,13 @@ class ApprovalQueryInput(TenantInput):
     page_size: Size = _UNSET
 
 
+class DecisionQueryInput(TenantInput):
+    """A filter of decisions that were made."""
+
+    cursor: Cursor = _UNSET
+    page_size: Size = _UNSET
+
+
 class PositionQueryInput(ApiInput):
     """The element of a step's for_each."""
 

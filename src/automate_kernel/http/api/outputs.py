@@ -314,6 +314,21 @@ class DecidedOutput(ApiOutput):
     timed_out: bool
 
 
+class MadeDecisionOutput(ApiOutput):
+    """A decision that a person made on an approval."""
+
+    execution_id: Id
+    step_id: str
+    position: int = Field(description=_POSITION)
+    workflow: str
+    title: ShownText
+    approved: bool
+    decided_by: ShownText
+    comment: ShownText
+    tenant_id: str | None
+    decided_at: Time
+
+
 class ItemOutput(ApiOutput):
     """An outbox item, without what it carries."""
 

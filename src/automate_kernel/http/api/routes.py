@@ -206,6 +206,10 @@ def _of_approvals() -> Iterator[ApiRoute]:
     listed: dict[str, Any] = {"query": inputs.ApprovalQueryInput, "paged": True}
     decided = {"body": inputs.DecisionInput, "output": outputs.DecidedOutput}
     yield _get("approvals", read, approvals.list_approvals, **listed, **shown)
+    yield _get(
+        "approvals/decisions", read, approvals.list_decisions, query=inputs.DecisionQueryInput,
+        output=outputs.MadeDecisionOutput, paged=True,
+    )  # fmt: skip
     yield _get(one, read, approvals.show, query=inputs.PositionQueryInput, **shown)
     yield _post(f"{one}/approve", write, approvals.approve, **decided)
     yield _post(f"{one}/reject", write, approvals.reject, **decided)

@@ -38,6 +38,7 @@ from automate_kernel.workflows.definition.approval import (
 )
 from automate_kernel.workflows.definition.blocks import local_id, plain_id
 from automate_kernel.workflows.execution import Event
+from automate_kernel.workflows.steer.decisions import DecisionPage, keep_decision, read_decisions
 
 __all__ = ["ApprovalLink", "ApprovalPage", "Approvals", "Decision", "PendingApproval"]
 
@@ -182,6 +183,17 @@ class Approvals:
                     return ApprovalPage(found, after)
                 size = max(limit, _LOOK // 2)
 
+    def decided(
+        self, *, tenant_id: str | None = None, limit: int = 50, after: str = ""
+    ) -> DecisionPage:
+        """
+        Return a page of decisions that people have made, the latest first.
+
+        With *tenant_id* only that tenant's. Pass `DecisionPage.after` as *after* for the next page.
+        """
+        with self.storage.begin(atomic=False) as rows:
+            return read_decisions(rows, tenant_id=tenant_id, after=after, limit=check_limit(limit))
+
     def get(
         self,
         execution_id: str,
@@ -306,6 +318,9 @@ class Approvals:
         rows.update(WAIT, mine, {"details": {**row["details"], "decision": decision}})
         people = sorted(approver_id(waiting.id, who) for who in waiting.by or [ANYONE])
         rows.delete(APPROVER, [Where("id", "in", people)])
+        about = ("execution_id", "step_id", "position", "workflow", "title", "tenant_id")
+        asked = {name: getattr(waiting, name) for name in about}
+        keep_decision(rows, asked, decision, now)
         event = Event(
             id=new_id(),
             name="automate.approval",
