@@ -1,11 +1,11 @@
 import pytest
 from automate_kernel import MemoryStorage, OutboxStore
-from automate_testing import FakeClock, OutboxStoreContract
+from automate_testing import FakeClock, OutboxControlsContract, OutboxStoreContract
 
 from automate_acme.store import AcmeOutboxStore
 
 
-class TestAcmeOutboxStore(OutboxStoreContract):
+class TestAcmeOutboxStore(OutboxStoreContract, OutboxControlsContract):
     @pytest.fixture
     def store(self, clock: FakeClock) -> AcmeOutboxStore:
         return AcmeOutboxStore(MemoryStorage(clock=clock), lease_seconds=30)
