@@ -28,11 +28,16 @@ hypothesis.settings.load_profile("project")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--full``, for what takes long, and ``--with-plugins``, for what needs that group."""
+    """Add ``--full``, for what takes long, and options for databases and the group of plugins."""
     parser.addoption(
         "--full",
         action="store_true",
         help="run tests/fault at full length, models with all examples, and what is marked long",
+    )
+    parser.addoption(
+        "--every-storage",
+        action="store_true",
+        help="run what is marked any_storage on each storage, as CI does",
     )
     parser.addoption(
         "--with-plugins",

@@ -35,12 +35,12 @@ collect_ignore = ["previous"]
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
-    Try what is marked ``any_storage`` in memory and on one database in turn; with ``--full`` on each.
+    Try what is marked ``any_storage`` in memory and on one database in turn.
 
-    Whoever asks for tests by name gets them.
+    It runs on each with ``--every-storage`` or ``--full``, and for whoever asks for tests by name.
     """
     by_name = config.option.keyword or any("::" in each for each in config.args)
-    if example_counts.full_length or by_name:
+    if config.getoption("--every-storage") or example_counts.full_length or by_name:
         return
     left = [each for each in items if not _is_its_turn(each)]
     config.hook.pytest_deselected(items=left)

@@ -69,8 +69,8 @@ PENDING ◀▶ RUNNING ─┬▶ COMPLETED
 ```""",
     "automate_webhook_delivery": "The accepted deliveries of webhooks and polls, to recognise "
     "repetitions.",
-    "automate_refused_delivery": "Webhook deliveries that started nothing, with the reason. Alike "
-    "ones are one row, and a trigger has 20 rows at most.",
+    "automate_refused_delivery": "Webhook deliveries that started nothing, with the reason. "
+    "Deliveries with the same reason share a row, and a trigger has at most 20 rows.",
     "automate_schedule": "When each schedule fired last.",
     "automate_wait": "One row per step that waits for an event, a signal, an approval or another "
     "workflow.",
@@ -273,8 +273,11 @@ COLUMN_NOTES = {
     "null for another id of the same delivery",
     ("automate_webhook_delivery", "redelivered_at"): "when that was last",
     ("automate_refused_delivery", "id"): "SHA-256 over the next four",
-    ("automate_refused_delivery", "connector"): "the connector's key; empty if there is none",
-    ("automate_refused_delivery", "trigger_name"): "the trigger; empty if there is none",
+    (
+        "automate_refused_delivery",
+        "connector",
+    ): "its key; empty for an unknown connector",
+    ("automate_refused_delivery", "trigger_name"): "the trigger; empty for an unknown trigger",
     ("automate_refused_delivery", "outcome"): "`refused`, `failed`, `ignored` or `repeated`",
     ("automate_refused_delivery", "reason"): "why, without secrets, and without the body",
     ("automate_refused_delivery", "times"): "how often",

@@ -24,7 +24,7 @@ _DISCARD = "automate_django.delete_outboxitem"
 def add_bulk_actions(kernel: Kernel) -> None:
     """Have bulk actions asked for by Django's users, if the project has an admin."""
     if apps.is_installed("django.contrib.admin"):
-        kernel.bulk.host = DjangoBulkHost(kernel.audit)
+        kernel.bulk.ask(DjangoBulkHost(kernel.audit))
 
 
 class DjangoBulkHost(RecordedEnds):

@@ -476,7 +476,7 @@ class Kernel:
 
     @cached_property
     def deliveries(self) -> Deliveries:
-        """The deliveries of webhooks and polls: the last ones, refusals, redelivery."""
+        """The deliveries of webhooks and polls: list them, see refusals, redeliver."""
         from automate_kernel.triggers.webhooks.deliveries import Deliveries
         from automate_kernel.workflows.store.events import event_item
 

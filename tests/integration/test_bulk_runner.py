@@ -62,7 +62,8 @@ def opened(path: Path, *, away: bool) -> tuple[Kernel, BulkRunner, Host]:
         return "paid"
 
     kernel.add_workflow(PAY)
-    host = kernel.bulk.host = Host()
+    host = Host()
+    kernel.bulk.ask(host)
     return kernel, kernel.bulk, host
 
 

@@ -169,7 +169,6 @@ def flask(folder: Path, postgresql: Callable[[], str]) -> Iterator[PageHost]:
 _APP = """
 from automate_sqlalchemy import SqlAlchemyStorage
 from paged_shop import Shop
-from processes import PIPE, running
 
 storage = SqlAlchemyStorage("sqlite:///shop.sqlite3")
 storage.create_tables()

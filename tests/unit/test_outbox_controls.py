@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from automate_cli.app import app
 from automate_kernel import AutomateError, ErrorCodes, Kernel, OutboxItem, OutboxStore
 from automate_kernel.base.errors import LeaseLostError
-from automate_kernel.outbox import NewItem, OutboxControls, RowsOutboxStore, controls_of
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxControls, RowsOutboxStore, controls_of
 from automate_kernel.storage.memory import MemoryStorage
 from automate_testing import FakeClock, OutboxStoreContract
+from typer.testing import CliRunner
 
 
 class QueueAlone(OutboxStore):
@@ -94,13 +98,40 @@ def test_the_rows_store_has_both_parts() -> None:
     assert OutboxControls.__abstractmethods__.isdisjoint(OutboxStore.__abstractmethods__)
 
 
-@pytest.mark.parametrize("command", ["cancel", "requeue", "discard"])
-def test_a_command_by_filter_names_the_store(kernel: Kernel, command: str) -> None:
-    """The error says what the store lacks, and the remedy."""
+def test_who_asks_for_the_operators_part_hears_what_the_store_lacks(kernel: Kernel) -> None:
+    """The error names the store, and the remedy."""
     with pytest.raises(AutomateError, match="QueueAlone is a queue alone") as caught:
-        getattr(controls_of(kernel.outbox), f"{command}_matching")(kind="mail")
+        controls_of(kernel.outbox)
     assert caught.value.code is ErrorCodes.UNIMPLEMENTED
     assert "OutboxControls" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("command", ["cancel", "requeue"])
+def test_commands_by_id_need_no_more_than_a_queue(
+    kernel: Kernel, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only those by a filter do, and say so."""
+    item_id = kernel.outbox.enqueue("note")
+    if command == "requeue":
+        kernel.outbox.cancel([item_id])
+    monkeypatch.setitem(sys.modules, "queue_app", SimpleNamespace(kernel=kernel))  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "automate.toml").write_text('app = "queue_app:kernel"\n')
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["outbox", command, *arguments], prog_name="automate")
+
+    by_id = run(item_id, "--yes")
+    assert by_id.exit_code == 0, by_id.output
+    found = kernel.outbox.get(item_id)
+    assert found is not None and (found.status is ItemStatus.CANCELLED) is (command == "cancel")
+    if command == "cancel":
+        kernel.outbox.enqueue("note")
+    else:
+        kernel.outbox.cancel([item_id])
+    by_filter = run("--all", "--yes", *(("--status", "CANCELLED") if command == "requeue" else ()))
+    assert by_filter.exit_code != 0
+    assert "QueueAlone is a queue alone" in by_filter.output
 
 
 def test_a_worker_runs_its_items(kernel: Kernel) -> None:

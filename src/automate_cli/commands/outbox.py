@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from automate_cli import inputs, records
@@ -205,7 +204,10 @@ def requeue(context: Context) -> None:
     )
     if rate is not None and change.ids:
         raise ConfigError("--rate goes with --failed or --all")
-    change.run(outbox.requeue, partial(_controls(outbox).requeue_matching, per_second=rate))
+    change.run(
+        outbox.requeue,
+        lambda **which: _controls(outbox).requeue_matching(per_second=rate, **which),
+    )
 
 
 @app.called(
@@ -225,7 +227,7 @@ def cancel(context: Context) -> None:
     change = _Change(
         context, "cancel", "cancelled", ("PENDING", "RETRY"), ("RUNNING",), "executions cancel"
     )
-    change.run(outbox.cancel, _controls(outbox).cancel_matching)
+    change.run(outbox.cancel, lambda **which: _controls(outbox).cancel_matching(**which))
 
 
 _OF_CHOICES = ("every", "failed", "status", "kind", "tenant", "error_code", "error", "newer_than")

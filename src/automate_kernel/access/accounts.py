@@ -158,12 +158,9 @@ class AccountDesk:
     def purge(self) -> int:
         """Delete questions that nobody has answered in time, and return their number."""
         old = [Where("expires_at", "lt", Now())]
-
-        def delete(rows: Rows) -> int:
-            found = rows.select(CONSENT, old, limit=_PURGED_AT_ONCE, columns=["id"])
-            return rows.delete(CONSENT, [Where("id", "in", [row["id"] for row in found])])
-
-        return write(self._storage, None, delete)
+        return write(
+            self._storage, None, lambda rows: rows.delete_some(CONSENT, old, _PURGED_AT_ONCE)
+        )
 
 
 def _proof(*parts: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from automate_kernel.base.arguments import check_age, check_limit, check_names
@@ -13,7 +12,7 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.outbox.item import new_id
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.query import Now, Where
-from automate_kernel.storage.rows import Row, Rows, Storage, write
+from automate_kernel.storage.rows import Row, Storage, write
 from automate_kernel.storage.tables import AUDIT, TABLES
 from automate_kernel.storage.values import storable
 
@@ -189,7 +188,9 @@ class AuditLog:
         """Delete up to *limit* entries that are older, and return their number."""
         age, limit = check_age(older_than_seconds, "older_than_seconds"), check_limit(limit)
         old = [Where("created_at", "lt", Now(-age))]
-        return write(self._storage, None, partial(_delete_some, where=old, limit=limit))
+        return write(
+            self._storage, None, lambda rows: rows.delete_some(AUDIT, old, limit, ("created_at",))
+        )
 
     def _text(self, name: str, value: str | None) -> str | None:
         if value is None:
@@ -210,11 +211,6 @@ def _short(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return storable(str(value), _SHOWN)
-
-
-def _delete_some(rows: Rows, where: list[Where], limit: int) -> int:
-    found = rows.select(AUDIT, where, order_by=["created_at"], limit=limit, columns=["id"])
-    return rows.delete(AUDIT, [Where("id", "in", [row["id"] for row in found])])
 
 
 def tenant_of(storage: Storage, table: str, row_id: str) -> str | None:

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from automate_kernel.access.tokens import AccessToken, digest_of
@@ -155,13 +156,8 @@ class SessionStore:
         """Delete up to *limit* sessions that have ended, and return their number."""
         deleted = 0
         for column in ("expires_at", "ends_at"):
-            ended = [Where(column, "lt", Now())]
-
-            def delete(rows: Rows, ended: list[Where] = ended) -> int:
-                found = rows.select(SESSION, ended, limit=limit, columns=["id"])
-                return rows.delete(SESSION, [Where("id", "in", [row["id"] for row in found])])
-
-            deleted += write(self._storage, None, delete)
+            ended = partial(Rows.delete_some, table=SESSION, where=[Where(column, "lt", Now())])
+            deleted += write(self._storage, None, partial(ended, limit=limit))
         return deleted
 
     def _living(self, where: list[Where], limit: int) -> list[UserSession]:

@@ -164,7 +164,7 @@ def new_rlock() -> Any:
     return made
 
 
-def _close_gates() -> None:
+def _close_guards() -> None:
     """Keep newcomers out, and wait until all others have left, but for whom it is no use."""
     began = time.monotonic()
     _closed.append(threading.get_ident())
@@ -222,12 +222,12 @@ def _hopeless(guards: list[ForkGuard]) -> set[ForkGuard]:
     return hopeless
 
 
-def _open_gates() -> None:
+def _open_guards() -> None:
     with suppress(ValueError):
         _closed.remove(threading.get_ident())
 
 
-def _renew_gates() -> None:
+def _renew_guards() -> None:
     """Let nobody into a guard that somebody was in. Forget the threads that are not here."""
     me, inside = threading.get_ident(), _inside.copy()
     occupied = {guard for guard, _ in inside.values()}
@@ -247,7 +247,7 @@ def _renew_all() -> None:
         owned = getattr(lock, "_is_owned", None)  # by the thread that has forked, and goes on
         if owned is None or not owned():
             lock._at_fork_reinit()  # noqa: SLF001 - as the standard library does for its own
-    _renew_gates()
+    _renew_guards()
     for one in _alive(_renewables):
         one.renew()
 
@@ -291,5 +291,7 @@ def _forked_by_uwsgi() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_close_gates, after_in_parent=_open_gates, after_in_child=_renew_all)
+    os.register_at_fork(
+        before=_close_guards, after_in_parent=_open_guards, after_in_child=_renew_all
+    )
 _renew_after_uwsgi()

@@ -139,7 +139,7 @@ def carry_on(
     progress: Progress | None,
 ) -> BulkAction:
     """
-    Carry *action* on, for so many *seconds* or to its end; return it as far as it has come.
+    Go on with *action* for so many *seconds* or to its end, and return its progress.
 
     *change* does it to the rows with some ids, the next ones, and returns how many it changed.
     """

@@ -45,10 +45,10 @@ class OutboxControls(ABC):
         the filter. RUNNING items come as their leases end, items that wait for their time by due
         time, and due items by kind in claim order. All others come the newest first.
 
-        Indexes lead to *ids*, labels, idempotency keys, and ordering keys of waiting items; and to
-        what is FAILED, RUNNING, due or waits for its time. Other conditions are looked for among
-        *look* of these items. If nothing is found, it looks on for so many *seconds*. Without
-        *payloads* the items have neither payload nor headers.
+        Indexes lead to *ids*, labels, idempotency keys, and ordering keys of waiting items. They
+        also lead to items that are FAILED, RUNNING or due, and to items that wait for their time.
+        Other conditions are checked on *look* of these items. If none matches, it looks on for so
+        many *seconds*. Without *payloads* the items have neither payload nor headers.
         """
 
     @abstractmethod
@@ -97,8 +97,8 @@ class OutboxControls(ABC):
         """
         Make FAILED (or, if *status* says so, CANCELLED) items wait again; see `requeue`.
 
-        With *per_second* so many become due in a second, so that whatever they failed of is not
-        overrun. The rest is as in `cancel_matching`. Returns how many there were.
+        With *per_second* so many become due in a second, so that the service which failed is not
+        overrun. The rest is as in `cancel_matching`. Returns the number of items.
         """
         action = BulkAction("requeue", matching, per_second=per_second)
         return self.run_bulk(action, limit=limit, progress=progress).done
@@ -143,7 +143,7 @@ class OutboxControls(ABC):
         progress: Progress | None = None,
     ) -> BulkAction:
         """
-        Carry *action* on, for so many *seconds* or to its end, and return how far it has come.
+        Go on with *action* for so many *seconds* or to its end, and return its progress.
 
         Pass what is returned to go on, in another process too. ::
 

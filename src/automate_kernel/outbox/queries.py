@@ -267,9 +267,9 @@ def _ranges(rows: Rows, where: list[Where]) -> tuple[str, list[IndexRange]]:
     if key is not None and waiting is not None:
         asleep = Where("waiting_for", "ne", None)
         return "key", [IndexRange([key, asleep], ("-id",), besides("ordering_key"))]
-    if waiting is not None and waiting.value == "worker":
+    if waiting is not None and waiting.value == ItemWait.WORKER:
         return "due", _due_ranges(rows, given, besides("waiting_for", "kind", "tenant_id"))
-    if waiting is not None and waiting.value == "time":
+    if waiting is not None and waiting.value == ItemWait.TIME:
         rest = besides("waiting_for")
         return "later", [IndexRange([waiting], ("next_attempt_at", "id"), rest)]
     if status is not None and status.value == ItemStatus.RUNNING.value:
@@ -345,7 +345,7 @@ def late_kinds(rows: Rows, waiting: Mapping[str, Mapping[str, int]]) -> dict[str
     """Return for how many seconds the oldest due item has waited, of the kinds in *waiting*."""
     ready = Where("waiting_for", "eq", ItemWait.WORKER.value)
     nobody, somebody = (Where("tenant_id", each, None) for each in ("eq", "ne"))
-    kinds = sorted(kind for kind, its in waiting.items() if its.get("worker"))
+    kinds = sorted(kind for kind, its in waiting.items() if its.get(ItemWait.WORKER))
     firsts = [[ready, Where("kind", "eq", kind), nobody] for kind in kinds]
     # Of the tenants' it is one look along their index, however many tenants there are.
     for of in rows.count(OUTBOX, ("kind",), [ready, somebody], ends="sort_at") if kinds else ():
@@ -356,7 +356,7 @@ def late_kinds(rows: Rows, waiting: Mapping[str, Mapping[str, int]]) -> dict[str
     read = ("kind", "next_attempt_at", *order)
     found = rows.select_parts(OUTBOX, parts, order_by=order, columns=read)
     due = [(row["kind"], row) for some in found for row in some]
-    if any(its.get("time") for its in waiting.values()):
+    if any(its.get(ItemWait.TIME) for its in waiting.values()):
         # Only that of all kinds: a worker that is there makes these ready at once, so if one is
         # late it is because there is none, for whatever kind.
         later = [

@@ -391,14 +391,14 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
     ) -> list[Row]:
         """Return those of *taken* that may run now; the others go back to wait for their reason."""
         deferred, late = keys.deferred(rows, taken, paused)
-        _put_back(rows, [row for row in taken if row["id"] in deferred], "resume")
+        _put_back(rows, [row for row in taken if row["id"] in deferred], ItemWait.RESUME)
         # In the place of those that can't use their turn.
         concurrency_keys.wake(rows, (r["concurrency_key"] for r in taken if r["id"] in deferred))
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
             self._keyed_until = time.monotonic() + _KEYED_SECONDS
         held, ready = keys.enter(rows, [row for row in taken if row["id"] not in deferred | late])
-        _put_back(rows, [row for row in taken if row["id"] in held], "key")
-        _put_back(rows, [row for row in taken if row["id"] in ready | late], "worker")
+        _put_back(rows, [row for row in taken if row["id"] in held], ItemWait.KEY)
+        _put_back(rows, [row for row in taken if row["id"] in ready | late], ItemWait.WORKER)
         away = deferred | late | held | ready
         return [row for row in taken if row["id"] not in away]
 
@@ -849,7 +849,7 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
 
     def stop_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
-        return self._read(queries.requests, worker_id, "cancel")
+        return self._read(queries.requests, worker_id, ItemWait.CANCEL.value)
 
     def request_release(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
         """Ask for the release of items; see `OutboxStore.request_release`."""

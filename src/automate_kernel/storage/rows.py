@@ -221,6 +221,14 @@ class Rows:
         sql = f"DELETE FROM {statement.name(table)}" + statement.where(TABLES[table], where)
         return int(self.run(self._marked(sql), statement.parameters, fetch=False))
 
+    def delete_some(
+        self, table: str, where: Sequence[Where], limit: int, order_by: Sequence[str] = ()
+    ) -> int:
+        """Remove up to *limit* rows that match, and return their number; for large tables."""
+        key = TABLES[table].key
+        found = self.select(table, where, order_by=order_by, limit=limit, columns=(key,))
+        return self.delete(table, [Where(key, "in", [row[key] for row in found])])
+
     def remove(self, table: str, where: Sequence[Where]) -> list[Any]:
         """Remove all rows that match, and return their keys."""
         if matches_nothing(TABLES[table], where):

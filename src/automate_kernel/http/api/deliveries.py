@@ -16,7 +16,7 @@ def list_deliveries(request: ApiRequest) -> ApiPage:
 
 
 def list_refused(request: ApiRequest) -> Sequence[RefusedDelivery]:
-    """List why deliveries started nothing, the latest first; alike ones are counted together."""
+    """List why deliveries started nothing, the latest first. Equal reasons are counted together."""
     return request.kernel.deliveries.refused.all(**request.query)
 
 

@@ -161,6 +161,4 @@ def _in_progress() -> ApiError:
 
 def _sweep(rows: Rows) -> None:
     """Delete expired rows, whoever their clients are."""
-    old = [Where("expires_at", "le", Now())]
-    found = rows.select(IDEMPOTENCY, old, limit=_SWEPT_AT_ONCE, columns=("id",))
-    rows.delete(IDEMPOTENCY, [Where("id", "in", [row["id"] for row in found])])
+    rows.delete_some(IDEMPOTENCY, [Where("expires_at", "le", Now())], _SWEPT_AT_ONCE)

@@ -68,9 +68,9 @@ class RefusedDeliveries:
     """
     Writes down why deliveries started nothing, whoever sends them, and however many.
 
-    Alike deliveries are one row with a count, and a trigger has `MOST_REASONS` rows at most. A
-    process makes ten writes for a trigger at once, and then one a second: what comes meanwhile is
-    counted, and written with the next. So a count may lack the last ones of a flood.
+    Deliveries with the same reason share a row with a count. A trigger has at most `MOST_REASONS`
+    rows. A process makes ten writes for a trigger at once, and then one write a second. It counts
+    what comes meanwhile, and writes the count next time. So a count may lack the end of a flood.
     """
 
     def __init__(

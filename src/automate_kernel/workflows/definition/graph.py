@@ -60,7 +60,7 @@ STATUS_MARKS: dict[StepStatus, str] = {
     StepStatus.SKIPPED: "⇥",
     StepStatus.CANCELLED: "⊘",
 }
-"""The sign of each status, in pictures and on pages: told by shape as well as by colour."""
+"""The sign of each status in pictures and on pages. Readers need not tell colours apart."""
 _CHANGE_MARKS = {
     StepChange.ADDED: "+",
     StepChange.REMOVED: "\N{MINUS SIGN}",

@@ -137,8 +137,11 @@ class BulkRunner:
 
     def __init__(self, outbox: OutboxStore, executions: ExecutionStore, host: BulkHost) -> None:
         self._outbox, self._executions = outbox, executions
-        self.host: BulkHost = host
-        """The application's part; one with users of its own sets it as it starts."""
+        self._host = host
+
+    def ask(self, host: BulkHost) -> None:
+        """Let *host* say from now on who may go on: an application that has users of its own."""
+        self._host = host
 
     def total(self, action: BulkAction) -> int:
         """Return how many items or executions *action* would come to now."""
@@ -147,7 +150,7 @@ class BulkRunner:
         return controls_of(self._outbox).count(**action.matching)
 
     def carry_on(self, request: BulkRequest) -> BulkRequest:
-        """Carry a bulk action on for `SECONDS`; return it as far as it has come."""
+        """Go on with a bulk action for `SECONDS`, and return its progress."""
         of_items = request.action.target == "items"
         run = controls_of(self._outbox).run_bulk if of_items else self._executions.run_bulk
         return replace(request, action=run(request.action, seconds=SECONDS))
@@ -162,7 +165,7 @@ class BulkRunner:
     def hand_over(self, request: BulkRequest) -> str:
         """Let a worker carry *request* on; return an id to follow it by."""
         request_id = str(uuid4())
-        request = replace(request, tied=request.tied or self.host.is_tied(request))
+        request = replace(request, tied=request.tied or self._host.is_tied(request))
         self._enqueue(request_id, 0, request)
         return request_id
 
@@ -183,7 +186,7 @@ class BulkRunner:
         # All steps have the same label; the newest one is where it stands.
         found = self._outbox.find(label=f"{_LABEL}={request_id}", limit=1)
         # What is completed may be deleted at once. That it ended is written down.
-        ended = self.host.find_ended(str(request_id))
+        ended = self._host.find_ended(str(request_id))
         if ended is not None and (not found or found[0].status is ItemStatus.COMPLETED):
             return BulkProgress(str(request_id), ended[0], over=True, problem=ended[1])
         return _progress_of(found[0]) if found else None
@@ -207,7 +210,7 @@ class BulkRunner:
     def handle(self, item: OutboxItem) -> OutcomeRecorded | Snooze:
         """Handle the item of a bulk action: a second's worth of it, and the next item's."""
         given, request = item.payload, BulkRequest.read(item.payload["request"])
-        problem = self.host.objection(request)
+        problem = self._host.objection(request)
         if not problem:
             request = self.carry_on(request)
         if cancelling():
@@ -221,7 +224,7 @@ class BulkRunner:
             if lost:
                 raise LeaseLostError(f"the lease of item {item.id} is lost")
             if ends:
-                self.host.ended(given["id"], request, problem, transaction)
+                self._host.ended(given["id"], request, problem, transaction)
             else:
                 self._enqueue(given["id"], given["step"] + 1, request, transaction)
         return OutcomeRecorded()

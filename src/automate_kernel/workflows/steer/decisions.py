@@ -74,5 +74,4 @@ def purge_decisions(rows: Rows, *, older_than_seconds: float, limit: int = 1_000
     """Delete up to *limit* decisions that are older, and return their number."""
     age, limit = check_age(older_than_seconds, "older_than_seconds"), check_limit(limit)
     old = [Where("decided_at", "lt", Now(-age))]
-    found = rows.select(DECISION, old, order_by=("decided_at",), limit=limit, columns=("id",))
-    return rows.delete(DECISION, [Where("id", "in", [row["id"] for row in found])])
+    return rows.delete_some(DECISION, old, limit, ("decided_at",))

@@ -388,13 +388,14 @@ def test_the_pages_stand_in_the_admins_frame(
 ) -> None:
     """With its header, its sidebar and its way to log out; on its index is a door to them."""
     failed = orders.begin(None, fails=True)
+    own = root.get("/admin/").content.decode().lower().count("<main")  # Django 4.2 has none
     for asked in routes(orders.begin(), failed).values():
         for path, form in asked:
             if form is None:
                 html = ask(root, path, None).content.decode()
                 assert 'id="logout-form"' in html, path
                 assert html.count("<!DOCTYPE html>".lower()) <= 1
-                assert html.lower().count("<main") <= 1, path  # Django 4.2 has none
+                assert html.lower().count("<main") == own, path
                 found = markup_of(html)
                 assert found.wrong == [], path
                 assert len(found.ids) == len(set(found.ids)), path
