@@ -424,7 +424,7 @@ def test_a_fork_within_a_transaction_on_sqlite_is_refused(whose: str, tmp_path: 
 BEGUN = """
 import os, signal, sys, threading
 made = []
-if sys.argv[2] == "made meanwhile":  # runs once the gates are closed
+if sys.argv[2] == "made meanwhile":  # runs once the guards are closed
     os.register_at_fork(before=lambda: made.append(SqlAlchemyStorage(engine)))
 
 import sqlalchemy as sa
@@ -670,12 +670,12 @@ def test_a_fork_waits_for_nobody_where_nothing_is_in_use(monkeypatch: pytest.Mon
     storage = MemoryStorage()
     with storage.begin() as rows:
         assert rows.count("automate_outbox") == [{"n": 0}]
-    forks._close_gates()
-    forks._open_gates()
+    forks._close_guards()
+    forks._open_guards()
     assert waits == []
 
 
-def test_a_fork_while_another_thread_makes_gates() -> None:
+def test_a_fork_while_another_thread_makes_guards() -> None:
     """Nothing is left closed in the parent, and no lock of the child's is forgotten."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MADE],

@@ -749,6 +749,8 @@ class ApiContract:
         assert wrong.status_code == 400
         assert any("Line 5" in each["detail"] for each in wrong.json()["errors"]), wrong.json()
         assert post("/check", source=text.replace("chat.post", "chat.pots")).json()["missing"]
+        large = post("/check", source=text + "#" * 300_000).json()["errors"][0]["detail"]
+        assert "larger than 256 KiB" in large
         made = post("", source=text, publish=False, comment="first")
         assert made.status_code == 201, made.json()
         one = f"/{made.json()['id']}"

@@ -483,7 +483,8 @@ class RedeliverInput(ApiInput):
 # -- workflows that are edited -----------------------------------------------------------------
 
 Source = Annotated[
-    str, Field(min_length=1, max_length=LARGEST, description="The text of the workflow.")
+    str,
+    Field(min_length=1, description=f"The text of the workflow, {LARGEST:,} characters at most."),
 ]
 DocumentFormat = Annotated[Literal["yaml", "json"], Field(description="yaml by default.")]
 Publish = Annotated[bool, Field(description="False saves a draft, which starts nothing.")]
