@@ -206,15 +206,20 @@ class KindLimits:
         def work(rows: Rows) -> None:
             if not rows.insert(LIMIT, [row]):
                 rows.update(LIMIT, [Where("kind", "eq", limit.kind), *only], limit.to_changes())
+            rows.notify()  # it may be a wider limit than the last
 
         write(self._storage, None, work)
 
     def lift(self, kind: str) -> bool:
         """Lift the limit of *kind*; False if it had none."""
         its = [Where("kind", "eq", kind)]
-        lifted = bool(
-            write(self._storage, None, lambda rows: rows.delete(LIMIT, its), atomic=False)
-        )
+
+        def work(rows: Rows) -> bool:
+            lifted = bool(rows.delete(LIMIT, its))
+            rows.notify()
+            return lifted
+
+        lifted = write(self._storage, None, work, atomic=False)
         self._known.forget()
         return lifted
 

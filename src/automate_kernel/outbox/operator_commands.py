@@ -152,6 +152,8 @@ class OperatorCommands:
                 # It may have kept a slot.
                 pairs = [(row["concurrency_key"], row["id"]) for row in bounded]
                 concurrency_keys.release(rows, pairs)
+            if key is not None or bounded:
+                rows.notify()  # the next of the key may be due
             return set(hit)
 
         return write_bounded(self._storage, transaction, work)
@@ -185,6 +187,8 @@ class OperatorCommands:
                     **({"waiting_for": ItemWait.WORKER.value} if ready else {}),
                 }
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
+            if found:
+                rows.notify()
             return len(found)
 
         return write_bounded(self._storage, None, work)
@@ -199,6 +203,8 @@ class OperatorCommands:
                 changes = {"updated_at": Now(), **waiting_changes(due, priority)}
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
             concurrency_keys.wake(rows, (row["concurrency_key"] for row in found))
+            if found:
+                rows.notify()
             return len(found)
 
         return write_bounded(self._storage, None, work)
@@ -226,6 +232,8 @@ def request_release(rows: Rows, item_ids: Iterable[str]) -> int:
     # One that is asked to stop stays so.
     free = [row["id"] for row in running if row["waiting_for"] is None]
     rows.update(OUTBOX, [Where("id", "in", free)], {"waiting_for": RELEASE})
+    if len(running) < len(found):
+        rows.notify()
     return len(found)
 
 

@@ -672,6 +672,8 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
             wait=False,
         )
         ordering_keys.mend(rows)
+        if reaped:
+            rows.notify()  # the others handle what this worker doesn't
         return result, concurrency_keys.mend(rows, self._mended)
 
     def _reap_one(self, rows: Rows, row: Row, over: Where, result: ReapResult) -> bool:
@@ -879,6 +881,7 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
         def work(rows: Rows) -> None:
             rows.delete(PAUSE, [Where("kind", "eq", kind)])
             rows.update(OUTBOX, deferred, {"waiting_for": ItemWait.WORKER.value})
+            rows.notify()
 
         write_bounded(self.storage, None, work)
         self._paused.forget()

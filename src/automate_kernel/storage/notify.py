@@ -122,6 +122,7 @@ class Notifier:
 
     def _run(self) -> None:
         connection: Any = None
+        failed = False
         owner = self._owner()
         try:
             connection = self._connect()
@@ -131,6 +132,7 @@ class Notifier:
                 self._connection = connection
             self._serve(connection.pgconn, owner)
         except Exception as error:
+            failed = True
             if self._wanted or self._in_flight:
                 text = "workers can't be woken for a moment, and poll for new items: %s"
                 warn_of(logger, without_words(error), text)
@@ -142,7 +144,8 @@ class Notifier:
                 self._in_flight = False
             if connection is not None:
                 connection.close()
-        self._send()  # what was wanted as it ended
+        if not failed:
+            self._send()  # what was wanted as it ended
 
     def _serve(self, server: Any, owner: object) -> None:
         looks = 0
