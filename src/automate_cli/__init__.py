@@ -51,20 +51,22 @@ def app_for(
     name: str = "automate",
     colour: bool = True,
     commands: Mapping[str, Any] | None = None,
+    users: Callable[[str], str | None] | None = None,
 ) -> Callable[[Sequence[str]], int]:
     """
     Return the commands for operators on a kernel of your own, as a function of their arguments.
 
     They are ``call``, ``outbox``, ``executions``, ``approvals``, ``schedules``, ``polls``, ``top``,
-    ``db`` and ``workflow``, and the commands of the kernel's plugins. *commands* has the settings
-    of the latter by name. The function prints to standard output and returns an exit code; a
+    ``db``, ``tokens`` and ``workflow``, and the commands of the kernel's plugins. *commands* has
+    the settings of the latter by name. *users* gives the id of your user with a name, or None: a
+    token may work for this user. The function prints to standard output and returns an exit code; a
     command that fails raises an `AutomateError`. *name* is how users call it. Raises `ConfigError`
     where the extra ``cli`` isn't installed.
     """
     with _libraries():
         from automate_cli.app import hosted
         from automate_cli.command import mounted
-    return mounted(hosted, kernel_factory, name=name, colour=colour, commands=commands)
+    return mounted(hosted, kernel_factory, name=name, colour=colour, commands=commands, users=users)
 
 
 @contextmanager

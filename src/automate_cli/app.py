@@ -14,6 +14,7 @@ from automate_cli.commands import (
     db,
     dev,
     doctor,
+    documents,
     events,
     executions,
     outbox,
@@ -21,7 +22,6 @@ from automate_cli.commands import (
     schedules,
     tokens,
     worker,
-    workflow,
 )
 from automate_cli.inputs import option
 from automate_cli.plugin_commands import RootCommands
@@ -62,13 +62,13 @@ def _root(
 
 
 for _each in (
-    demo.app, dev.app, events.app, call.app, worker.app, workflow.app, executions.app,
+    demo.app, dev.app, events.app, call.app, worker.app, documents.app, executions.app,
     approvals.app, schedules.app, polls.app, outbox.app, tokens.app,
     overview.app, authoring.app, connect.app, doctor.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)
 for _each in (
     call.app, executions.app, approvals.app, schedules.app, polls.app, outbox.app,
-    overview.app, db.hosted, workflow.hosted,
+    overview.app, db.hosted, documents.hosted, tokens.hosted,
 ):  # fmt: skip
     hosted.add_typer(_each)

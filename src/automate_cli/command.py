@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import sys
 import traceback
@@ -70,6 +71,25 @@ class Context(typer.Context):
         """Ask whether *name*, of which there is no *what* yet, is right; *known* are others."""
         near = did_you_mean(name, known)
         self.out.note(f"there is no {what} of {name} yet; is the name right? {near}".rstrip())
+
+    @property
+    def who(self) -> str:
+        """The user of this machine who called the command."""
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):  # a container's user may have no name
+            return "?"
+
+    def audited(
+        self, kernel: Kernel, action: str, model: str, object_id: str, name: str,
+        tenant: str | None, *, changed: bool = True, transaction: Any, **details: Any,
+    ) -> None:  # fmt: skip
+        """Write into the audit trail that the user did *action* to the object *name*."""
+        kernel.audit.write(
+            action, actor=self.who, actor_id="command line", model=model, object_id=object_id,
+            object_repr=name, tenant_id=tenant, outcome="done" if changed else "nothing",
+            details=details, transaction=transaction,
+        )  # fmt: skip
 
     def missing(self, what: str, command: str) -> AutomateError:
         """Return the error for *what* is not there, among those that *command* lists."""
@@ -188,6 +208,7 @@ def mounted(
     name: str,
     colour: bool,
     commands: Mapping[str, Any] | None = None,
+    users: Callable[[str], str | None] | None = None,
 ) -> Callable[[Sequence[str]], int]:
     """Return *app* on the kernel of an application, whose users call it *name*; see `app_for`."""
     command = typer.main.get_command(app)
@@ -195,7 +216,7 @@ def mounted(
 
     def run(arguments: Sequence[str]) -> int:
         try:
-            session = HostSession(kernel_factory, colour=colour, commands=commands)
+            session = HostSession(kernel_factory, colour=colour, commands=commands, users=users)
             code = command.main(list(arguments), name, standalone_mode=False, obj=session)
             return int(code or 0)
         except Exception as error:

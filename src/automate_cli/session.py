@@ -246,6 +246,10 @@ class Session:
         redact_logs(kernel)
         return kernel
 
+    def user_id(self, name: str) -> str:
+        """Return the id of the application's user *name*; raises `ConfigError`."""
+        raise ConfigError("this application has told no users", hint="leave --user out")
+
     def workflow_paths(self) -> list[Path]:
         """Return the files and folders that the settings name, or the folder ``workflows``."""
         folder, named = self.settings.folder, self.settings["workflows"]
@@ -302,7 +306,7 @@ class HostSession(Session):
     The session of a command on the kernel of another program, which *make* gives at first use.
 
     Without *colour* its output is plain in terminals, too. *commands* has the settings of commands
-    of plugins by their names.
+    of plugins by their names. *users* gives the id of one of the program's users, None for nobody.
     """
 
     def __init__(
@@ -311,9 +315,10 @@ class HostSession(Session):
         *,
         colour: bool = True,
         commands: Mapping[str, Any] | None = None,
+        users: Callable[[str], str | None] | None = None,
     ) -> None:
         super().__init__()
-        self._make = make
+        self._make, self._users = make, users
         self.colour = colour
         self._commands = dict(commands or {})
 
@@ -329,6 +334,15 @@ class HostSession(Session):
     def build(self, storage: Storage | None = None, *, workflows: bool = True) -> Kernel:
         """Return the host's kernel; `kernel`, `signing` and the others are the same."""
         return self.plain
+
+    def user_id(self, name: str) -> str:
+        """Return the id of the program's user *name*; raises `ConfigError`."""
+        if self._users is None:
+            return super().user_id(name)
+        found = self._users(name)
+        if found is None:
+            raise ConfigError(f"there is no user {name[:80]!r}")
+        return found
 
     @property
     def storage(self) -> Storage:

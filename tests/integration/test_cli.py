@@ -1252,3 +1252,71 @@ def test_executions_are_counted_and_resumed_by_filter(project) -> None:
     assert project.data(*resume, *wanted, "--limit", "5") == {"resumed": 1}
     project.run("worker", "--until-idle")
     assert project.data("executions", "ls")[0]["status"] == "COMPLETED"
+
+
+# -- workflow versions, publish ----------------------------------------------------------------------
+
+GREETING = """\
+name: greet
+trigger: {type: event, event: customer.came}
+steps:
+  - {id: say, sleep: 1s}
+"""
+
+
+def test_a_file_becomes_versions_of_a_workflow_in_the_database(project) -> None:
+    """A draft starts nothing, its publication does, and a former version comes back as a new one."""
+    file = project.folder / "greet.yaml"
+    file.write_text(GREETING)
+    first = project.data("workflow", "publish", "greet.yaml", "--comment", "first")
+    assert (first["number"], first["version"], first["changed"]) == (1, 1, True)
+    assert project.data("workflow", "publish", "greet.yaml")["changed"] is False
+    file.write_text(GREETING.replace("1s", "2s"))
+    draft = project.data("workflow", "publish", "greet.yaml", "--draft")
+    assert (draft["number"], draft["version"], draft["latest"]) == (2, 1, 2)
+    assert project.data("workflow", "publish", "greet")["version"] == 2
+    back = project.run("workflow", "publish", "greet", "--number", "1").stdout
+    assert back == "greet: version 3 is published\n"
+    listed = project.data("workflow", "versions", "greet")
+    assert [(each["number"], each["state"]) for each in listed] == [
+        (3, "published"), (2, ""), (1, ""),
+    ]  # fmt: skip
+    assert (listed[0]["restored_from"], listed[2]["comment"]) == (1, "first")
+    assert [each["name"] for each in project.data("workflow", "versions")] == ["greet"]
+    assert project.run("emit", "customer.came", "--json").stdout  # it runs where workers are
+
+
+def test_a_tenants_workflow_is_another(project) -> None:
+    """Each of two tenants has its own under one name, and neither is everybody's."""
+    (project.folder / "greet.json").write_text(
+        json.dumps(
+            {
+                "name": "greet",
+                "trigger": {"type": "manual"},
+                "steps": [{"id": "say", "sleep": "1s"}],
+            }
+        )
+    )
+    for tenant in ("acme", "rival"):
+        project.run("workflow", "publish", "greet.json", "--tenant", tenant)
+    assert len(project.data("workflow", "versions")) == 2
+    assert len(project.data("workflow", "versions", "--tenant", "acme")) == 1
+    assert "no workflow 'greet' in" in project.run("workflow", "versions", "greet", code=1).stderr
+
+
+def test_what_can_not_be_published_says_why_and_saves_nothing(project) -> None:
+    """The line of a wrong text, a name that a file has, a missing version, a Python file."""
+    (project.folder / "wrong.yaml").write_text(GREETING.replace("sleep", "slep"))
+    (project.folder / "taken.yaml").write_text(GREETING.replace("greet", "order-notify"))
+    (project.folder / "code.py").write_text("")
+    for arguments, code, told in (
+        (["wrong.yaml"], 2, "4"),
+        (["taken.yaml"], 2, "a workflow from a file has this name"),
+        (["code.py"], 2, "Python"),
+        (["missing.yaml"], 2, "missing.yaml: No such file"),
+        (["greet"], 1, "there is no workflow 'greet'"),
+        (["wrong.yaml", "--number", "1"], 2, "--number doesn't go with a file"),
+        (["greet", "--draft"], 2, "--draft doesn't go with a workflow's name"),
+    ):
+        assert told in project.run("workflow", "publish", *arguments, code=code).stderr, arguments
+    assert project.data("workflow", "versions") == []

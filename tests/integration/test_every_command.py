@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 import typer
-from command_cases import SHARED, Case, State, make_state, missing
+from command_cases import EDITED, SHARED, Case, State, make_state, missing
 from command_line import CliRunner
 
 import processes
@@ -169,6 +169,16 @@ CASES: dict[str, list[Case]] = {
     ],
     "workflow test": [Case("greet.test.yaml --only greets", "greets")],
     "workflow ls": [Case("", "greet"), Case("--paused")],
+    "workflow versions": [
+        Case("", "edited"),
+        Case("--tenant acme --limit 5"),
+        Case("edited", "published"),
+    ],
+    "workflow publish": [
+        Case("edited.yaml --draft --comment 'more'", "edited"),
+        Case("edited --number 1", "edited"),
+        Case("mine --tenant acme", "mine"),
+    ],
     # Installed plugins that have no config exit with 1.
     "plugins ls": [
         Case("--load --kind connector", "http", codes=(0, 1)),
@@ -285,7 +295,7 @@ def test_a_command_that_the_source_names_is_there() -> None:
 
 def test_there_are_not_more_commands_than_people_can_read_through() -> None:
     """What is an option of another command is none of its own."""
-    assert len(declared()) - 1 <= 50
+    assert len(declared()) - 1 <= 52
 
 
 @pytest.fixture(scope="module")
@@ -299,10 +309,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
     (folder / "greet.test.yaml").write_text(TEST)
     (folder / "workflows" / "hourly.yaml").write_text(HOURLY)
     (folder / "workflows" / "rows.yaml").write_text(ROWS)
+    (folder / "edited.yaml").write_text(EDITED)
     (folder / "payload.json").write_text('{"x": "hi"}')
     (folder / "other.json").write_text('{"x": "ho"}')
     with contextlib.chdir(folder) if sys.version_info >= (3, 11) else _chdir(folder):
         session = Session(str(folder / "automate.toml"))
+        session.kernel.documents.create(EDITED)
+        mine = EDITED.replace("name: edited", "name: mine")
+        session.kernel.documents.create(mine, tenant_id="acme")
         state = make_state(
             session.kernel, kind="mail.send", well={"n": 1}, failing={"fail": True},
             workflow="greet", event={"x": "hi"},

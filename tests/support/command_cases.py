@@ -73,6 +73,13 @@ def make_state(
     return State(words)
 
 
+EDITED = """\
+name: edited
+trigger: {type: event, event: edited.go}
+steps:
+  - {id: a, sleep: 1s}
+"""
+"""A workflow for the commands of those that people edit in the database."""
 _CHOSEN = "--kind '{kind}' --older-than 0s --newer-than 1h --limit 1 --yes"
 
 # What `automate` and `manage.py` have in common, by the words of `automate`.

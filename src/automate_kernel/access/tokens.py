@@ -144,6 +144,7 @@ class TokenStore:
         roles: Iterable[str] = (),
         scopes: Iterable[str] = (),
         tenant_id: str | None = None,
+        all_tenants: bool = True,
         expires_in_seconds: float | None = None,
         user_id: str | None = None,
         transaction: Any = None,
@@ -152,7 +153,8 @@ class TokenStore:
         Make a token; return it and its text, which is not stored and can't be shown again.
 
         *name* says whose it is: on the pages it is the user's name. Without *tenant_id* the rows of
-        all tenants are its. Raises `ConfigError` for unknown roles, and if it could do nothing.
+        all tenants are its; if not *all_tenants*, those that the user with *user_id* sees. Raises
+        `ConfigError` for unknown roles, and if it could do nothing.
         """
         check_text(name, "the name", column="kind")
         roles, scopes = check_roles(roles), check_texts(scopes, "scopes", 'scopes=["outbox:*"]')
@@ -165,7 +167,8 @@ class TokenStore:
         prefix, text = new_token()
         row: Row = {
             "id": new_id(), "name": name, "prefix": prefix, "digest": digest_of(text),
-            "user_id": user_id, "tenant_id": tenant_id, "all_tenants": int(tenant_id is None),
+            "user_id": user_id, "tenant_id": tenant_id,
+            "all_tenants": int(all_tenants and tenant_id is None),
             "roles": sorted(set(roles)), "scopes": sorted(set(scopes)), "created_at": Now(),
             "expires_at": None if expires_in_seconds is None else Now(expires_in_seconds),
             "last_used_at": None, "revoked_at": None,

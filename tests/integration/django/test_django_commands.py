@@ -253,7 +253,7 @@ def test_no_secret_is_told(sqlite: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["automate_doctor", "automate_token list", "automate outbox ls"],
+    ["automate_doctor", "automate tokens ls", "automate outbox ls"],
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_enough_is_no_error(

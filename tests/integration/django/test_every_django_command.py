@@ -23,7 +23,7 @@ from automate_django import get_kernel
 from automate_django.models import ApiToken
 from automate_cli.app import hosted
 from automate_kernel.workflows.execution import ExecutionStatus
-from command_cases import SHARED, Case, State, make_state, missing
+from command_cases import EDITED, SHARED, Case, State, make_state, missing
 from django.contrib.auth import get_user_model
 from django.core.management import get_commands, load_command_class
 from django.db import connections
@@ -73,15 +73,25 @@ CASES: dict[str, list[Case]] = {
         Case("", "statements"),
         Case("--check", "managed_by"),
     ],
-    "automate_token create": [
+    "automate tokens new": [
         Case(
-            "ci --user tester --tenant acme --scope events:write --scope outbox:* --expires 90d",
+            "ci --user tester --tenant acme --scope events:write --scope outbox:* --days 90",
             "atk_",
         ),
-        Case("ops --all-tenants --scope '*'", "atk_"),
+        Case("ops --role operator", "atk_"),
     ],
-    "automate_token list": [Case("", "{token}"), Case("--json", "atk_")],
-    "automate_token revoke": [Case("{token}", "revoked")],
+    "automate tokens ls": [Case("--tenant acme --limit 1", "{token}")],
+    "automate tokens revoke": [Case("{token}", "revoked")],
+    "automate workflow versions": [
+        Case("", "edited"),
+        Case("--tenant acme --limit 5"),
+        Case("edited", "published"),
+    ],
+    "automate workflow publish": [
+        Case("{edited} --draft --comment 'more'", "edited"),
+        Case("edited --number 1", "edited"),
+        Case("mine --tenant acme", "mine"),
+    ],
 }
 WORKER = (
     "--processes 2 --slots 3 --grace-seconds 5 --kinds automate.*,shop.order"
@@ -118,7 +128,7 @@ def look(parser: argparse.ArgumentParser, name: str, found: dict[str, list[set[s
         for word, child in action.choices.items():
             look(child, f"{name} {word}", found)
     if not inner:
-        shared = DJANGOS if "automate_token" in name else DJANGOS | {"--json"}
+        shared = DJANGOS | {"--json"}
         options = [set(action.option_strings) for action in parser._actions]
         found[name] = [each for each in options if each and not each & shared]
 
@@ -140,7 +150,12 @@ def state(sqlite: str, tmp_path: Path) -> State:
     token, _ = ApiToken.objects.issue("old", scopes=["*"], tenant_id="acme")
     file = tmp_path / "payload.json"
     file.write_text('{"x": "hi"}')
-    found.words |= {"token": token.shown, "file": str(file)}
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(EDITED)
+    get_kernel().documents.create(EDITED)
+    mine = EDITED.replace("name: edited", "name: mine")
+    get_kernel().documents.create(mine, tenant_id="acme")
+    found.words |= {"token": token.shown, "file": str(file), "edited": str(edited)}
     return found
 
 
@@ -174,9 +189,7 @@ def test_a_command_does_its_work(
     command: str, case: Case, state: State, environment: dict[str, str], forks: str, start: Start
 ) -> None:
     """With all options that go together; with ``--json`` what it prints is JSON."""
-    words = [*command.split(), *case.words(state)]
-    if not command.startswith("automate_token"):
-        words.append("--json")
+    words = [*command.split(), *case.words(state), "--json"]
     shows = case.shows.format(**state.words)
     if case.endless:
         process = start(*words, stderr=subprocess.PIPE)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.core.management.base import CommandParser, OutputWrapper
 
 from automate_django import conf
@@ -46,10 +47,19 @@ class Command(KernelCommand):
                 name="manage.py automate",
                 colour=not options.get("no_color"),
                 commands=conf.options("AUTOMATE_COMMANDS"),
+                users=_user_id,
             )
             code = run(arguments)
         if code:
             sys.exit(code)
+
+
+def _user_id(name: str) -> str | None:
+    model = get_user_model()
+    try:
+        return str(model._default_manager.get_by_natural_key(name).pk)
+    except model.DoesNotExist:
+        return None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from automate_django import get_kernel
 from automate_django.models import ApiToken
 from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
@@ -168,44 +169,46 @@ def test_tokens_are_looked_up_where_they_are_written(token: Any, replica: str) -
     assert client.get(SCOPED).status_code == 401
 
 
-# -- manage.py automate_token --------------------------------------------------------------------
+# -- manage.py automate tokens -------------------------------------------------------------------
 
 
 def run(*arguments: str) -> tuple[str, str]:
     """What the command prints, on both streams."""
     out, err = io.StringIO(), io.StringIO()
-    call_command("automate_token", *arguments, stdout=out, stderr=err)
+    call_command("automate", "tokens", *arguments, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()
 
 
 def test_the_command_prints_a_token_once(empty: None) -> None:
     """It works, and no later command shows it."""
-    out, err = run("create", "ci", "--tenant", "acme", "--scope", "reports:*", "--expires", "90d")
+    out, err = run("new", "ci", "--tenant", "acme", "--scope", "reports:*", "--days", "90")
     text = out.strip()
     assert bearer(text).get(SCOPED).status_code == 200
     token = ApiToken.objects.get()
     assert (token.tenant_id, token.scopes, token.user_id) == ("acme", ["reports:*"], None)
     assert timedelta(days=89) < token.expires_at - timezone.now() < timedelta(days=91)
-    listed, _ = run("list")
-    as_json, _ = run("list", "--json")
+    listed, _ = run("ls")
+    as_json, _ = run("ls", "--json")
     secret = text.split("_", 2)[2]
     assert secret not in listed + as_json + err
     assert json.loads(as_json)[0]["prefix"] == token.shown
     run("revoke", token.shown)
     assert bearer(text).get(SCOPED).status_code == 401
-    assert "revoked" in run("list")[0]
+    assert "revoked" in run("ls")[0]
+    trail = [each.action for each in get_kernel().audit.page(model="token").records]
+    assert trail == ["revoke", "new"]
 
 
-def test_the_command_tells_what_is_wrong(empty: None) -> None:
+def test_the_command_says_what_is_wrong(empty: None) -> None:
     """No traceback, and nothing is made."""
     for arguments, told in (
-        (["create", "x", "--scope", "*", "--user", "noone"], "no user 'noone'"),
-        (["create", "x", "--scope", "*", "--expires", "soon"], "no duration"),
-        (["create", "x" * 201, "--scope", "*"], "the name is too long"),
-        (["create", "x", "--scope", "*", "--tenant", ""], "--tenant is empty"),
-        (["create", "x", "--scope", "*", "--tenant", "acme "], "--tenant has spaces around it"),
+        (["new", "x", "--scope", "*", "--user", "noone"], "no user 'noone'"),
+        (["new", "x", "--scope", "*", "--days", "soon"], "days"),
+        (["new", "x" * 201, "--scope", "*"], "the name is too long"),
+        (["new", "x", "--scope", "*", "--tenant", ""], "tenant_id is empty"),
+        (["new", "x", "--scope", "*", "--tenant", "acme "], "tenant_id has spaces around it"),
         (["revoke", "atk_0000"], "no token"),
-        (["create", "x"], "--scope"),
+        (["new", "x"], "--role"),
     ):
         with pytest.raises(CommandError, match=told):
             run(*arguments)
@@ -213,10 +216,11 @@ def test_the_command_tells_what_is_wrong(empty: None) -> None:
 
 
 def test_a_users_token(empty: None) -> None:
-    """``--user`` binds it."""
+    """``--user`` binds it: it is no token of all tenants."""
     user = User.objects.create(username="alice")
-    out, _ = run("create", "cli", "--user", "alice", "--scope", "*")
-    assert ApiToken.objects.get().user_id == str(user.pk)
+    out, _ = run("new", "cli", "--user", "alice", "--scope", "*")
+    token = ApiToken.objects.get()
+    assert (token.user_id, token.all_tenants) == (str(user.pk), 0)
     assert bearer(out.strip()).get(SCOPED).json() == {"user": "alice"}
 
 
