@@ -28,9 +28,9 @@ from automate_kernel.kernel import Kernel
 from automate_pages import formats
 from automate_pages.auth import Auth
 from automate_pages.browser import Browser
-from automate_pages.exchange import HEADERS, OrderAnswer, PageRequest, SentFields
+from automate_pages.exchange import HEADERS, FileAnswer, OrderAnswer, PageRequest, SentFields
 from automate_pages.live import LivePart, LiveParts
-from automate_pages.log_in import FailedLogIns, LogIn, LogInPages
+from automate_pages.log_in import LogIn, LogInPages
 from automate_pages.site import Site
 from automate_pages.users import User
 
@@ -129,7 +129,7 @@ class _Shell:
         self._origins, self._secure = origins, False
         self._own: LogInPages | None = None
         if isinstance(auth, LogIn):
-            self._own = LogInPages(site, auth, self._threads, FailedLogIns())
+            self._own = LogInPages(site, auth, self._threads)
             if auth.public_url is not None:
                 parts = urlsplit(auth.public_url)
                 self._origins |= {f"{parts.scheme}://{parts.netloc}"}
@@ -232,6 +232,9 @@ class _Shell:
             if found.notice:
                 browser.keep(moved, _NOTICE, _cookie_text(found), max_age=60)
             return moved
+        if isinstance(found, FileAnswer):
+            headers = {**HEADERS, **found.headers}
+            return StreamingResponse(found.parts, media_type=found.media_type, headers=headers)
         notice = _notice(browser.cookie(_NOTICE))
         body = self._site.render(asked, found, csrf=csrf, notice=notice)
         response = HTMLResponse(body, found.status, headers=HEADERS)

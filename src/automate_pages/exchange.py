@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -154,6 +154,23 @@ class OrderAnswer:
     url: str
     notice: str = ""
     tone: Tone = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class FileAnswer:
+    """A file to keep, called *name*, whose *parts* are made as the browser takes them."""
+
+    name: str
+    media_type: str
+    parts: Iterator[bytes]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of the answer, beside those that every answer has."""
+        return {"Content-Disposition": f'attachment; filename="{self.name}"'}
+
+
+Answer = PageAnswer | OrderAnswer | FileAnswer
 
 
 class PageError(Exception):

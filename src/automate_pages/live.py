@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any
 
 from automate_kernel.storage.rows import queries
-from automate_pages.exchange import OrderAnswer, PageRequest
+from automate_pages.exchange import PageAnswer, PageRequest
 from automate_pages.site import Site
 from automate_pages.users import User
 
@@ -144,7 +144,7 @@ class LiveParts:
         object.__setattr__(reader, "personal", False)
         asked, before = replace(request, user=reader, part=True), queries.count
         page = self._site.answer(asked)
-        assert not isinstance(page, OrderAnswer)  # noqa: S101 - a GET is no order
+        assert isinstance(page, PageAnswer)  # noqa: S101 - no part is asked of a file
         html = self._site.render(asked, page, csrf=self._csrf, notice=None)
         version = sha256(_AGES.sub("", html).encode()).digest()
         shared.personal |= reader.personal

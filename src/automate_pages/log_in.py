@@ -6,11 +6,9 @@ import ipaddress
 import json
 import logging
 import secrets
-import threading
-import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -18,7 +16,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from automate_kernel.access.audit import Outcome
+from automate_kernel.access.audit import AuditLog, Outcome
 from automate_kernel.access.sessions import (
     IDLE_SECONDS,
     LIFETIME_SECONDS,
@@ -28,6 +26,7 @@ from automate_kernel.access.tokens import AccessToken, prefix_of, shown_token
 from automate_kernel.base.arguments import check_address
 from automate_kernel.base.errors import AutomateError, ConfigError
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.query import Now
 from automate_kernel.storage.values import read_json
 from automate_pages.browser import LOOPBACK, Browser
 from automate_pages.exchange import HEADERS, SentFields
@@ -40,8 +39,7 @@ logger: logging.Logger = get_logger(__name__)
 
 _SESSION, _FLOW = "session", "oidc"
 _FLOW_SECONDS = 600
-_MOST_FAILED, _FAILED_SECONDS = 10, 300.0
-_MOST_WATCHED = 10_000
+_MOST_OF_ADDRESS, _MOST_IN_ALL, _FAILED_SECONDS = 10, 100, 300.0
 _WRONG = "This token is not valid here. It may have ended, or be another installation's."
 _PROVIDER = "The log-in didn't succeed. Try again, or ask who runs this server: its log says why."
 
@@ -76,34 +74,31 @@ class LogIn:
 
 class FailedLogIns:
     """
-    Counts the log-ins that failed, so that nobody can go on guessing.
+    The log-ins that failed, of all processes: those that *audit* has.
 
-    After ten in five minutes the next has to wait. It counts in this process alone.
+    After ten from an address (or a network of IPv6) in five minutes, or a hundred from anywhere,
+    the next has to wait. These aren't written down any more, so that guessing fills no database.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._lock = clock, threading.Lock()
-        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+    def __init__(self, audit: AuditLog) -> None:
+        self._audit = audit
 
-    def wait(self, *keys: str) -> float:
-        """Return the seconds until a log-in of *keys* may be tried again; 0 if it may be now."""
-        now, longest = self._clock(), 0.0
-        with self._lock:
-            for key in keys:
-                times = self._times.get(key)
-                if times is not None and len(times) >= _MOST_FAILED:
-                    longest = max(longest, times[0] + _FAILED_SECONDS - now)
-        return longest
+    def wait(self, address: str) -> float:
+        """Return the seconds until a log-in from *address* may fail again; 0 if it may now."""
+        own = self._seconds(_MOST_OF_ADDRESS, actor=_network_of(address))
+        return own or self._seconds(_MOST_IN_ALL)
 
-    def note(self, *keys: str) -> None:
-        """Count a log-in that failed."""
-        with self._lock:
-            for key in keys:
-                # The latest ten: if the first of them is not long ago, there were too many.
-                self._times.setdefault(key, deque(maxlen=_MOST_FAILED)).append(self._clock())
-                self._times.move_to_end(key)
-            while len(self._times) > _MOST_WATCHED:
-                self._times.popitem(last=False)
+    def _seconds(self, most: int, actor: str | None = None) -> float:
+        # The time of the database, which has all of theirs.
+        since: Any = Now(-_FAILED_SECONDS)
+        found = self._audit.page(
+            action="log-in", model="session", outcome="refused", created_after=since, limit=most,
+            actor=actor,
+        ).records  # fmt: skip
+        if len(found) < most:
+            return 0.0
+        passed = (datetime.now(timezone.utc) - found[-1].created_at).total_seconds()
+        return min(max(_FAILED_SECONDS - passed, 1.0), _FAILED_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +114,9 @@ class _Attempt:
 class LogInPages:
     """Answers the requests to log in and out of *site*, and knows the users of sessions."""
 
-    def __init__(
-        self, site: Site, config: LogIn, threads: CapacityLimiter, failed: FailedLogIns
-    ) -> None:
+    def __init__(self, site: Site, config: LogIn, threads: CapacityLimiter) -> None:
         self._site, self._config, self._kernel = site, config, site.kernel
-        self._threads, self._failed = threads, failed
+        self._threads, self._failed = threads, FailedLogIns(site.kernel.audit)
         self._sessions = SessionStore(
             site.kernel.storage,
             idle_seconds=config.idle_seconds,
@@ -225,22 +218,29 @@ class LogInPages:
             return self._page(attempt, "No token opens these pages.", 403)
         text = form.get("token", "").strip()
         prefix = prefix_of(text) or ""
-        keys = [f"address {_network_of(attempt.address)}", f"token {prefix}"]
-        wait = self._failed.wait(*keys)
-        if wait:
-            minutes = f"{wait / 60:.0f} minutes" if wait > 90 else "a minute"
-            page = self._page(attempt, f"Too many log-ins failed. Try again in {minutes}.", 429)
-            page.headers["Retry-After"] = f"{wait:.0f}"
-            return page
         token = self._kernel.tokens.find(text)
         user = None if token is None else _user_of(token)
+        # The right token always opens, however many wrong ones came before it.
         if token is None or user is None:
-            self._failed.note(*keys)
+            wait = self._failed.wait(attempt.address)
+            if wait:
+                return self._too_many(attempt, wait)
             known = shown_token(prefix) if prefix else None
-            self._write(attempt, "log-in", "refused", "", known, None, method="token")
+            self._refuse(attempt, known, method="token")
             wrong = _WRONG if token is None else "This token has no role: it opens the API alone."
             return self._page(attempt, wrong, 401)
         return self._begin(attempt, user, token.shown, method="token", token=token)
+
+    def _too_many(self, attempt: _Attempt, wait: float) -> Response:
+        minutes = f"{wait / 60:.0f} minutes" if wait > 90 else "a minute"
+        page = self._page(attempt, f"Too many log-ins failed. Try again in {minutes}.", 429)
+        page.headers["Retry-After"] = f"{wait:.0f}"
+        return page
+
+    def _refuse(self, attempt: _Attempt, actor_id: str | None, **details: str) -> None:
+        # Nobody is known but the address, by which they are counted.
+        name = _network_of(attempt.address)
+        self._write(attempt, "log-in", "refused", name, actor_id, None, **details)
 
     def _begin(
         self, attempt: _Attempt, user: User, actor_id: str, *, method: str,
@@ -300,21 +300,17 @@ class LogInPages:
         browser = attempt.browser
         secret, back = _flow_of(browser.cookie(_FLOW))
         attempt = _Attempt(browser, attempt.address, attempt.agent, browser.inside(back))
-        keys = [f"address {_network_of(attempt.address)}"]
         try:
             if not secret:
                 raise OidcError("this browser has begun no log-in, or too long ago")
-            if self._failed.wait(*keys):
-                return self._page(attempt, "Too many log-ins failed. Try again later.", 429)
+            wait = self._failed.wait(attempt.address)
+            if wait:  # before the provider is asked
+                return self._too_many(attempt, wait)
             person = self._config.oidc.finish(self._kernel, CodeFlow(secret), query)
         except OidcError as error:
             logger.warning("a log-in by OpenID Connect was refused: %s", error)
             if secret:
-                self._failed.note(*keys)
-                self._write(
-                    attempt, "log-in", "refused", "", None, None, method="oidc",
-                    reason=str(error)[:300],
-                )  # fmt: skip
+                self._refuse(attempt, None, method="oidc", reason=str(error)[:300])
             response = self._page(attempt, _PROVIDER, 401)
         else:
             response = self._begin(attempt, person.user, person.subject, method="oidc")

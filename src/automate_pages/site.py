@@ -18,6 +18,7 @@ from automate_kernel.kernel import Kernel
 from automate_pages import bulk, formats
 from automate_pages.activity import ActivityHistory
 from automate_pages.exchange import (
+    Answer,
     OrderAnswer,
     PageAnswer,
     PageError,
@@ -46,7 +47,7 @@ from automate_pages.screens import (
 )
 from automate_pages.trail import OrderTrail
 
-View = Callable[..., PageAnswer | OrderAnswer]
+View = Callable[..., Answer]
 """A page or an order: takes the request, and each part of the path that the address leaves open."""
 
 _ROUTES: tuple[tuple[str, str, View], ...] = (
@@ -96,6 +97,7 @@ _ROUTES: tuple[tuple[str, str, View], ...] = (
     ("POST", "saved", saved.save),
     ("POST", "saved/*", saved.delete),
     ("GET", "audit", audit.show),
+    ("GET", "audit/csv", audit.export),
     ("GET", "access", access.show),
     ("POST", "access/sessions/*", access.end_session),
     ("POST", "access/tokens/*", access.revoke_token),
@@ -170,7 +172,7 @@ class Site:
             formats.shown_text(kernel, text, 300).text
         )
 
-    def answer(self, request: PageRequest) -> PageAnswer | OrderAnswer:
+    def answer(self, request: PageRequest) -> Answer:
         """
         Return the page at the request's path, or what its order did; never raises.
 
@@ -188,7 +190,7 @@ class Site:
             return self._failed(request, error)
         return self._trail.end(begun, request, self._answered(request))
 
-    def _answered(self, request: PageRequest) -> PageAnswer | OrderAnswer:
+    def _answered(self, request: PageRequest) -> Answer:
         try:
             view, place = _route_of(request)
             request.require("view")
@@ -198,7 +200,7 @@ class Site:
         except AutomateError as error:
             return self._failed(request, error)
 
-    def _failed(self, request: PageRequest, error: AutomateError) -> PageAnswer | OrderAnswer:
+    def _failed(self, request: PageRequest, error: AutomateError) -> Answer:
         if request.method == "POST":
             text = formats.shown_text(self.kernel, str(error)).text
             return OrderAnswer(request.url(*path_parts(request.path)), text, "bad")

@@ -10,7 +10,7 @@ from automate_kernel.access.audit import Outcome, tenant_of
 from automate_kernel.base.errors import StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage.tables import DOCUMENT, EXECUTION, OUTBOX
-from automate_pages.exchange import OrderAnswer, PageAnswer, PageRequest, path_parts
+from automate_pages.exchange import Answer, OrderAnswer, PageAnswer, PageRequest, path_parts
 
 _ORDER = re.compile("[a-z][a-z0-9_-]{0,40}")
 # The kind of object by the address of its page, and the table that has its tenant.
@@ -83,8 +83,8 @@ class OrderTrail:
 
     def end(
         self, begun: tuple[str, dict[str, Any]], request: PageRequest,
-        answer: PageAnswer | OrderAnswer,
-    ) -> PageAnswer | OrderAnswer:  # fmt: skip
+        answer: Answer,
+    ) -> Answer:  # fmt: skip
         """Write down what became of it, and return *answer*, or that this wasn't possible."""
         entry, details = begun
         outcome: Outcome
@@ -94,11 +94,13 @@ class OrderTrail:
             led_to = answer.url.partition("?")[0].removeprefix(request.base)
             if outcome == "done" and led_to.strip("/") != request.path.strip("/"):
                 details = {**details, "led_to": led_to}
-        else:
+        elif isinstance(answer, PageAnswer):
             # A page that asks to confirm, or shows the form again, has done nothing.
             refused: Outcome = "failed" if answer.status >= 500 else "refused"
             outcome = refused if answer.status >= 400 else "done" if answer.done else "nothing"
             details = {**details, "status": answer.status}
+        else:  # no order is answered by a file
+            return answer
         try:
             self._kernel.audit.conclude(entry, outcome, details=details)
         except StorageError:

@@ -25,7 +25,7 @@ from automate_pages import User
 from automate_pages.asgi import pages_of
 from automate_pages.exchange import PageRequest, SentFields
 from automate_pages.live import LiveParts, Lookers
-from automate_pages.log_in import FailedLogIns, LogIn, LogInPages
+from automate_pages.log_in import LogIn, LogInPages
 from automate_pages.site import Site
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -166,7 +166,7 @@ def test_those_who_look_are_found_together(shop: tuple[Kernel, list[str]]) -> No
     """Each minute their use is noted; a session that is ended counts no more after 4 seconds."""
     kernel, sent = shop
     site, now = Site(kernel), [0.0]
-    log_in = LogInPages(site, LogIn(), CapacityLimiter(1), FailedLogIns())
+    log_in = LogInPages(site, LogIn(), CapacityLimiter(1))
     sessions = SessionStore(kernel.storage)
     token, _ = kernel.tokens.new("ada", roles=["viewer"])
     secrets = [

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import json
 import math
-import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -25,53 +23,18 @@ from django.utils.translation import gettext_lazy
 from automate_django.admin.bases.audit import Audited
 from automate_django.secrecy import fields_along, leads_to_secret
 from automate_kernel.secrets.masking import hide_named
+from automate_pages.csv_file import CSV_TYPE, csv_lines, joined
 
-CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
-
-# What makes a spreadsheet run a cell, also in full width and after what can't be seen; and a cell
-# that begins with our own mark before one of these, so that reading takes off what writing put on.
-_UNSEEN = r"[\s\x00\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]*"
-_FORMULA = rf"{_UNSEEN}[=+\-@\uff1d\uff0b\uff0d\uff20]"
-_RUNS = re.compile(rf"'*{_FORMULA}|'*[\t\r\n]")
-_ESCAPED = re.compile(rf"'+{_FORMULA}|'+[\t\r\n]")
-_LINES_PER_CHUNK = 200
+CONTENT_TYPES = {"csv": CSV_TYPE, "json": "application/json"}
 _CHUNK = 2000
 
 
-class _Echo:
-    """A file that gives back what is written to it."""
-
-    def write(self, text: str) -> str:
-        return text
+def _csv_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+    return csv_lines(names, ([_text(value) for value in row] for row in rows))
 
 
-def csv_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """Return the parts of a CSV file, with the mark that makes Excel read it as UTF-8."""
-    writer = csv.writer(_Echo())
-    cells = (writer.writerow([_cell(value) for value in row]) for row in rows)
-    yield from _chunked(chain(["\ufeff", writer.writerow(names)], cells))
-
-
-def _chunked(lines: Iterator[str]) -> Iterator[bytes]:
-    while part := "".join(islice(lines, _LINES_PER_CHUNK)):
-        yield part.encode("utf-8", "replace")
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, (int, float, Decimal)):
-        return value  # -5 is a number and no formula
-    if isinstance(value, (dt.date, dt.time)):
-        return value.isoformat()
-    if isinstance(value, (dict, list)):
-        value = json.dumps(value, cls=DjangoJSONEncoder)
-    # Python 3.10 writes no NUL into CSV, and most readers refuse a file with NUL.
-    text = "" if value is None else str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return f"'{text}" if _RUNS.match(text) else text
-
-
-def unescaped(text: str) -> str:
-    """Return the cell *text* of a CSV file without the quote that `csv_lines` put before it."""
-    return text[1:] if _ESCAPED.match(text) else text
+def _text(value: Any) -> Any:
+    return json.dumps(value, cls=DjangoJSONEncoder) if isinstance(value, (dict, list)) else value
 
 
 def json_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
@@ -79,7 +42,7 @@ def json_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[
     encode = DjangoJSONEncoder(ensure_ascii=True).encode
     objects = (encode(dict(zip(names, map(_value, row), strict=True))) for row in rows)
     lines = (f",\n{each}" if i else each for i, each in enumerate(objects))
-    yield from _chunked(chain(["[\n"], lines, ["\n]\n"]))
+    yield from joined(chain(["[\n"], lines, ["\n]\n"]))
 
 
 def _value(value: Any) -> Any:
@@ -92,7 +55,7 @@ def _value(value: Any) -> Any:
     return str(value)
 
 
-_WRITERS: dict[str, Callable[..., Iterator[bytes]]] = {"csv": csv_lines, "json": json_lines}
+_WRITERS: dict[str, Callable[..., Iterator[bytes]]] = {"csv": _csv_lines, "json": json_lines}
 
 
 class Export(Audited):
@@ -163,7 +126,7 @@ class Export(Audited):
         parts: Any = _WRITERS[format](names, self.export_rows(request, queryset, names))
         if isinstance(request, ASGIRequest):
             # Else Django would collect all parts before it sends the first.
-            parts = _parts_async(parts)
+            parts = parts_async(parts)
         filename = f"{self.opts.model_name}-{timezone.localdate():%Y-%m-%d}.{format}"
         response = StreamingHttpResponse(parts, content_type=CONTENT_TYPES[format])
         response["Content-Disposition"] = f'attachment; filename="{filename}"'
@@ -194,7 +157,8 @@ class Export(Audited):
         return value.pk if hasattr(value, "_meta") else value
 
 
-async def _parts_async(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def parts_async(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Return *parts*, each made in a thread when it is asked for."""
     following = sync_to_async(lambda: next(parts, None))
     while (part := await following()) is not None:
         yield part

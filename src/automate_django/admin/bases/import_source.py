@@ -17,9 +17,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from automate_django.admin.bases.base import chunks
-from automate_django.admin.bases.export import unescaped
 from automate_django.secrecy import is_secret
 from automate_kernel.storage.values import NestingError, read_json
+from automate_pages.csv_file import unescaped
 
 _DELIMITERS = ",;\t|"
 _MARKS = (

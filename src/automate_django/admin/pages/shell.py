@@ -27,12 +27,13 @@ from django.utils.safestring import mark_safe
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods
 
+from automate_django.admin.bases.export import parts_async
 from automate_django.admin.pages.rights import user_of
 from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
 from automate_django.operations import exposed_operations
 from automate_kernel.base.forks import new_lock
-from automate_pages.exchange import HEADERS, PageAnswer, PageRequest, SentFields
+from automate_pages.exchange import HEADERS, FileAnswer, PageAnswer, PageRequest, SentFields
 from automate_pages.live import LivePart, LiveParts
 from automate_pages.operation_desk import OperationDesk
 from automate_pages.site import Site
@@ -127,6 +128,11 @@ def _answer(request: HttpRequest, path: str, admin_site: Any) -> HttpResponseBas
         if found.kept:
             request.session[_KEPT] = found.kept
         return _framed(request, asked, found, admin_site)
+    if isinstance(found, FileAnswer):
+        is_asgi = isinstance(request, ASGIRequest)
+        parts: Any = parts_async(found.parts) if is_asgi else found.parts
+        headers = {**_HEADERS, **found.headers}
+        return StreamingHttpResponse(parts, content_type=found.media_type, headers=headers)
     if found.notice:
         messages.add_message(request, _LEVELS[found.tone], found.notice)
     moved = HttpResponseRedirect(found.url, headers=_HEADERS)

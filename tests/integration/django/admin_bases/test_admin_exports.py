@@ -10,7 +10,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from automate_django.admin.bases.export import csv_lines, unescaped
+from automate_pages.csv_file import csv_lines, unescaped
 from automate_django.models import AuditEntry
 from backoffice.models import Product, Project, Task
 

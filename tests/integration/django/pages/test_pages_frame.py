@@ -122,7 +122,7 @@ def routes(
         "view:webhooks": [("/webhooks", None)],
         "view:accounts": [("/accounts", None)],
         "start:operations": [("/operations", None), ("/operations?name=orders.total", None)],
-        "review:audit": [("/audit", None)],
+        "review:audit": [("/audit", None), ("/audit/csv", None)],
     }  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def test_another_tenants_rows_are_not_there(orders: Orders, staff: Callable[...,
         for right, asked in routes(waiting, failed).items():
             for path, form in asked:
                 answer = ask(user, path, form)
-                text = answer.content.decode()
+                text = getattr(answer, "content", b"").decode()
                 if right.partition(":")[2] in OF_EVERYBODY:
                     assert answer.status_code == 403, path
                 elif waiting.id in path or failed.id in path or failed.item_id in path:
@@ -292,6 +292,11 @@ def test_entries_of_the_projects_own_models_are_for_their_tenant(
     assert seen["tenant"] == {"shop.order-of-acme", "execution-of-acme"}
     assert seen["operator"] == {"execution-of-acme", "execution-of-globex"}
     assert len(seen["superuser"]) == 4
+    file = ask(staff("view_auditentry", name="acme-auditor"), "/audit/csv", None)
+    assert (
+        set(re.findall(r"(?:shop.order|execution)-of-\w+", file.getvalue().decode()))
+        == seen["tenant"]
+    )
 
 
 def test_groups_are_asked_for_by_approvals_and_give_no_right(
