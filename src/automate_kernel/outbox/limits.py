@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -157,6 +158,14 @@ class TimedCache(Generic[T]):
         """Read it again the next time: it has just been changed."""
         self._known = None
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Forget it after the block; a commit whose reply is lost may have changed it too."""
+        try:
+            yield
+        finally:
+            self.forget()
+
 
 class KindLimits:
     """
@@ -181,24 +190,24 @@ class KindLimits:
 
     def set(self, limit: Limit) -> None:
         """Set the limit of a kind, whatever it was."""
-        self._set(limit, [])
-        self._known.forget()
+        with self._known.changing():
+            self._set(limit, [])
 
     def declare(self, limits: Iterable[Limit], kinds: Iterable[str]) -> None:
         """Set limits that the code declares; see `OutboxStore.declare_limits`."""
         declared = Where("declared", "eq", 1)
         gone = set(kinds)
         for limit in limits:
-            self._set(replace(limit, declared=True), [declared])
+            with self._known.changing():
+                self._set(replace(limit, declared=True), [declared])
             gone.discard(limit.kind)
             self._undeclared.discard(limit.kind)
-            self._known.forget()
         if gone <= self._undeclared:
             return  # each round of `run_until_idle` declares them
         undeclared = [Where("kind", "in", sorted(gone)), declared]
-        write(self._storage, None, lambda rows: rows.delete(LIMIT, undeclared))
+        with self._known.changing():
+            write(self._storage, None, lambda rows: rows.delete(LIMIT, undeclared))
         self._undeclared |= gone
-        self._known.forget()
 
     def _set(self, limit: Limit, only: Sequence[Where]) -> None:
         row = {"kind": limit.kind, **limit.to_changes(), "full_at": Now()}
@@ -219,9 +228,8 @@ class KindLimits:
             rows.notify()
             return lifted
 
-        lifted = write(self._storage, None, work, atomic=False)
-        self._known.forget()
-        return lifted
+        with self._known.changing():
+            return write(self._storage, None, work, atomic=False)
 
     def limited(
         self, rows: Rows, kinds: Collection[str] | None, *, early: bool = False

@@ -870,8 +870,8 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
         if self.redact is not None:
             reason = self.redact(reason)
         row = {"kind": kind, "reason": storable(reason), "created_at": Now()}
-        write_bounded(self.storage, None, lambda rows: rows.insert(PAUSE, [row]))
-        self._paused.forget()
+        with self._paused.changing():
+            write_bounded(self.storage, None, lambda rows: rows.insert(PAUSE, [row]))
 
     def resume(self, kind: str) -> None:
         """Claim items of *kind* again."""
@@ -883,8 +883,8 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
             rows.update(OUTBOX, deferred, {"waiting_for": ItemWait.WORKER.value})
             rows.notify()
 
-        write_bounded(self.storage, None, work)
-        self._paused.forget()
+        with self._paused.changing():
+            write_bounded(self.storage, None, work)
 
     # -- limits ------------------------------------------------------------------------------
 

@@ -16,17 +16,167 @@ import pytest
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.operations.context import current_call
-from automate_kernel.outbox import ItemStatus, NewItem
+from automate_kernel.outbox import ItemStatus, NewItem, Outcome
 from automate_kernel.storage import Storage
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus
 
 _LEASE_SECONDS = 30.0
-_STEPS = [
+_STEPS: list[dict[str, Any]] = [
     {"id": "first", "action": "do.it"},
     {"id": "book", "action": "book.it"},
     {"id": "last", "action": "do.it"},
 ]
+_ASKS: list[dict[str, Any]] = [
+    {"id": "ask", "approval": {"title": "Go on?", "by": ["them"]}},
+    {"id": "last", "action": "do.it"},
+]
+
+
+def _waiting_item(kernel: Kernel) -> str:
+    return kernel.outbox.enqueue("mail", delay=3600)
+
+
+def _cancelled_item(kernel: Kernel) -> str:
+    item_id = _waiting_item(kernel)
+    kernel.outbox.cancel([item_id])
+    return item_id
+
+
+def _item_is(status: ItemStatus, *, due: bool = False) -> Callable[[Kernel, str], bool]:
+    def check(kernel: Kernel, item_id: str) -> bool:
+        item = kernel.outbox.get(item_id)
+        assert item is not None
+        return item.status is status and (not due or item.next_attempt_at <= kernel.outbox.now())
+
+    return check
+
+
+def _started(kernel: Kernel) -> str:
+    return kernel.start("asks")
+
+
+def _asking(kernel: Kernel) -> str:
+    execution_id = kernel.start("asks")
+    kernel.run_until_idle()
+    assert kernel.approvals.get(execution_id, "ask") is not None
+    return execution_id
+
+
+def _paused(kernel: Kernel) -> str:
+    execution_id = _asking(kernel)
+    kernel.executions.pause(execution_id)
+    return execution_id
+
+
+def _failed(kernel: Kernel) -> str:
+    execution_id = _asking(kernel)
+    kernel.approvals.reject(execution_id, "ask", by="them")
+    kernel.run_until_idle()
+    assert _execution_is(ExecutionStatus.FAILED)(kernel, execution_id)
+    return execution_id
+
+
+def _execution_is(*statuses: ExecutionStatus) -> Callable[[Kernel, str], bool]:
+    def check(kernel: Kernel, execution_id: str) -> bool:
+        execution = kernel.executions.get(execution_id)
+        assert execution is not None
+        return execution.status in statuses
+
+    return check
+
+
+def _asks_again(kernel: Kernel, execution_id: str) -> bool:
+    kernel.run_until_idle()
+    asked = kernel.approvals.get(execution_id, "ask")
+    return asked is not None and asked.decided_by is None
+
+
+def _fork(kernel: Kernel, execution_id: str) -> None:
+    kernel.executions.fork(execution_id, "ask")
+
+
+def _forks_ask(kernel: Kernel, execution_id: str) -> bool:
+    """Return True if there is a fork, and each of them is whole."""
+    forks = [each.id for each in kernel.executions.labelled(f"forked_from={execution_id}")]
+    return bool(forks) and all(_asks_again(kernel, one) for one in forks)
+
+
+def _signalled(kernel: Kernel, execution_id: str) -> bool:
+    return len(kernel.executions.received_signals(execution_id)) == 1
+
+
+def _signal(kernel: Kernel, execution_id: str) -> None:
+    kernel.signal(execution_id, "news", {"n": 1}, idempotency_key="one")
+
+
+def _decided(kernel: Kernel, execution_id: str) -> bool:
+    kernel.run_until_idle()
+    return _execution_is(ExecutionStatus.COMPLETED)(kernel, execution_id)
+
+
+def _pause_workflow(kernel: Kernel, _: str) -> None:
+    kernel.workflows.pause("asks")
+
+
+def _workflow_waits(kernel: Kernel, execution_id: str) -> bool:
+    kernel.run_until_idle()
+    paused = kernel.approvals.get(execution_id, "ask") is None
+    kernel.workflows.resume("asks")
+    return paused and _asks_again(kernel, execution_id)
+
+
+def _held_back(kernel: Kernel) -> str:
+    kernel.workflows.pause("asks")
+    execution_id = _started(kernel)
+    kernel.run_until_idle()
+    return execution_id
+
+
+def _paused_kind(kernel: Kernel) -> str:
+    kernel.outbox.pause("mail")
+    return kernel.outbox.enqueue("mail")
+
+
+def _kind_goes_on(kernel: Kernel, item_id: str) -> bool:
+    claimed = kernel.outbox.claim_batch("w-1", 100, kinds=["mail"])
+    kernel.outbox.acknowledge("w-1", [Outcome(item.id) for item in claimed])
+    return item_id in [item.id for item in claimed]
+
+
+Order = tuple[
+    Callable[[Kernel], str], Callable[[Kernel, str], object], Callable[[Kernel, str], bool]
+]
+"""What there is before it, the order, and True if it was carried out."""
+
+ORDERS: dict[str, Order] = {
+    "cancel an item": (
+        _waiting_item, lambda k, one: k.outbox.cancel([one]), _item_is(ItemStatus.CANCELLED),
+    ),
+    "requeue an item": (
+        _cancelled_item, lambda k, one: k.outbox.requeue([one]),
+        _item_is(ItemStatus.PENDING, due=True),
+    ),
+    "reschedule an item": (
+        _waiting_item, lambda k, one: k.outbox.reschedule([one]),
+        _item_is(ItemStatus.PENDING, due=True),
+    ),
+    "resume a kind": (_paused_kind, lambda k, _: k.outbox.resume("mail"), _kind_goes_on),
+    "cancel": (
+        _asking, lambda k, one: k.executions.cancel(one), _execution_is(ExecutionStatus.CANCELLED),
+    ),
+    "pause": (
+        _asking, lambda k, one: k.executions.pause(one), _execution_is(ExecutionStatus.PAUSED),
+    ),
+    "unpause": (_paused, lambda k, one: k.executions.unpause(one), _asks_again),
+    "resume": (_failed, lambda k, one: k.executions.resume(one), _asks_again),
+    "retry a step": (_failed, lambda k, one: k.executions.retry_step(one, "ask"), _asks_again),
+    "fork": (_failed, _fork, _forks_ask),
+    "signal": (_asking, _signal, _signalled),
+    "approve": (_asking, lambda k, one: k.approvals.approve(one, "ask", by="them"), _decided),
+    "pause a workflow": (_started, _pause_workflow, _workflow_waits),
+    "resume a workflow": (_held_back, lambda k, _: k.workflows.resume("asks"), _asks_again),
+}  # fmt: skip
 
 
 class CommitFaults:
@@ -116,6 +266,7 @@ class CommitFaultContract:
                 return "booked"
 
             kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": _STEPS})
+            kernel.add_workflow({"name": "asks", "trigger": {"type": "manual"}, "steps": _ASKS})
             yield kernel
 
     def kinds(self, storage: Storage) -> list[str]:
@@ -274,6 +425,37 @@ class CommitFaultContract:
             self.kinds(storage)
             for execution_id in every:
                 self.check(kernel, storage, execution_id)
+
+    # -- operators ---------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("order", ORDERS)
+    def test_each_commit_of_an_order(
+        self, kernel: Kernel, storage: Storage, faults: CommitFaults, order: str
+    ) -> None:
+        """Whichever of them fails, all of it is there or nothing, and it may be given again."""
+        prepare, give, check = ORDERS[order]
+        for when in ("before", "after"):
+            number, fired = 0, 1
+            while fired:
+                number += 1
+                subject = prepare(kernel)
+                faults.arm(when, number=number)
+                failed: AutomateError | None = None
+                try:
+                    give(kernel, subject)
+                except AutomateError as error:
+                    failed = error
+                fired = faults.disarm()
+                assert bool(fired) == (failed is not None)
+                assert failed is None or failed.code is ErrorCodes.UNAVAILABLE
+                self.kinds(storage)
+                self.use_pool(storage)
+                if failed is not None:
+                    if when == "after" and check(kernel, subject):
+                        continue
+                    give(kernel, subject)
+                assert check(kernel, subject)
+            assert number > 1
 
     # -- tables ------------------------------------------------------------------------------------
 

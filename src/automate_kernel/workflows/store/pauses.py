@@ -59,8 +59,10 @@ class WorkflowPauses:
         if self._outbox.redact is not None:
             reason = self._outbox.redact(reason)
         row = {"kind": key, "reason": storable(reason), "created_at": Now()}
-        paused = bool(write_bounded(self._storage, None, lambda rows: rows.insert(PAUSE, [row])))
-        self._known.forget()
+        with self._known.changing():
+            paused = bool(
+                write_bounded(self._storage, None, lambda rows: rows.insert(PAUSE, [row]))
+            )
         for item_ids in self._items(workflow, tenant_id):
             # Only what runs has to be told: the others are looked at when they are claimed.
             running = self._outbox.find(
@@ -72,8 +74,10 @@ class WorkflowPauses:
     def resume(self, workflow: str, *, tenant_id: str | None = None) -> bool:
         """Let executions of *workflow* go on; return False if it was not paused."""
         key = Where("kind", "eq", _key(workflow, tenant_id))
-        resumed = bool(write_bounded(self._storage, None, lambda rows: rows.delete(PAUSE, [key])))
-        self._known.forget()
+        with self._known.changing():
+            resumed = bool(
+                write_bounded(self._storage, None, lambda rows: rows.delete(PAUSE, [key]))
+            )
         # After that commit: whoever defers one from now on sees that nothing is paused.
         for item_ids in self._items(workflow, tenant_id):
             deferred = self._outbox.find(
