@@ -17,6 +17,7 @@ from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.operations.context import current_call
 from automate_kernel.outbox import ItemStatus, NewItem, Outcome
+from automate_kernel.outbox.controls import controls_of
 from automate_kernel.storage import Storage
 from automate_testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus
@@ -158,7 +159,7 @@ ORDERS: dict[str, Order] = {
         _item_is(ItemStatus.PENDING, due=True),
     ),
     "reschedule an item": (
-        _waiting_item, lambda k, one: k.outbox.reschedule([one]),
+        _waiting_item, lambda k, one: controls_of(k.outbox).reschedule([one]),
         _item_is(ItemStatus.PENDING, due=True),
     ),
     "resume a kind": (_paused_kind, lambda k, _: k.outbox.resume("mail"), _kind_goes_on),
