@@ -734,7 +734,9 @@ def _sent(tokens: Tokens, key: str) -> Credentials:
 
 
 def _is_token(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST_TOKEN and value.isprintable()
+    # RFC 6749 has printable ASCII alone, and no header can have another text.
+    is_text = isinstance(value, str) and 0 < len(value) <= _LONGEST_TOKEN
+    return is_text and value.isascii() and value.isprintable() and value == value.strip()
 
 
 def _seconds(lifetime: Any) -> float | None:
