@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import hmac
 import logging
-import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
-from typing import Any
+from io import BytesIO
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from automate_kernel.base.arguments import check_address, check_table
 from automate_kernel.base.errors import ConfigError
 from automate_kernel.kernel import Kernel
+from automate_kernel.operations.timed_calls import TimedCalls
 from automate_kernel.secrets.logs import get_logger
 from automate_pages.users import ROLES, User, roles_from
 
 logger: logging.Logger = get_logger(__name__)
 
+T = TypeVar("T")
+
 _TIMEOUT_SECONDS = 10.0
+# A limit for each read sees no end of an answer that drips.
+_ALL_SECONDS = 20.0
+# Log-ins that the provider keeps waiting beyond that; more are refused at once.
+_MOST_WAITING = 10
 _METADATA_SECONDS = 3600.0
-_LARGEST = 1_000_000  # bytes of an answer
+_LARGEST, _PART = 1_000_000, 16_384  # bytes of an answer
 # No HS256, which a client's secret would sign, and no "none".
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
                "EdDSA"]  # fmt: skip
@@ -92,8 +100,8 @@ class Oidc:
             )
         self._client_id, self._client_secret = client_id, client_secret
         self._tenant, self._name, self._scope = tenant, name, scope
-        self._lock = threading.Lock()
         self._known: tuple[float, dict[str, Any]] | None = None
+        self._calls = TimedCalls(_MOST_WAITING)
         _library()
 
     @property
@@ -103,12 +111,16 @@ class Oidc:
 
     def begin(self, kernel: Kernel, flow: CodeFlow) -> str:
         """Return the provider's address to send a browser to; raises `OidcError`."""
-        with self._session(kernel) as session:
-            where = self._metadata(session)["authorization_endpoint"]
-            address, _ = session.create_authorization_url(
-                where, state=flow.state, nonce=flow.nonce, code_verifier=flow.verifier
-            )
-            return str(address)
+
+        def work() -> str:
+            with self._session(kernel) as session:
+                where = self._metadata(session)["authorization_endpoint"]
+                address, _ = session.create_authorization_url(
+                    where, state=flow.state, nonce=flow.nonce, code_verifier=flow.verifier
+                )
+                return str(address)
+
+        return self._in_time(work)
 
     def finish(self, kernel: Kernel, flow: CodeFlow, query: Mapping[str, str]) -> OidcPerson:
         """Return the person with whom the provider answered; raises `OidcError`."""
@@ -119,33 +131,45 @@ class Oidc:
         # RFC 9207: the answer of another provider is none of this one.
         if query.get("iss", self._issuer).rstrip("/") != self._issuer:
             raise OidcError("the answer is of another issuer")
+        claims = partial(self._claims, kernel, flow, query.get("code", ""))
+        return self._in_time(lambda: self._person(claims()))
+
+    def _in_time(self, work: Callable[[], T]) -> T:
+        """Return the result of *work*, which asks the provider; raises `OidcError`."""
         try:
-            return self._person(self._claims(kernel, flow, query.get("code", "")))
+            result: T = self._calls.run(work, _ALL_SECONDS)
         except OidcError:
             raise
-        except Exception as error:  # the libraries' own: of the network, of tokens, of keys
-            raise OidcError(f"{type(error).__name__}: {error}") from error
+        except Exception as error:
+            # The libraries' own, of the network, of tokens, of keys. Their text may quote a token.
+            raise OidcError(f"the provider can't be understood: {type(error).__name__}") from None
+        return result
 
     def _claims(self, kernel: Kernel, flow: CodeFlow, code: str) -> Mapping[str, Any]:
         from authlib.oidc.core import CodeIDToken
         from joserfc import jwt
+        from joserfc.errors import JoseError
         from joserfc.jwk import KeySet
 
         with self._session(kernel) as session:
             metadata = self._metadata(session)
             token = session.fetch_token(
                 metadata["token_endpoint"], code=code, code_verifier=flow.verifier,
-                timeout=_TIMEOUT_SECONDS, allow_redirects=False,
+                timeout=_TIMEOUT_SECONDS, allow_redirects=False, stream=True,
             )  # fmt: skip
             jwks: Any = _json(session, metadata["jwks_uri"])
             keys = KeySet.import_key_set(jwks)
-        found = jwt.decode(str(token.get("id_token", "")), keys, algorithms=_ALGORITHMS)
-        claims = CodeIDToken(
-            found.claims, found.header, {"iss": {"essential": True, "value": metadata["issuer"]}},
-            {"nonce": flow.nonce, "client_id": self._client_id,
-             "access_token": token.get("access_token")},
-        )  # fmt: skip
-        claims.validate(leeway=_LEEWAY_SECONDS)
+        try:
+            found = jwt.decode(str(token.get("id_token", "")), keys, algorithms=_ALGORITHMS)
+            claims = CodeIDToken(
+                found.claims, found.header,
+                {"iss": {"essential": True, "value": metadata["issuer"]}},
+                {"nonce": flow.nonce, "client_id": self._client_id,
+                 "access_token": token.get("access_token")},
+            )  # fmt: skip
+            claims.validate(leeway=_LEEWAY_SECONDS)
+        except JoseError as error:  # in our libraries' own words
+            raise OidcError(f"the token is refused: {error}") from None
         audience = found.claims.get("aud")
         if self._client_id not in (audience if isinstance(audience, list) else [audience]):
             raise OidcError("the token is for another client")
@@ -175,26 +199,31 @@ class Oidc:
             secret = kernel.secrets.get(secret.removeprefix("$secret:"))
         else:
             kernel.redactor.add(secret)
-        return OAuth2Session(
+        session = OAuth2Session(
             self._client_id, secret or None, scope=self._scope, redirect_uri=self.callback,
             code_challenge_method="S256", default_timeout=_TIMEOUT_SECONDS,
         )  # fmt: skip
+        session.hooks["response"].append(_bound)
+        return session
 
     def _metadata(self, session: Any) -> dict[str, Any]:
-        with self._lock:
-            if self._known is None or self._known[0] < time.monotonic():
-                where = f"{self._issuer}/.well-known/openid-configuration"
-                try:
-                    found = _json(session, where)
-                except Exception as error:
-                    raise OidcError(f"{where}: {type(error).__name__}: {error}") from error
-                if str(found.get("issuer", "")).rstrip("/") != self._issuer:
-                    raise OidcError(f"{where} is the metadata of another issuer")
-                for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                    if urlsplit(str(found.get(name, ""))).scheme not in self._schemes:
-                        raise OidcError(f"{where} has no usable {name}")
-                self._known = time.monotonic() + _METADATA_SECONDS, found
-            return self._known[1]
+        known = self._known
+        # Without a lock: one that the provider keeps waiting must not hold up the others.
+        if known is None or known[0] < time.monotonic():
+            where = f"{self._issuer}/.well-known/openid-configuration"
+            try:
+                found = _json(session, where)
+            except OidcError:
+                raise
+            except Exception as error:
+                raise OidcError(f"{where}: {type(error).__name__}") from None
+            if str(found.get("issuer", "")).rstrip("/") != self._issuer:
+                raise OidcError(f"{where} is the metadata of another issuer")
+            for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+                if urlsplit(str(found.get(name, ""))).scheme not in self._schemes:
+                    raise OidcError(f"{where} has no usable {name}")
+            known = self._known = time.monotonic() + _METADATA_SECONDS, found
+        return known[1]
 
     @property
     def _schemes(self) -> tuple[str, ...]:
@@ -217,13 +246,26 @@ def _json(session: Any, address: str) -> dict[str, Any]:
     ) as answer:  # fmt: skip
         if answer.status_code != 200:
             raise OidcError(f"{address} answers with status {answer.status_code}")
-        body = answer.raw.read(_LARGEST + 1, decode_content=True)
-    if len(body) > _LARGEST:
-        raise OidcError(f"{address} answers with too much")
+        body = answer.content
     found = read_json(body)
     if not isinstance(found, dict):
         raise OidcError(f"{address} is no JSON object")
     return found
+
+
+def _bound(answer: Any, **_: Any) -> Any:
+    """Read no more of an *answer* than it may have, nor for longer than it may take."""
+    until, body = time.monotonic() + _ALL_SECONDS, bytearray()
+    # Of what has come, where urllib3 can: else until a part is full.
+    read = getattr(answer.raw, "read1", answer.raw.read)
+    while part := read(_PART, decode_content=True):
+        body += part
+        if len(body) > _LARGEST or time.monotonic() > until:
+            answer.close()
+            raise OidcError("the provider answers with too much, or too slowly")
+    answer.close()
+    answer.raw = BytesIO(body)
+    return answer
 
 
 def _address(given: str, name: str) -> str:

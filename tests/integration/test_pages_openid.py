@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
@@ -18,6 +20,7 @@ from starlette.testclient import TestClient
 
 from automate_kernel import ConfigError
 from automate_pages import LogIn, Oidc, pages
+from automate_testing.contracts.hostile_service import ANSWERS, hostile_service
 
 PUBLIC = "https://ops.example/ops"
 ROLES = {"groups": {"ops": "operator", "admins": "admin"}}
@@ -242,3 +245,66 @@ def test_tokens_are_refused_where_the_provider_alone_counts(shop: Shop, provider
     csrf = next(value for name, value in client.cookies.items() if "csrf" in name)
     answer = client.post("/ops/log-in", data={"csrf": csrf, "token": text})
     assert answer.status_code == 403
+
+
+# -- a provider that misbehaves ------------------------------------------------------------------
+
+ENDLESS = {"silent", "dripping", "dripping_headers"}
+QUOTED = "token-canary-5Tg8Uj2"
+
+
+@pytest.mark.parametrize("where", ["metadata", "token", "keys"])
+@pytest.mark.parametrize("manner", sorted(ANSWERS.keys() - {"right", "other_type", "cookie"}))
+def test_a_provider_that_misbehaves(
+    manner: str, where: str, shop: Shop, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is let in, nothing of it is shown, and the log-in ends in bounded time and memory."""
+    if manner in ENDLESS:
+        monkeypatch.setattr("automate_pages.openid._ALL_SECONDS", 1.5)
+    shop.kernel.redactor.add("hunter2")
+
+    def answer(method: str, path: str) -> Any:
+        if path.endswith("openid-configuration"):
+            own = {
+                "issuer": service.url, "authorization_endpoint": f"{service.url}/authorize",
+                "token_endpoint": f"{service.url}/token", "jwks_uri": f"{service.url}/keys",
+            }  # fmt: skip
+            return own
+        return {"access_token": QUOTED, "token_type": "bearer", "id_token": "a.b.c"}
+
+    with hostile_service(answer) as service:
+        service.manner = manner
+        service.well = {"metadata": 0, "token": 1, "keys": 2}[where]
+        client = browser(shop, oidc(service.url))
+        tracemalloc.start()
+        begin = time.monotonic()
+        answered = client.get("/ops/log-in/oidc")
+        if where != "metadata":
+            state = parse_qs(urlsplit(answered.headers["location"]).query)["state"][0]
+            answered = client.get(f"/ops/log-in/oidc/callback?state={state}&code={QUOTED}")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert time.monotonic() - begin < 20
+        assert peak < 32 * 1024 * 1024
+        assert answered.status_code == (502 if where == "metadata" else 401)
+        assert not service.reached and len(service.paths) <= 3
+    assert shop.kernel.sessions.all() == []
+    own = [each.getMessage() for each in caplog.records if each.name.startswith("automate")]
+    reasons = repr([record.details for record in shop.kernel.audit.page().records])
+    for text in (answered.text, reasons, *own):
+        assert QUOTED not in text
+        assert "hunter2" not in text
+
+
+def test_log_ins_that_a_provider_keeps_waiting_are_few(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond them people are refused at once, and the pages have their threads."""
+    monkeypatch.setattr("automate_pages.openid._ALL_SECONDS", 0.2)
+    monkeypatch.setattr("automate_pages.openid._MOST_WAITING", 2)
+    with hostile_service(lambda method, path: {}) as service:
+        service.manner = "dripping_headers"
+        client = browser(shop, oidc(service.url))
+        for _ in range(4):
+            assert client.get("/ops/log-in/oidc").status_code == 502
+        assert len(service.paths) <= 2

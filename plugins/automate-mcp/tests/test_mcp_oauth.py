@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import jwt
 import pytest
-from automate_mcp import McpProvider, ServeSettings, mcp_app
+from automate_mcp import McpProvider, ServeSettings, access_tokens, discovery, mcp_app
 from automate_mcp.access_tokens import AccessTokens
 from automate_mcp.settings import SCOPES, Authorization
 from mcp import Client
@@ -27,6 +29,7 @@ from pydantic import AnyUrl
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.base.errors import ConfigError
 from automate_kernel.secrets import WritableFileSecretsBackend
+from automate_testing.contracts.hostile_service import ANSWERS, hostile_service
 
 pytest.importorskip("automate_http", reason="uv run --group plugins pytest plugins")
 pytest.importorskip("authlib", reason="uv run --group plugins pytest plugins")
@@ -540,6 +543,61 @@ def test_a_misleading_server_is_not_followed(
         assert not error.retryable
         assert "s" * 20 not in str(error)
     serving.stop()
+
+
+MANNERS = sorted(ANSWERS.keys() - {"right", "other_type", "cookie"})
+ENDLESS = {"silent", "dripping", "dripping_headers", "broken_chunks"}
+
+
+@pytest.mark.parametrize("part", ["metadata", "keys"])
+@pytest.mark.parametrize("manner", MANNERS)
+def test_keys_that_come_in_no_good_way(
+    manner: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can say whose a token is, for a bounded time; the next look finds the keys."""
+    if manner in ENDLESS:
+        bounds = replace(access_tokens._BOUNDS, timeout_seconds=1.0)
+        monkeypatch.setattr(access_tokens, "_BOUNDS", bounds)
+    signer = AuthorizationService()
+    with hostile_service(
+        lambda method, path: answers["keys" if "keys" in path else "found"]
+    ) as one:
+        signer.url = one.url
+        answers = {
+            "found": {"issuer": one.url, "jwks_uri": f"{one.url}/keys"},
+            "keys": {"keys": [signer.public_key()]},
+        }
+        given = Authorization(issuer=one.url, resource="https://mcp.example/mcp")
+        clock = Clock()
+        tokens = AccessTokens(given, clock)
+        token = signer.token(given.resource, [])
+        one.manner, one.well = manner, int(part == "keys")
+        begin = time.monotonic()
+        with pytest.raises(AutomateError) as caught:
+            tokens.caller(token)
+        assert time.monotonic() - begin < 20
+        assert caught.value.code == "UNAVAILABLE"
+        assert not one.reached
+        one.manner = "right"
+        clock.now += 11
+        assert tokens.caller(token) is not None
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_a_server_whose_authorization_comes_in_no_good_way(
+    manner: str, make: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The account is not connected, with a reason, in bounded time."""
+    if manner in ENDLESS:
+        bounds = replace(discovery._BOUNDS, timeout_seconds=1.0)
+        monkeypatch.setattr(discovery, "_BOUNDS", bounds)
+    with hostile_service(lambda method, path: {}) as one:
+        one.manner = manner
+        begin = time.monotonic()
+        error = failure(lambda: make(f"{one.url}/mcp").provider("far").oauth().begin(HERE))
+        assert time.monotonic() - begin < 20
+        assert error.code != "INTERNAL"
+        assert not one.reached
 
 
 def test_an_answer_of_another_server_is_refused(

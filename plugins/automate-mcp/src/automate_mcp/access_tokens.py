@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -9,13 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx2
+import httpx
 import jwt
 from mcp.client.auth.utils import (
     build_oauth_authorization_server_metadata_discovery_urls,
     issuers_match,
 )
 
+from automate_http import AddressPolicy, Guard, GuardedTransport, Reply
+from automate_http.exchange import Bounds, exchange
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 from automate_mcp.settings import SCOPES, Authorization, Caller
@@ -23,10 +26,10 @@ from automate_mcp.settings import SCOPES, Authorization, Caller
 logger: logging.Logger = get_logger(__name__)
 
 _LEEWAY_SECONDS = 30
-_LONGEST_TOKEN, _LONGEST_NAME, _MOST_BYTES = 16_384, 200, 1_000_000
+_LONGEST_TOKEN, _LONGEST_NAME = 16_384, 200
+_BOUNDS = Bounds(timeout_seconds=10.0, max_bytes=1_000_000, max_redirects=0)
 # A key that isn't known yet may be new; strangers can name any, so often as they like.
 _KEPT_SECONDS, _PAUSE_SECONDS, _STALE_SECONDS = 300.0, 10.0, 3_600.0
-_TIMEOUT_SECONDS = 10.0
 
 
 class AccessTokens:
@@ -145,37 +148,42 @@ class SigningKeys:
 
     def _refresh(self, now: float) -> None:
         try:
-            with httpx2.Client(trust_env=False, timeout=_TIMEOUT_SECONDS) as client:
-                listed = _json_at(client, self._given.jwks_url or self._found(client))["keys"]
-                self._keys, self._read_at = _usable(listed), now
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError, RecursionError) as error:
+            listed = _json_at(self._given.jwks_url or self._found())["keys"]
+            self._keys, self._read_at = _usable(listed), now
+        except (AutomateError, ValueError, KeyError, TypeError, RecursionError) as error:
             logger.warning(
                 "the keys of %s can't be read: %s", self._given.issuer, type(error).__name__
             )
 
-    def _found(self, client: httpx2.Client) -> str:
+    def _found(self) -> str:
         issuer = self._given.issuer
         for url in build_oauth_authorization_server_metadata_discovery_urls(issuer, issuer):
             try:
-                found = _json_at(client, url)
-            except (httpx2.HTTPStatusError, ValueError):
+                found = _json_at(url)
+            except ValueError:
                 continue
             if issuers_match(str(found.get("issuer")), issuer) and found.get("jwks_uri"):
                 return str(found["jwks_uri"])
         raise KeyError("jwks_uri")
 
 
-def _json_at(client: httpx2.Client, url: str) -> dict[str, Any]:
-    body = bytearray()
-    with client.stream("GET", url, headers={"accept": "application/json"}) as response:
-        if response.status_code != 200:
-            raise httpx2.HTTPStatusError("no", request=response.request, response=response)
-        for chunk in response.iter_bytes():
-            body += chunk
-            if len(body) > _MOST_BYTES:
-                raise ValueError("it is too large")
-    found = json.loads(body)
+def _json_at(url: str) -> dict[str, Any]:
+    """Return the JSON object at *url*, in bounded time; blocks, on a thread without a loop."""
+    reply = asyncio.run(_fetched(url))
+    if reply.status != 200:
+        raise ValueError(f"status {reply.status}")
+    found = json.loads(reply.content)
     return dict(found) if isinstance(found, dict) else {}
+
+
+async def _fetched(url: str) -> Reply:
+    headers = {"accept": "application/json", "accept-encoding": "identity"}
+    # The issuer is the config's, and may be in the own network.
+    transport = GuardedTransport(Guard(AddressPolicy.parse(True)))
+    try:
+        return await exchange(transport, httpx.Request("GET", url, headers=headers), _BOUNDS)
+    finally:
+        await transport.aclose()
 
 
 def _usable(listed: Any) -> dict[str | None, jwt.PyJWK]:

@@ -47,6 +47,11 @@ class AuthorizationService:
         """Sign with another key from now on, and name no older one."""
         self.key, self.kid = ec.generate_private_key(ec.SECP256R1()), kid
 
+    def public_key(self) -> dict[str, Any]:
+        """The key by which its tokens are checked, as it is published."""
+        public = jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+        return {**public, "kid": self.kid, "use": "sig"}
+
     def app(self) -> Any:
         options = ClientRegistrationOptions(enabled=self.registers)
         routes = create_auth_routes(self, AnyHttpUrl(self.url), client_registration_options=options)
@@ -67,8 +72,7 @@ class AuthorizationService:
             self.key_reads += 1
             if self.is_down:
                 return JSONResponse({}, 503)
-            public = jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
-            return JSONResponse({"keys": [{**public, "kid": self.kid, "use": "sig"}]})
+            return JSONResponse({"keys": [self.public_key()]})
 
         others = [each for each in routes if each is not metadata]
         return Starlette(routes=[Route(metadata.path, describe), Route("/keys", keys), *others])
