@@ -135,33 +135,61 @@ def notice_moved_file(engine: Engine) -> None:
 
     A connection writes on to the file that it has opened, under whatever name or none.
     """
-    if engine.dialect.name == "sqlite" and not event.contains(engine, "checkout", _look):
-        event.listen(engine, "checkout", _look)
+    if engine.dialect.name == "sqlite" and engine not in _seen:
+        _seen[engine] = seen = dict[str, Path]()
+        event.listen(engine, "checkout", partial(_look, seen))
+        if not engine.dialect.is_async:
+            event.listen(engine, "do_connect", partial(_open, seen))
 
 
-def _look(connection: Any, record: Any, proxy: object) -> None:
+# The path of each engine's file, once the engine has had it open.
+_seen: WeakKeyDictionary[Engine, dict[str, Path]] = WeakKeyDictionary()
+
+
+def _open(seen: dict[str, Path], dialect: Dialect, record: object, args: Any, options: Any) -> Any:
+    """Open a file that was there before; SQLite would create another in its place."""
+    path = seen.get("path")
+    if path is None or options.get("uri"):
+        return None
+    try:
+        address = f"{path.absolute().as_uri()}?mode=rw"
+        return dialect.connect(address, *args[1:], **options, uri=True)
+    except sqlite3.OperationalError:
+        if path.exists():
+            raise
+        raise _gone(path) from None
+
+
+def _look(seen: dict[str, Path], connection: Any, record: Any, proxy: object) -> None:
     known = record.info.get("automate_file")
     if known is None:
-        path = connection.execute("PRAGMA database_list").fetchone()[2]
-        known = record.info["automate_file"] = (Path(path), _identity(Path(path)) if path else None)
+        name = connection.execute("PRAGMA database_list").fetchone()[2]
+        known = record.info["automate_file"] = (Path(name), _identity(Path(name)) if name else None)
     path, identity = known
-    if identity is None:  # in memory
+    if not path.name:  # in memory
         return
-    try:
-        found = _identity(path)
-    except FileNotFoundError:
-        raise StorageError(
-            f"{path}: the database's file is gone, and with it what was written since",
-            code=ErrorCodes.UNAVAILABLE,
-            hint="put it back, or create another (automate db migrate); workers then go on",
-            retryable=True,
-        ) from None
+    seen["path"] = path
+    found = _identity(path)
+    if found is None:
+        raise _gone(path)
     if found != identity:
         raise DisconnectionError(f"{path} is another file by now")
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
+def _gone(path: Path) -> StorageError:
+    return StorageError(
+        f"{path}: the database's file is gone, and with it what was written since",
+        code=ErrorCodes.UNAVAILABLE,
+        hint="put it back, or create another (automate db migrate); workers then go on",
+        retryable=True,
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
     return found.st_dev, found.st_ino
 
 

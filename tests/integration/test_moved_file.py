@@ -50,6 +50,25 @@ def test_a_deleted_file_is_missed_and_another_is_taken(tmp_path: Path) -> None:
     assert [tuple(row) for row in statuses] == [("3", "COMPLETED")]
 
 
+def test_no_empty_file_takes_the_place_of_a_deleted_file(tmp_path: Path) -> None:
+    """SQLite creates what a new connection doesn't find, and then there is no table."""
+    file = tmp_path / "shop.sqlite3"
+    engine = sa.create_engine(f"sqlite:///{file}")
+    metadata.create_all(engine)
+    engine.dispose()
+    with Kernel(SqlAlchemyStorage(f"sqlite:///{file}"), discover=False, secrets={}) as kernel:
+        kernel.outbox.enqueue("note", 1)
+        kernel.storage.engine.dispose()
+        file.rename(tmp_path / "away")
+        for _ in range(2):
+            with pytest.raises(StorageError, match="is gone"):
+                kernel.outbox.enqueue("note", 2)
+        assert not file.exists()
+        (tmp_path / "away").rename(file)
+        kernel.outbox.enqueue("note", 3)
+        assert kernel.outbox.count() == 2
+
+
 def test_a_coroutine_without_asyncio_is_refused_with_the_remedy() -> None:
     """Under trio, say, where asyncio's own words were of no help."""
     from automate_kernel import AutomateError
