@@ -39,6 +39,14 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.operations.replacement",
         ),
     ),
+    "executors": (
+        "Step executors",
+        (
+            "automate_kernel.operations.executors",
+            "automate_kernel.operations.tasks",
+            "automate_testing.contracts.step_executor",
+        ),
+    ),
     "signals": ("Signals", ("automate_kernel.signals",)),
     "outbox": (
         "Outbox",

@@ -17,6 +17,7 @@ from automate_cli.commands import (
     documents,
     events,
     executions,
+    executor,
     outbox,
     polls,
     schedules,
@@ -62,8 +63,8 @@ def _root(
 
 
 for _each in (
-    demo.app, dev.app, events.app, call.app, worker.app, documents.app, executions.app,
-    approvals.app, schedules.app, polls.app, outbox.app, tokens.app,
+    demo.app, dev.app, events.app, call.app, worker.app, executor.app, documents.app,
+    executions.app, approvals.app, schedules.app, polls.app, outbox.app, tokens.app,
     overview.app, authoring.app, connect.app, doctor.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)

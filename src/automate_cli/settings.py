@@ -91,6 +91,10 @@ The provider of OpenID Connect that logs people in to the pages: issuer, client_
 _PROXY = """\
 The header of a proxy that logs people in: name, proxies (its addresses), roles, roles_header,
 tenant_header."""
+_EXECUTORS = """\
+Other places where operations run: [executors.gpu] with type = "nats", the key of a plugin, and its
+options; operations = ["llm.*"] run there, as do steps with runs_on: gpu. With durable = true steps
+wait without being held in a worker."""
 _OUTPUTS = """\
 Where outputs go that are too large for a row: a folder that all processes share, or a table. In
 the table, store is the key of a plugin or the dotted path of your own, and its options stand beside
@@ -107,6 +111,7 @@ _ALL = (
     Setting("database", "text", "sqlite:///automate.sqlite3", "A SQLAlchemy URL."),
     Setting("outbox", "text", None, "The key or dotted path of an outbox store of your own."),
     Setting("output_store", "place", None, _OUTPUTS.replace("\n", " ")),
+    Setting("executors", "table", {}, _EXECUTORS.replace("\n", " ")),
     Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
     Setting("plugins", "list", [], _PLUGINS),
     Setting("discover", "bool", True, "Use installed plugins."),

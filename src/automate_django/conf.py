@@ -19,6 +19,8 @@ The settings, all of them optional.
 ``AUTOMATE_COMMANDS``
     The settings of commands that plugins bring, by the commands' names: ``manage.py automate mcp``
     reads ``{"mcp": {…}}``.
+``AUTOMATE_EXECUTORS``
+    Other places where operations run, by name: ``{"gpu": {"type": "nats", "servers": […]}}``.
 ``AUTOMATE_ENV_ALLOW``
     The environment variables that templates may read as ``$env:NAME``. None by default.
 ``AUTOMATE_OUTBOX``
@@ -121,6 +123,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "AUTOMATE_WORKFLOWS": {},
     "AUTOMATE_CONFIG": {},
     "AUTOMATE_COMMANDS": {},
+    "AUTOMATE_EXECUTORS": {},
     "AUTOMATE_ENV_ALLOW": {},
     "AUTOMATE_OUTBOX": {
         "USING": None,

@@ -108,6 +108,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
             "hook": conf.listed("AUTOMATE_HOOKS"),
         },
         config=conf.options("AUTOMATE_CONFIG"),
+        executors=conf.options("AUTOMATE_EXECUTORS"),
         secrets=conf.secrets_backends(),
         workflows=conf.workflows() if workflows is None else workflows,
         workflow_source=conf.replaced("workflow_source", StoredWorkflows)(storage),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from automate_kernel.access.tokens import TokenStore
     from automate_kernel.operations.budgets import Budgets
     from automate_kernel.operations.context import Call
+    from automate_kernel.operations.executors import Executors
     from automate_kernel.operations.field_choices import FieldChoices
     from automate_kernel.operations.field_options import FieldOption
     from automate_kernel.operations.invoker import Invoker
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from automate_kernel.workflows.code.workflow import On
     from automate_kernel.workflows.decide.admission import Admission
     from automate_kernel.workflows.decide.dry_run import DryRun
+    from automate_kernel.workflows.decide.waits import OpenWait
     from automate_kernel.workflows.definition.model import Workflow
     from automate_kernel.workflows.execution import Event, Execution
     from automate_kernel.workflows.steer.approvals import Approvals
@@ -170,6 +172,7 @@ class Kernel:
         version: str | None = None,
         output_store: OutputStore | str | Path | Mapping[str, Any] | None = None,
         audit_retention_seconds: float | None = _AUDIT_SECONDS,
+        executors: Mapping[str, Any] | None = None,
     ) -> None:
         from automate_kernel.templates import EnvironmentResolver, FilterRegistry, default_filters
 
@@ -198,12 +201,11 @@ class Kernel:
         """The actions and capabilities by name."""
         self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
-        self.executions: ExecutionStore = self._executions(output_store)
+        self.executions: ExecutionStore = self._executions(output_store, executors)
         """Runs of workflows: get, find, cancel, resume."""
         self.schedules: Schedules = self._schedules()
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
         self._audit_kept = _age(audit_retention_seconds, "audit_retention_seconds")
-        self._wire()
         self._set_up(workflows, strict=strict)
 
     def _wire(self) -> None:
@@ -212,6 +214,7 @@ class Kernel:
         from automate_kernel.triggers.webhooks import ReplayLedger
         from automate_kernel.triggers.webhooks.receiver import WebhookReceiver
         from automate_kernel.workflows.drive.inline import InlineExecutions
+        from automate_kernel.workflows.drive.outcome_receiver import OutcomeReceiver
         from automate_kernel.workflows.drive.runner import Runner
         from automate_kernel.workflows.drive.signal_sender import SignalSender
         from automate_kernel.workflows.steer.leader_election import LeaderElection
@@ -244,6 +247,7 @@ class Kernel:
         )  # fmt: skip
         self._polls = Polls(self.storage, self.operations, self.workflows.events)
         self._poller = Poller(self._polls, self.storage, self.outbox, self.operations, event_item)
+        self._outcomes = OutcomeReceiver(self.executors, self.executions, self.operations.portal)
         self._reported_at = 0.0
         self._handle(notices)
         self._listen()
@@ -287,7 +291,8 @@ class Kernel:
         outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
 
     def _set_up(self, workflows: Iterable[Workflow | str | Path], *, strict: bool) -> None:
-        """Add the filters of plugins, their hooks' changes and the host's workflows, in order."""
+        """Connect the parts, and add filters, hooks' changes and the host's workflows, in order."""
+        self._wire()
         self._open = object()
         if isinstance(self.storage, MemoryStorage):
             self.storage.kernels.add(self._open)
@@ -324,11 +329,12 @@ class Kernel:
             retention_seconds=kept[0], failed_retention_seconds=kept[1],
         )  # fmt: skip
 
-    def _executions(self, outputs: Any) -> ExecutionStore:
+    def _executions(self, outputs: Any, executors: Mapping[str, Any] | None) -> ExecutionStore:
         from automate_kernel.plugins import parts
         from automate_kernel.workflows.steer.executions import ExecutionStore
 
         store = parts.output_store(outputs, self.plugins, self.secrets, self._render_config)
+        self.operations.executors = self._executors_of(executors, store)
         return ExecutionStore(
             self.storage, self.outbox, self.workflows, store,
             on_cancelled=self._send_cancelled,
@@ -353,6 +359,16 @@ class Kernel:
             sources, hooks, self.secrets, config, settings, render,
             self.approvals, Budgets(self.storage), rates,
         )  # fmt: skip
+
+    def _executors_of(
+        self, given: Mapping[str, Any] | None, outputs: OutputStore | None
+    ) -> Executors:
+        from automate_kernel.operations.executors import Executors
+        from automate_kernel.plugins import parts
+
+        given = check_table(given, "executors", '{"gpu": {"type": "nats"}}')
+        placements = parts.step_executors(given, self.plugins, self.secrets, self._render_config)
+        return Executors(placements, outputs)
 
     def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
         from automate_kernel.workflows.store.catalogue import Catalogue
@@ -410,6 +426,11 @@ class Kernel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def executors(self) -> Executors:
+        """The other places where operations are called, by name."""
+        return self.operations.executors
 
     @property
     def budgets(self) -> Budgets:
@@ -493,6 +514,7 @@ class Kernel:
         self._inline.close()
         self._runner.close()
         self._poller.close()
+        self._outcomes.close()
         if not self._runner.activity.idle:
             self._report_executions()
         self.operations.close()
@@ -513,6 +535,7 @@ class Kernel:
         tenant_id: str | None = None,
         idempotency_key: str | None = None,
         literal: bool = False,
+        runs_on: str | None = None,
     ) -> Any:
         """
         Call an action or capability now and return its output.
@@ -521,11 +544,12 @@ class Kernel:
         written the input, pass *literal*: its text is then no template and no reference. Raises
         `AutomateError`. A transactional operation has a transaction of its own, and no *timeout*.
         With a *tenant_id* the operation gets the *idempotency_key* with the tenant before it: no
-        two share one.
+        two share one. *runs_on* is the executor that makes the call, or ``here``; without it the
+        patterns of the executors decide.
         """
         call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
         timeout = check_timeout(timeout)
-        return self.perform(call, given, timeout=timeout)
+        return self.perform(call, given, timeout=timeout, runs_on=runs_on)
 
     async def ainvoke(
         self,
@@ -536,32 +560,51 @@ class Kernel:
         tenant_id: str | None = None,
         idempotency_key: str | None = None,
         literal: bool = False,
+        runs_on: str | None = None,
     ) -> Any:
         """`invoke` for asynchronous code."""
         require_asyncio("ainvoke", "invoke")
         call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
         timeout = check_timeout(timeout)
-        return await self.aperform(call, given, timeout=timeout)
+        return await self.aperform(call, given, timeout=timeout, runs_on=runs_on)
 
-    def perform(self, call: Call, data: Any, *, timeout: float | None = None) -> Any:
+    def perform(
+        self,
+        call: Call,
+        data: Any,
+        *,
+        timeout: float | None = None,
+        runs_on: str | None = None,
+    ) -> Any:
         """
         Make *call* with *data* as its literal input, and return its output, as `invoke` does.
 
         For code that calls for somebody else: it says by *call* for whom, and who hears of it.
         """
         if not self.operations.is_transactional(call.operation):
-            return self.operations.invoke(call.operation, data, call=call, timeout=timeout)
+            return self.operations.invoke(
+                call.operation, data, call=call, timeout=timeout, runs_on=runs_on
+            )
         with self.storage.begin(bounded=False) as rows:
             within = replace(call, transaction=rows.native)
-            return self.operations.invoke(call.operation, data, call=within)
+            return self.operations.invoke(call.operation, data, call=within, runs_on=runs_on)
 
-    async def aperform(self, call: Call, data: Any, *, timeout: float | None = None) -> Any:
+    async def aperform(
+        self,
+        call: Call,
+        data: Any,
+        *,
+        timeout: float | None = None,
+        runs_on: str | None = None,
+    ) -> Any:
         """`perform` for asynchronous code."""
         if self.operations.is_transactional(call.operation):
             from asyncio import to_thread
 
-            return await to_thread(self.perform, call, data)
-        return await self.operations.ainvoke(call.operation, data, call=call, timeout=timeout)
+            return await to_thread(self.perform, call, data, runs_on=runs_on)
+        return await self.operations.ainvoke(
+            call.operation, data, call=call, timeout=timeout, runs_on=runs_on
+        )
 
     def _input(self, given: Any, literal: bool = False) -> Any:
         given = {} if given is None else given
@@ -1198,6 +1241,8 @@ class Kernel:
         yield PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.look, clock=True)
         yield PeriodicTask("schedules", 1.0, tick, clock=True)
         yield PeriodicTask("polls", 1.0, self._poller.tick, clock=True)
+        if self._outcomes.needed:
+            yield PeriodicTask("outcomes", 1.0, self._outcomes.look, at_once=True, clock=True)
         if events:
             yield PeriodicTask("leader_election", 1.0, self._leader_election.look, clock=True)
 
@@ -1249,7 +1294,7 @@ class Kernel:
         """Log the actions of files and code that aren't known here: they may be misspelt."""
         for workflow in self.workflows.added():
             for step in (*workflow.every_step(), *workflow.compensations.values()):
-                lack = self.operations.absence(step.action) if step.action else None
+                lack = self.operations.lack_of(step.action, step.runs_on) if step.action else None
                 if lack is not None:
                     logger.warning(
                         "workflow %r, step %r: this worker %s; its executions are handed over",
@@ -1439,7 +1484,8 @@ class Kernel:
             for execution in self._listener.take_cancelled(self.executions):
                 call(self._send_cancelled, execution)
 
-    def _send_cancelled(self, execution: Execution) -> None:
+    def _send_cancelled(self, execution: Execution, waits: Collection[OpenWait] = ()) -> None:
+        self._runner.cancel_tasks(waits)
         self._runner.send_cancelled(execution)
 
     def _notify_failed(self, item: OutboxItem, error: AutomateError) -> None:

@@ -76,7 +76,7 @@ def step_row(execution_id: str, step_id: str, status: str, note: str) -> dict[st
     failed = status in ("RETRY", "FAILED")
     return {
         "id": new_id(), "execution_id": execution_id, "step_id": step_id, "position": -1,
-        "status": status, "attempts": 1, "output": JsonText(f'{{"by": "{note}"}}'),
+        "status": status, "attempts": 1, "failures": 0, "output": JsonText(f'{{"by": "{note}"}}'),
         "error_code": "INTERNAL" if failed else None, "error": 'a "b" \\ c' if failed else None,
         "trace": None, "error_group": "g" if failed else None, "started_at": Now(-1.5),
         "next_attempt_at": Now(60) if status == "RETRY" else None,

@@ -473,7 +473,7 @@ def test_starts_retries_cancellations_and_waiting_steps_are_measured(traced: Tra
         point.attributes["automate.reason"]: point.value
         for point in traced.points("automate.waiting.steps")
     }
-    assert waiting == {"event": 0, "signal": 1, "approval": 0, "workflow": 0}
+    assert waiting == {"event": 0, "signal": 1, "approval": 0, "workflow": 0, "task": 0}
     kernel.executions.cancel(one)
     (ended,) = traced.points("automate.execution.duration")
     assert ended.attributes["automate.outcome"] == "cancelled"

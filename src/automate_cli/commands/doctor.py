@@ -26,6 +26,7 @@ from automate_kernel.monitoring.diagnosis import (
     clock_finding,
     connection_findings,
     execution_findings,
+    executor_findings,
     findings_of,
     plugin_findings,
     poll_findings,
@@ -129,6 +130,7 @@ def _checks(
             listening(), command=context.named("schedules"), idle_seconds=idle_seconds
         ),
     )
+    yield "executors", lambda: executor_findings(kernel())
     yield (
         "executions",
         lambda: execution_findings(session.plain, command=context.named("executions")),

@@ -688,6 +688,7 @@ class Migration(migrations.Migration):
                 ("position", models.IntegerField()),
                 ("status", models.CharField(max_length=16)),
                 ("attempts", models.IntegerField()),
+                ("failures", models.IntegerField()),
                 ("output", models.JSONField(null=True)),
                 ("error_code", models.CharField(max_length=64, null=True)),
                 ("error", models.TextField(null=True)),

@@ -32,8 +32,8 @@ class Probes:
     The pages about *kernel* and *probe*, on the ports that are given; a context manager.
 
     On *health_port* there are ``/healthz`` and ``/readyz``, on *metrics_port* ``/metrics``; both
-    may be the same port. 0 takes a free port; with None there is no port. On another *host* than
-    this machine's own whoever can reach it can ask.
+    may be the same port. *metrics* is another page than that of *kernel*. 0 takes a free port; with
+    None there is no port. On another *host* than this machine's own whoever can reach it can ask.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Probes:
         *,
         health_port: int | None = None,
         metrics_port: int | None = None,
+        metrics: HttpPage | None = None,
         host: str = "127.0.0.1",
     ) -> None:
         self.servers: list[ProbeServer] = []
@@ -51,11 +52,11 @@ class Probes:
         if health_port is not None and probe is not None:
             self._served.append((health_port, health_pages(probe)))
         if metrics_port is not None:
-            metrics = {"/metrics": metrics_page(kernel)}
+            its = {"/metrics": metrics or metrics_page(kernel)}
             if self._served and health_port == metrics_port and metrics_port:
-                self._served[0][1].update(metrics)
+                self._served[0][1].update(its)
             else:
-                self._served.append((metrics_port, metrics))
+                self._served.append((metrics_port, its))
 
     @property
     def urls(self) -> list[str]:

@@ -726,6 +726,21 @@ def _counted(number: int, noun: str = "item") -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def executor_findings(kernel: Kernel) -> list[Finding]:
+    """Report what keeps executors from making calls; their brokers are asked."""
+    if not kernel.executors:
+        return []
+    remedy = "start `automate executor`, or look at the broker; what waits goes on by itself"
+    problems = kernel.operations.portal.run(kernel.executors.problems())
+    found = [
+        Finding("executors", "warn", redact_text(f"{name}: {text}"), remedy)
+        for name, texts in problems.items()
+        for text in texts
+    ]
+    names = ", ".join(kernel.executors.placements)
+    return found or [Finding("executors", "ok", f"{names}: nothing keeps their tasks")]
+
+
 def findings_of(
     checks: Iterable[tuple[str, Callable[[], list[Finding]]]], *, debug: bool = False
 ) -> list[Finding]:

@@ -161,6 +161,9 @@ def _of_wait(execution_id: str, wait: WaitingFor) -> WaitReason:
         child = details.get("execution_id")
         text = f"Step {step!r} waits for its sub-workflow {details.get('workflow')!r}, {child}."
         command = f"executions show {child}"
+    elif wait.about == "task":
+        text = f"Step {step!r} runs on the executor {details.get('executor')!r}."
+        hint = "It goes on with the outcome. `automate doctor` shows what keeps executors."
     shown = {name: value for name, value in details.items() if name != "asked"}
     return WaitReason(wait.about, text, hint, command, wait.expires_at, {"step": step, **shown})
 

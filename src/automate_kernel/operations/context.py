@@ -19,7 +19,7 @@ from automate_kernel.storage.rows import in_transaction
 if TYPE_CHECKING:
     from automate_kernel.operations.budgets import Budgets
     from automate_kernel.operations.call_rates import CallRates
-    from automate_kernel.operations.reports import CallReport
+    from automate_kernel.operations.reports import CallReport, Ending
     from automate_kernel.outbox.item import OutboxItem
 
 __all__ = [
@@ -61,6 +61,9 @@ class Call:
     written: Any = field(default=None, repr=False, compare=False)
     """The step's input as its author wrote it, with templates; None where none are
     rendered, and nothing for arguments that an agent's model or a client of MCP made."""
+    failed_attempts: int = 0
+    """The attempts of the step that have failed. Those whose worker died don't count, and neither
+    does what was before a resume."""
     begun_before: bool = field(default=False, repr=False, compare=False)
     """The kernel's own side of `repeated`: what *attempt* doesn't count."""
     parts: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
@@ -152,8 +155,20 @@ class Call:
 
         The execution was cancelled, its worker stops, or the attempt has taken longer than its
         timeout. An ``async def`` is cancelled anyway; a plain function looks here now and then.
+        `ending` is the reason.
         """
         return self.reports is not None and self.reports.cancelled
+
+    @property
+    def ending(self) -> Ending | None:
+        """
+        The reason why the call should stop, or None while it may go on.
+
+        ``stopping``: its worker stops, and another one makes the call again. What goes on elsewhere
+        may be left to it. ``cancelled``: nobody wants the result. ``timeout``: the attempt has
+        taken too long, or was silent for too long.
+        """
+        return None if self.reports is None else self.reports.ending
 
 
 _current: ContextVar[Call | None] = ContextVar("automate_current_call", default=None)

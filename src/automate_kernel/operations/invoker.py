@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from automate_kernel.operations.budgets import Budgets
 from automate_kernel.operations.call_rates import CallRates
 from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
+from automate_kernel.operations.executors import HERE, Executors, Placement, TaskLimits, task_of
 from automate_kernel.operations.interruption import is_interruption, on_thread
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.plugin_config import ConfigPlaces
@@ -39,6 +41,7 @@ from automate_kernel.operations.replacement import Replacement, Replacements
 from automate_kernel.operations.reports import CallReport, while_heard
 from automate_kernel.operations.schemas.checks import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, step_operation
+from automate_kernel.operations.tasks import RemoteTask
 from automate_kernel.operations.timed_calls import Key, TimedCalls
 from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.logs import get_logger
@@ -90,6 +93,8 @@ class Invoker:
     """The budgets that plugins have as ``ctx.budgets``."""
     call_rates: CallRates | None
     """The rates that plugins have as ``ctx.call_rates``: none in memory."""
+    executors: Executors = field(default_factory=lambda: Executors({}))
+    """The other places where operations are called."""
     places: ConfigPlaces = field(default_factory=ConfigPlaces, init=False)
     """The form in which the application writes the config of plugins, for errors about it."""
     portal: Portal = field(default_factory=Portal, init=False)
@@ -358,7 +363,13 @@ class Invoker:
     # -- calling -----------------------------------------------------------------------------
 
     def invoke(
-        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
+        self,
+        name: str | OperationSpec,
+        data: Any,
+        *,
+        call: Call,
+        timeout: float | None = None,
+        runs_on: str | None = None,
     ) -> Any:
         """
         Call an operation and return its output as JSON, secrets taken out.
@@ -367,8 +378,12 @@ class Invoker:
 
         Secrets in *data* are handles, revealed for the call alone. Raises `AutomateError` only.
         An async operation runs on the portal's loop; *timeout* leaves a plain function running on
-        its thread, whose result is dropped. The next attempt waits for it; see `TimedCalls`.
+        its thread, whose result is dropped. The next attempt waits for it; see `TimedCalls`. With
+        an executor, *runs_on* or one whose patterns fit, the call is made elsewhere.
         """
+        if self.place_of(name, runs_on, call) is not None:
+            work = self.ainvoke(name, data, call=call, timeout=timeout, runs_on=runs_on)
+            return self.portal.run(work)
         with calling(call):
             try:
                 self._before(call, data)
@@ -426,9 +441,22 @@ class Invoker:
             return work(reveal(data, self.secrets))
 
     async def ainvoke(
-        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
+        self,
+        name: str | OperationSpec,
+        data: Any,
+        *,
+        call: Call,
+        timeout: float | None = None,
+        runs_on: str | None = None,
     ) -> Any:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
+        placement = self.place_of(name, runs_on, call)
+        if placement is not None:
+            limits = TaskLimits(timeout, timeout)
+            # An executor's connection belongs to one loop.
+            return await self.portal.hand_over(
+                self.dispatch(placement, name, data, call=call, limits=limits)
+            )
         try:
             self._before(call, data)
             work, report = contained(self._ainvoke(name, data, call, timeout)), _watched(call)
@@ -448,6 +476,100 @@ class Invoker:
             raise self._failed(name, data, call, error) from None
         self.hooks.notify("automate_after_call", call=call, output=output, error=None)
         return output
+
+    # -- elsewhere ---------------------------------------------------------------------------
+
+    def place_of(
+        self, name: str | OperationSpec, runs_on: str | None = None, call: Call | None = None
+    ) -> Placement | None:
+        """
+        Return the executor on which an operation is called; None for a call in this process.
+
+        What replaces an operation in a test is called here. Raises `UnknownHereError` for a name
+        in *runs_on* that is not configured, and ``FAILED_PRECONDITION`` for a *call* that can't
+        leave this process.
+        """
+        if not self.executors and runs_on in (None, HERE):
+            return None
+        operation = name_of(name)
+        placement = self.executors.chosen(operation, runs_on)
+        if placement is None or self.replacements.find(name) is not None:
+            return None
+        transactional = self.is_transactional(name)
+        if (transactional or isinstance(name, OperationSpec)) and runs_on is None:
+            return None  # a pattern is for those that can
+        if transactional or (call is not None and call.transaction is not None):
+            raise _stays(operation, placement, "it writes in the application's transaction")
+        if isinstance(name, OperationSpec):
+            raise _stays(operation, placement, "it is a function without a name of its own")
+        return placement
+
+    def lack_of(self, name: str, runs_on: str | None = None) -> UnknownHereError | None:
+        """Return the reason why this process can't have *name* called; None if it can."""
+        try:
+            placement = self.place_of(name, runs_on)
+        except UnknownHereError as lack:
+            return lack
+        except AutomateError:
+            placement = None  # each call fails with it
+        return None if placement is not None else self.absence(name)
+
+    async def dispatch(
+        self,
+        placement: Placement,
+        name: str | OperationSpec,
+        data: Any,
+        *,
+        call: Call,
+        limits: TaskLimits,
+        generation: str = "",
+        durable: bool = False,
+    ) -> Any:
+        """
+        Have a call made by an executor, and return its output as JSON, secrets taken out.
+
+        Secrets in *data* stay references. With *durable* the call is only handed over: returns
+        `Suspended`.
+        """
+        try:
+            self._before(call, data)
+            task = self._task(placement, data, call, limits, generation)
+            with calling(call):
+                if durable:
+                    return await self.executors.suspend(placement, task, call)
+                found = await self.executors.run(placement, task, call, limits.until)
+            output = self.redactor.redact_value(found, cut=False)
+        except asyncio.CancelledError:
+            cancelled = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
+            self.hooks.notify("automate_after_call", call=call, output=None, error=cancelled)
+            raise
+        except BaseException as error:
+            if is_interruption(error):
+                raise
+            raise self._failed(name, data, call, error) from None
+        self.hooks.notify("automate_after_call", call=call, output=output, error=None)
+        return output
+
+    def _task(
+        self, placement: Placement, data: Any, call: Call, limits: TaskLimits, generation: str
+    ) -> RemoteTask:
+        headers: dict[str, str] = {}
+        self.hooks.notify(
+            "automate_before_dispatch", call=call, executor=placement.name, headers=headers
+        )
+        shown = masked(data)
+        if self.redactor.redact_value(shown, cut=False) != shown:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                "its input holds the value of a secret, which must not travel",
+                hint="write $secret:KEY in its place; the executor reads it by itself",
+            )
+        ends_at = None if limits.until is None else time.time() + limits.until
+        texts = {str(key): str(value) for key, value in headers.items()}
+        return task_of(
+            call, data, generation=generation, timeout=limits.attempt, ends_at=ends_at,
+            headers=texts,
+        )  # fmt: skip
 
     async def perform_part(self, name: str, data: Any) -> Any:
         """Make a call of *name* as a part of the current call; return its output."""
@@ -576,6 +698,11 @@ class Invoker:
                     self.portal.run(result, 10)
             except Exception:
                 logger.exception("closing %r failed", instance)
+        if self.executors:
+            try:
+                self.portal.run(self.executors.close(), 10)
+            except Exception:
+                logger.exception("closing the executors failed")
         self.portal.close()
 
 
@@ -601,6 +728,14 @@ def _watched(call: Call) -> CallReport | None:
     """Return the report of a call that must not be silent for long."""
     report = call.reports
     return report if report is not None and report.heartbeat is not None else None
+
+
+def _stays(operation: str, placement: Placement, reason: str) -> AutomateError:
+    return AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        f"{operation!r} can't run on {placement.name!r}: {reason}",
+        hint="take runs_on out, or make it an action with @kernel.action that isn't transactional",
+    )
 
 
 def _close(result: object) -> None:

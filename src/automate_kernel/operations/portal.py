@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar, cast
 
@@ -151,6 +151,20 @@ class Portal:
             raise AutomateError(
                 ErrorCodes.DEADLINE_EXCEEDED, f"it took longer than {timeout:g} seconds"
             ) from None
+        if error is not None:
+            raise error
+        return cast("T", result)
+
+    async def hand_over(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of *work*, which runs on the portal's loop, from any loop."""
+        with self._lock:
+            loop = self._running_loop()
+            here = loop.runs_here()
+            if not here:
+                future = asyncio.run_coroutine_threadsafe(contained(work), loop.loop)
+        if here:
+            return await work
+        result, error = await asyncio.wrap_future(future)
         if error is not None:
             raise error
         return cast("T", result)

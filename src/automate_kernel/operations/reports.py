@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
 
-from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.outbox.labels import Labels, checked_labels
 from automate_kernel.storage.codec import JsonText, json_text
 from automate_kernel.storage.values import Redaction, encode_json
@@ -15,20 +17,24 @@ from automate_kernel.storage.values import Redaction, encode_json
 MAX_PROGRESS_BYTES = 4_000
 """The most bytes of JSON that a call can report of itself, value and message together."""
 
+_LONGEST_REASON = 1_000
 _AROUND = len(json_text({"value": 0, "message": 0})) - len("00")
 
 T = TypeVar("T")
 
+Ending = Literal["stopping", "cancelled", "timeout"]
+"""The reason why a call should stop."""
 
-def _never() -> bool:
-    return False
+
+def _goes_on() -> Ending | None:
+    return None
 
 
 class CallReport:
     """
     The report of one call that runs, from any thread.
 
-    *previous* is what the attempt before reported last. *asked* says whether the call should stop.
+    *previous* is what the attempt before reported last. *asked* says why the call should stop.
     *redact* takes secrets out of what it reports. With *heartbeat* the call must report something
     each so many seconds.
     """
@@ -36,7 +42,7 @@ class CallReport:
     def __init__(
         self,
         previous: Any = None,
-        asked: Callable[[], bool] = _never,
+        asked: Callable[[], Ending | None] = _goes_on,
         redact: Redaction | None = None,
         heartbeat: float | None = None,
     ) -> None:
@@ -57,9 +63,15 @@ class CallReport:
     @property
     def cancelled(self) -> bool:
         """True if the call should stop: its result is not waited for, or soon will not be."""
-        stops = self.over or self._asked()
+        stops = self.ending is not None
         self.told = self.told or stops
         return stops
+
+    @property
+    def ending(self) -> Ending | None:
+        """The reason why the call should stop; None while it may go on."""
+        # Who was given up is told so, whatever becomes of the worker.
+        return "timeout" if self.over else self._asked()
 
     def report(self, value: Any, message: str | None) -> None:
         """Take the newest progress in; raises `PayloadError` if it can't be stored."""
@@ -69,6 +81,14 @@ class CallReport:
             inside=1, redact=self._redact,
         )  # fmt: skip
         self.hear()
+
+    def waits(self, reason: str) -> None:
+        """Show *reason*, for which the call can't begin, as the message of its progress."""
+        found = self.previous if self.latest is None else json.loads(self.latest)
+        value = found["value"] if isinstance(found, dict) else None
+        if not isinstance(found, dict) or found.get("message") != reason:
+            with suppress(PayloadError):  # the value leaves no room for it
+                self.report(value, reason[:_LONGEST_REASON])
 
     def label(self, labels: Labels) -> None:
         """Take *labels* in; raises `PayloadError` if they can't be labels, or are too many."""

@@ -76,6 +76,14 @@ class HookSpecs:
         call, and its code decides whether the step is tried again.
         """
 
+    def automate_before_dispatch(self, call: Call, executor: str, headers: dict[str, str]) -> None:
+        """
+        A call is about to be handed to an executor: add texts to *headers*, which travel with it.
+
+        The remote has them as ``RemoteTask.headers``; a trace context, say. No secret belongs
+        there. What a receiver raises is logged.
+        """
+
     def automate_after_call(self, call: Call, output: Any, error: AutomateError | None) -> None:
         """An action or a capability was called. What a receiver raises is logged."""
 

@@ -172,6 +172,11 @@ OUTPUT_STORE = Kind(
     ("automate.output_stores",),
     "automate_kernel.storage.output_store:OutputStore",
 )
+STEP_EXECUTOR = Kind(
+    "step_executor",
+    ("automate.step_executors",),
+    "automate_kernel.operations.executors:StepExecutor",
+)
 FILTER = Kind("filter", ("automate.filters",), key_pattern=r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 HOOK = Kind("hook", ("automate.hooks",), key_pattern=_ANY_NAME)
 COMMAND = Kind("command", ("automate.commands",), of_kernels=False)
@@ -184,6 +189,7 @@ KINDS: dict[str, Kind] = {
         SECRETS_BACKEND,
         OUTBOX_STORE,
         OUTPUT_STORE,
+        STEP_EXECUTOR,
         FILTER,
         HOOK,
         COMMAND,

@@ -1,5 +1,5 @@
 """
-The parts of a kernel that may be plugins: secrets backends, the outbox, the output store.
+The parts of a kernel that may be plugins: secrets backends, the outbox, output store, executors.
 
 Each is given as itself, or named: by its class, its dotted path, or the key of an installed plugin.
 """
@@ -7,11 +7,12 @@ Each is given as itself, or named: by its class, its dotted path, or the key of 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from automate_kernel.base.arguments import check_age
+from automate_kernel.base.arguments import check_age, several
 from automate_kernel.base.errors import (
     ConfigError,
     ErrorCodes,
@@ -19,6 +20,7 @@ from automate_kernel.base.errors import (
     did_you_mean,
     type_name,
 )
+from automate_kernel.operations.executors import HERE, Placement, StepExecutor
 from automate_kernel.outbox import OutboxStore, RowsOutboxStore
 from automate_kernel.plugins.plugins import Plugins
 from automate_kernel.secrets import (
@@ -31,6 +33,8 @@ from automate_kernel.secrets.backends import BUILT_IN
 from automate_kernel.secrets.handles import reveal, secret_keys
 from automate_kernel.storage import Storage
 from automate_kernel.storage.output_store import FileOutputStore, LateOutputStore, OutputStore
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 # -- secrets backends ------------------------------------------------------------------------
 
@@ -225,6 +229,85 @@ def _named_output_store(
 
     keys = frozenset(secret_keys(rendered))
     return LateOutputStore(make, keys) if keys else make()
+
+
+# -- step executors --------------------------------------------------------------------------
+
+_OF_PLACEMENTS = ("type", "operations", "durable")
+
+
+def step_executors(
+    given: Mapping[str, Any],
+    plugins: Plugins,
+    secrets: SecretResolver,
+    render: Callable[[Any, str], Any],
+) -> dict[str, Placement]:
+    """
+    Return the executors that are *given* by name: each itself, or a plugin with its options.
+
+    *render* and *secrets* are for the options, as in `output_store`. Raises `ConfigError` for what
+    is no executor, or has other options.
+    """
+    return {name: _placement(name, each, plugins, secrets, render) for name, each in given.items()}
+
+
+def _placement(
+    name: str,
+    given: Any,
+    plugins: Plugins,
+    secrets: SecretResolver,
+    render: Callable[[Any, str], Any],
+) -> Placement:
+    place = f"executors.{name}"
+    if name == HERE or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{place} can't have this name", hint=f"use letters, digits, _ and -; {HERE} is taken"
+        )
+    if isinstance(given, StepExecutor):
+        return Placement(name, given)
+    if not isinstance(given, Mapping) or not isinstance(given.get("type"), (str, StepExecutor)):
+        raise ConfigError(
+            f"{place} names no type",
+            hint='write {"type": "nats", …}: the key of an installed plugin, or a StepExecutor',
+        )
+    patterns, durable = several(given.get("operations", ())), given.get("durable", False)
+    if not isinstance(durable, bool) or not all(isinstance(each, str) for each in patterns):
+        raise ConfigError(
+            f"{place}: operations is a list of patterns, and durable true or false",
+            hint='for example operations = ["llm.*"]',
+        )
+    executor = given["type"]
+    if isinstance(executor, str):
+        options = {key: value for key, value in given.items() if key not in _OF_PLACEMENTS}
+        cls: Any = plugins.named("step_executor", executor)
+        executor = _made_executor(cls, place, {"queue": name, **options}, secrets, render)
+    if durable and not executor.supports_durable:
+        raise ConfigError(
+            f"{place}: an executor of the type {given['type']!r} can't be durable",
+            hint="take durable out: its calls are held in a worker",
+        )
+    return Placement(name, executor, tuple(patterns), durable)
+
+
+def _made_executor(
+    cls: Any,
+    place: str,
+    options: Mapping[str, Any],
+    secrets: SecretResolver,
+    render: Callable[[Any, str], Any],
+) -> StepExecutor:
+    """Return an executor of *cls*, with the secrets that its *options* refer to."""
+    takes = inspect.signature(cls).parameters
+    unknown = sorted(set(options) - set(takes) - {"queue"})
+    if unknown:
+        hint = did_you_mean(unknown[0], takes, also=f"it takes: {', '.join(takes)}")
+        raise ConfigError(f"{place} doesn't take {unknown[0]!r}", hint=hint)
+    rendered = {name: render(value, f"{place}.{name}") for name, value in options.items()}
+    try:
+        made: StepExecutor = cls(**reveal(rendered, secrets))
+    except TypeError as error:
+        _refuse("step executor", cls, "doesn't take these options", error, hint="see its page")
+    return made
 
 
 # -- refusals --------------------------------------------------------------------------------

@@ -266,8 +266,9 @@ def _save_steps(rows: Rows, steps: Sequence[Row]) -> None:
 # The times of a step are sent as seconds from now, or null.
 _STEP_COLUMNS = {
     "id": "uuid", "execution_id": "uuid", "step_id": "text", "position": "integer",
-    "status": "text", "attempts": "integer", "output": "jsonb", "error_code": "text",
-    "error": "text", "trace": "text", "error_group": "text", "started_at": "time",
+    "status": "text", "attempts": "integer",
+    "failures": "integer", "output": "jsonb", "error_code": "text", "error": "text",
+    "trace": "text", "error_group": "text", "started_at": "time",
     "next_attempt_at": "time", "completed_at": "time", "place": "text", "output_ref": "text",
     "worker_id": "text",
 }  # fmt: skip
@@ -352,13 +353,14 @@ _RENEWED = f"""
     FROM given JOIN {{}} AS live ON live.id = given.item_id, clock, lease
     WHERE item.id = live.id AND live.changes
 """
+# A short alias: psycopg prepares no statement of more than 4,096 characters.
 _SAVED = f"""
-    INSERT INTO {STEP} ({", ".join(_STEP_COLUMNS)}, attempted_at)
+    INSERT INTO {STEP} AS s ({", ".join(_STEP_COLUMNS)}, attempted_at)
     SELECT steps.*, steps.started_at FROM steps JOIN {{}} AS live USING (execution_id)
     ON CONFLICT (execution_id, step_id, position) DO UPDATE SET
         {", ".join(f"{name} = excluded.{name}" for name in _CHANGED_COLUMNS)},
-        {", ".join(f"{name} = coalesce(excluded.{name}, {STEP}.{name})" for name in _LATEST)}
-    WHERE {STEP}.status IN ({_listed(_UNFINISHED)})
+        {", ".join(f"{name} = coalesce(excluded.{name}, s.{name})" for name in _LATEST)}
+    WHERE s.status IN ({_listed(_UNFINISHED)})
 """
 # What a cancellation does to an execution meanwhile is seen once more here.
 _CHANGED = f"""

@@ -301,6 +301,8 @@ _ALL = (
         Column("position", "int"),
         Column("status", "text", 16),
         Column("attempts", "int"),
+        # Without those whose worker died, or gave the call back.
+        Column("failures", "int"),
         Column("output", "json", null=True),
         Column("error_code", "text", _CODE, null=True),
         Column("error", "longtext", null=True),

@@ -26,6 +26,7 @@ from automate_kernel.base.errors import (
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.error_mapping import is_bug
 from automate_kernel.operations.interruption import is_interruption
+from automate_kernel.operations.reports import Ending
 from automate_kernel.outbox.controls import OutboxControls, controls_of
 from automate_kernel.outbox.item import (
     Backoff,
@@ -90,10 +91,17 @@ def cancelling() -> bool:
     return _stops.get()[1]()
 
 
-def asked_to_stop() -> Callable[[], bool]:
-    """Return what `should_stop` returns here, for other threads."""
-    asked = _stops.get()
-    return lambda: any(each() for each in asked)
+def asked_to_stop() -> Callable[[], Ending | None]:
+    """Return a function for other threads: the reason why `should_stop` is True here, or None."""
+    stopping, cancelled = _stops.get()
+
+    def asked() -> Ending | None:
+        # A worker that stops cancels nothing: what was cancelled says so itself.
+        if cancelled():
+            return "cancelled"
+        return "stopping" if stopping() else None
+
+    return asked
 
 
 @contextmanager

@@ -121,6 +121,8 @@ class StepRun:
     position: int = -1
     status: StepStatus = StepStatus.PENDING
     attempts: int = 0
+    failures: int = 0
+    """The attempts that have failed; of *attempts* some may have died with their worker."""
     output: Any = None
     error_code: str | None = None
     error: str | None = None

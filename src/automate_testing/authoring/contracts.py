@@ -41,7 +41,14 @@ class Test{number}({contract}):
 """
 _CONTRACTS = {"connector": "ConnectorContract", "provider": "ProviderContract"}
 """The contracts that need no more than the plugin's class."""
-_TESTED = {*_CONTRACTS, "secrets_backend", "outbox_store", "output_store", "filter"}
+_TESTED = {
+    *_CONTRACTS,
+    "secrets_backend",
+    "outbox_store",
+    "output_store",
+    "step_executor",
+    "filter",
+}
 """The kinds that have a contract."""
 
 

@@ -15,6 +15,7 @@ _KINDS = {
     "secrets_backend": "Secrets backend",
     "outbox_store": "Outbox store",
     "output_store": "Output store",
+    "step_executor": "Step executor",
     "filter": "Template filter",
     "hook": "Hook",
     "command": "Command",

@@ -1166,7 +1166,7 @@ class ExecutionStoreContract:
             for n, one in enumerate([workflow, cleans, workflow, cleans, workflow, workflow] * 2)
         ]
         told: list[str] = []
-        store._on_cancelled = lambda one: told.append(one.id)  # noqa: SLF001
+        store._on_cancelled = lambda one, _waits: told.append(one.id)  # noqa: SLF001
         items = {one.id: one for one in store.outbox.claim_batch("worker", len(ids))}
         for place, each in enumerate(ids):
             item = items[self.see(store, each).item_id or ""]

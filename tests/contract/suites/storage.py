@@ -35,6 +35,7 @@ def step(number: int, **values: Any) -> Row:
         "position": number,
         "status": "PENDING",
         "attempts": 0,
+        "failures": 0,
         "output": None,
         "error": None,
         "started_at": None,

@@ -137,6 +137,7 @@ class Command(KernelCommand):
                 get_kernel(), command="manage.py automate executions"
             ),
             "workers": lambda: _workers(seconds),
+            "executors": lambda: diagnosis.executor_findings(get_kernel()),
         }
         if options["test_connections"]:
             checks["connections"] = lambda: connection_findings(get_kernel())

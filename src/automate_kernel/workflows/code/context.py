@@ -81,6 +81,7 @@ class StepCallOptions(ChildOptions, total=False):
     """The options of a step that calls a function."""
 
     heartbeat: float | str | timedelta | None
+    runs_on: str | None
 
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
@@ -252,6 +253,7 @@ class BaseWorkflowContext:
         retry: int | RetryPolicy | None = None,
         timeout: float | str | timedelta | None = None,
         heartbeat: float | str | timedelta | None = None,
+        runs_on: str | None = None,
     ) -> CompensationBlock:
         """
         Call *function* as a step if the ``with`` block is left by an error or a cancellation.
@@ -259,7 +261,7 @@ class BaseWorkflowContext:
         Inner blocks are undone before outer ones. The steps run before the next step of the
         workflow, or at its end.
         """
-        options = _CallOptions(retry, timeout, heartbeat)
+        options = _CallOptions(retry, timeout, heartbeat, runs_on)
         caller = sys._getframe(1)
         request = _of_function(self._driver, function, args, caller, name, options, undoes=True)
         return CompensationBlock(self._driver, request)
@@ -315,16 +317,18 @@ class WorkflowContext(BaseWorkflowContext):
         retry: int | RetryPolicy | None = None,
         timeout: float | str | timedelta | None = None,
         heartbeat: float | str | timedelta | None = None,
+        runs_on: str | None = None,
     ) -> Any:
         """
         Call *function*, ``def`` or ``async def``, as a step, and return its result.
 
         A replay reads the same result from the record: JSON, made into the type that the function's
         annotation names. *retry* is a number of attempts or a `RetryPolicy`, *timeout*
-        bounds one attempt, and *heartbeat* the time in it without a `Call.progress`. Keywords of
-        the function go into a `functools.partial`. Raises `StepFailedError` if no attempt is left.
+        bounds one attempt, and *heartbeat* the time in it without a `Call.progress`. *runs_on* is
+        the executor that makes the call, for a function that is an action. Keywords of the function
+        go into a `functools.partial`. Raises `StepFailedError` if no attempt is left.
         """
-        options = _CallOptions(retry, timeout, heartbeat)
+        options = _CallOptions(retry, timeout, heartbeat, runs_on)
         request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
         return self._give(request)
 
@@ -337,10 +341,11 @@ class WorkflowContext(BaseWorkflowContext):
         retry: int | RetryPolicy | None = None,
         timeout: float | str | timedelta | None = None,
         heartbeat: float | str | timedelta | None = None,
+        runs_on: str | None = None,
         **fields: Any,
     ) -> Awaitable[Any]:
         """Call an action or a capability by its name, as a step, with the *fields* of its input."""
-        options = _CallOptions(retry, timeout, heartbeat)
+        options = _CallOptions(retry, timeout, heartbeat, runs_on)
         request = _of_action(action, fields, sys._getframe(1), step_name, options)
         return self._give(request)
 
@@ -688,6 +693,7 @@ class _CallOptions(NamedTuple):
     retry: int | RetryPolicy | None = None
     timeout: float | str | timedelta | None = None
     heartbeat: float | str | timedelta | None = None
+    runs_on: str | None = None
 
     def of(self, action: str) -> dict[str, Any]:
         """Return the fields of the step that calls *action*."""
@@ -698,6 +704,8 @@ class _CallOptions(NamedTuple):
             options["timeout"] = _limit(self.timeout, "the timeout")
         if self.heartbeat is not None:
             options["heartbeat"] = _limit(self.heartbeat, "the heartbeat")
+        if self.runs_on is not None:
+            options["runs_on"] = self.runs_on
         return options
 
 

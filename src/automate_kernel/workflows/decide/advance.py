@@ -22,6 +22,7 @@ from automate_kernel.storage.values import storable
 from automate_kernel.workflows.decide.activation import Activation, Turns, turns_of
 from automate_kernel.workflows.decide.agenda import NO_AGENDA, Agenda, BlockScope, Elements, Waits
 from automate_kernel.workflows.decide.continuations import Successor
+from automate_kernel.workflows.decide.executor_tasks import WaitEnd
 from automate_kernel.workflows.decide.phases import (
     CANCEL,
     NOTHING,
@@ -39,7 +40,8 @@ from automate_kernel.workflows.decide.program import (
     round_names,
 )
 from automate_kernel.workflows.decide.turn import NOT_HERE, CallOutcome, StepCall, Turn, TurnDraft
-from automate_kernel.workflows.decide.waiting import WaitEnd, WaitingSteps
+from automate_kernel.workflows.decide.waiting import WaitingSteps
+from automate_kernel.workflows.decide.waits import Wait
 from automate_kernel.workflows.definition.blocks import (
     block_of,
     elements_begun,
@@ -125,7 +127,17 @@ class _Flow:
         self._in_flight.discard(run.key)
         if self._scopes:
             self._count_call(step.id, -1)
+        if outcome.wait is not None:
+            self._suspend(step, run, outcome.wait)
+            return
         self._take_in(step, run, outcome)
+
+    def _suspend(self, step: Step, run: StepRun, wait: Wait) -> None:
+        """Let a run wait for the outcome of its call, which goes on elsewhere."""
+        if run.position >= 0:
+            self._elements[step.id].waiting += 1
+        self._open[run.key] = run
+        self._draft.wait(wait)
 
     def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | WaitEnd) -> None:
         """End the attempt of a run that was called, or has waited."""
@@ -381,6 +393,7 @@ class _Flow:
                 answer = self._waiting.timed_out(step)
                 self._abandon(step, run)
             if answer is not None:
+                self._draft.take_labels(answer.labels)
                 self._take_in(step, run, answer)
 
     def _leaves(self, step: Step) -> bool:
@@ -419,13 +432,8 @@ class _Flow:
         if wait is None:
             self._end_run(run, StepStatus.COMPLETED, output=begun.answer.output)
             return False
-        run.status = StepStatus.WAITING
         self._open[run.key] = run
-        if wait.seconds is not None:
-            self._waits.add(run.key, wait.seconds)
-            self._draft.turn.delays[run.key] = wait.seconds
-        self._draft.turn.waits.append(wait)
-        self._draft.save(run)
+        self._draft.wait(wait)
         return True
 
     def _check_time(self) -> None:
@@ -621,6 +629,8 @@ class _Flow:
     def _call(self, step: Step, run: StepRun, extra: dict[str, Any]) -> bool:
         if run.key in self._in_flight or (self._waits.due and self._waits.holds(run.key)):
             return False
+        if run.key in self._open:
+            return False  # it goes on elsewhere
         view = self._view_of(step) if self._scopes else self._view
         given = self._program.input(step, view, extra)
         self._draft.begin(run, self._crashes, first=self.first)

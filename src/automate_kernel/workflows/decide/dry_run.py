@@ -58,7 +58,7 @@ MOST_CALLS = 20
 _OF_ELEMENT = ("item", "index", "outer")
 # The fields that say what a step without an action does.
 _WAITED = ("sleep", "wait_for", "approval", "workflow", "input", "continue_as_new")
-_OF_WAITS = frozenset({*_WAITED, "wait", "timeout", "retry", "heartbeat"})
+_OF_WAITS = frozenset({*_WAITED, "wait", "timeout", "retry", "heartbeat", "runs_on"})
 # The action that a dry run calls in the place of a wait.
 _WAIT = "automate.wait"
 

@@ -56,6 +56,7 @@ from automate_kernel.workflows.decide.advance import (
 )
 from automate_kernel.workflows.decide.agenda import Waits
 from automate_kernel.workflows.decide.children import BegunChild
+from automate_kernel.workflows.decide.executor_tasks import WaitEnd
 from automate_kernel.workflows.decide.phases import note_not_undone
 from automate_kernel.workflows.decide.program import (
     BuildContext,
@@ -73,7 +74,7 @@ from automate_kernel.workflows.decide.record import (
     step_failed,
 )
 from automate_kernel.workflows.decide.turn import CallOutcome, StepCall, Turn, TurnDraft
-from automate_kernel.workflows.decide.waiting import WaitEnd, WaitingSteps
+from automate_kernel.workflows.decide.waiting import WaitingSteps
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil
 from automate_kernel.workflows.execution import (
@@ -604,6 +605,9 @@ class _Driver:
     def settle(self, outcome: CallOutcome) -> None:
         """Take in the outcome of a call."""
         self._in_flight.discard(outcome.call.run.key)
+        if outcome.wait is not None:
+            self._draft.wait(outcome.wait)
+            return
         self._take_in(outcome.call.step, outcome.call.run, outcome)
 
     def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | WaitEnd) -> None:
@@ -794,6 +798,7 @@ class _Driver:
                 if answer.error is None:
                     # The code may have begun to wait for another one since.
                     self._check_event(one.request, one.run, one.place, answer.output)
+                self._draft.take_labels(answer.labels)
                 self._take_in(step, one.run, answer)
 
     def _answer_of(self, step: Step, events: Sequence[Event]) -> WaitEnd | None:
@@ -825,12 +830,7 @@ class _Driver:
             # No definition has it.
             notify = step.approval.notify.model_dump(mode="json", exclude_defaults=True)
             wait = replace(wait, details={**wait.details, "notify": notify})
-        run.status = StepStatus.WAITING
-        if wait.seconds is not None:
-            self._waits.add(run.key, wait.seconds)
-            self._draft.turn.delays[run.key] = wait.seconds
-        self._draft.turn.waits.append(wait)
-        self._draft.save(run)
+        self._draft.wait(wait)
 
     def _call(self, one: _Open) -> None:
         run, request = one.run, one.request

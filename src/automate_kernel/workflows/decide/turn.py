@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from automate_kernel.base.errors import AutomateError, UnknownHereError
+from automate_kernel.base.errors import AutomateError, PayloadError, UnknownHereError
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import EXPIRED, bounded_seconds
@@ -79,6 +80,8 @@ class CallOutcome:
     """The size of a large output that is kept in memory."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """The labels that the call has given its execution."""
+    wait: Wait | None = None
+    """The wait that begins, if the call goes on elsewhere and its outcome is delivered."""
 
 
 @dataclass(slots=True)
@@ -239,6 +242,22 @@ class TurnDraft:
         self._waits.drop(run.key)
         self.turn.past.append(run.key)
 
+    def take_labels(self, labels: Mapping[str, str]) -> None:
+        """Have the *labels* of a call saved that was made elsewhere; too many are left out."""
+        if labels:
+            with suppress(PayloadError):
+                self.label(labels)
+
+    def wait(self, wait: Wait) -> None:
+        """Let the run of *wait* be WAITING."""
+        run = wait.run
+        run.status = StepStatus.WAITING
+        if wait.seconds is not None:
+            self._waits.add(run.key, wait.seconds)
+            self.turn.delays[run.key] = wait.seconds
+        self.turn.waits.append(wait)
+        self.save(run)
+
     def keep_output(self, key: StepKey, encoded: JsonText) -> None:
         """Note the JSON of an output that is saved with the turn."""
         self.turn.outputs[key] = encoded
@@ -285,6 +304,7 @@ class TurnDraft:
         # As the next worker will read it.
         run.error_code, run.error, run.trace = str(error.code), storable(str(error)), error.trace
         run.error_group = storable(group_of(error), MAX_GROUP)
+        run.failures += 1
         self.turn.failures.append(run.failed_attempt())
 
 

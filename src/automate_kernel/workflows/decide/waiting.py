@@ -11,7 +11,6 @@ from automate_kernel.base.durations import format_duration, parse_duration
 from automate_kernel.base.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.operations.outputs import stored_output
 from automate_kernel.secrets.handles import masked
-from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.decide.activation import Activation
 from automate_kernel.workflows.decide.agenda import Waits
@@ -24,6 +23,7 @@ from automate_kernel.workflows.decide.children import (
     error_of,
 )
 from automate_kernel.workflows.decide.continuations import BEGUN_BY, Successor, successor_of
+from automate_kernel.workflows.decide.executor_tasks import WaitEnd, task_end
 from automate_kernel.workflows.decide.program import TemplateView, WorkflowProgram
 from automate_kernel.workflows.decide.questions import approval_wait
 from automate_kernel.workflows.decide.waits import (
@@ -51,16 +51,6 @@ LOOK_SECONDS = 0.5
 
 # It stands in the wait's row, for people.
 _MOST_MATCH_BYTES = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class WaitEnd:
-    """The end of a wait: an output and its JSON, or an error."""
-
-    output: Any = None
-    error: AutomateError | None = None
-    encoded: JsonText | None = None
-    ref: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +117,8 @@ class WaitingSteps:
         event: Event,
     ) -> WaitEnd | None:
         """Return the end of a wait for which *event* has come; None if it doesn't answer."""
+        if step.action is not None:
+            return task_end(event)
         if step.workflow is not None:
             error = error_of(step.workflow, event.payload)
             if error is not None:
@@ -172,6 +164,9 @@ class WaitingSteps:
                 return WaitEnd(step.approval.timed_out())
             except AutomateError as error:
                 return WaitEnd(error=error)
+        if step.action is not None:
+            text = "its workflow took longer than its timeout"
+            return WaitEnd(error=AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text))
         what, limit = step.does, step.timeout
         if step.wait_for is not None:
             if step.wait_for.on_timeout == "continue":

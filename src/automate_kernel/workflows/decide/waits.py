@@ -31,7 +31,8 @@ DELAY = "automate.delay"
 """The header of an event's item that has the seconds after which it was to be sent."""
 
 RESUMED = "automate.resumed"
-"""The header of the item that drives an execution which had ended, and goes on."""
+"""The header of the item that drives an execution which had ended, and goes on: another text for
+each time that it was resumed."""
 
 STARTED = "automate.started"
 """The header of an event's item that FAILED with the workflows that it has started."""
@@ -125,9 +126,9 @@ class Wait:
     """
     A wait that begins: *run* waits for signals with *key*, or without one for its time alone.
 
-    *about* is "time", "event", "signal", "approval" or "workflow", and *details* are for people.
-    It times out after so many *seconds*. *awaited* are the name and the field of its events: these
-    are kept from now on.
+    *about* is "time", "event", "signal", "approval", "workflow" or "task", and *details* are for
+    people. It times out after so many *seconds*. *awaited* are the name and the field of its
+    events: these are kept from now on.
     """
 
     run: StepRun
@@ -143,7 +144,8 @@ class Wait:
 @dataclass(frozen=True, slots=True)
 class WaitingFor:
     """
-    A wait of a step, for people: *about* an "event", a "signal", an "approval" or a "workflow".
+    A wait of a step, for people: *about* an "event", a "signal", an "approval", a "workflow", or
+    a "task" of an executor.
 
     *details* name it. It times out when it *expires_at*.
     """

@@ -150,6 +150,7 @@ def _traits(step: Step, states: Mapping[str, _State]) -> list[str]:
     traits += [f"≤ {format_duration(step.timeout)}"] if step.timeout is not None else []
     if step.heartbeat is not None:
         traits.append(f"heard every {format_duration(step.heartbeat)}")
+    traits += [f"on {step.runs_on}"] if step.runs_on is not None else []
     traits += ["may fail"] if step.on_failure == "continue" else []
     if step.compensation is not None:
         text = f"undone by {step.compensation.action}"

@@ -125,6 +125,8 @@ class Compensation(DefinitionModel):
     """Seconds that one attempt may take; None leaves it to the worker."""
     heartbeat: OptionalDuration = None  # type: ignore[assignment]
     """Seconds that one attempt may go on without reporting progress; None is for ever."""
+    runs_on: PlainText | None = None
+    """The executor that makes the call; see `Step.runs_on`."""
 
 
 KINDS = (
@@ -142,7 +144,7 @@ _OF_CALLS = ("input", "retry", "timeout")
 # What means nothing without the field after it.
 _BELONGS = (
     ("wait", ("workflow",)), ("cases", ("switch",)), ("default", ("switch",)),
-    ("output", _BLOCKS), ("heartbeat", ("action",)),
+    ("output", _BLOCKS), ("heartbeat", ("action",)), ("runs_on", ("action",)),
 )  # fmt: skip
 
 
@@ -224,6 +226,9 @@ class Step(DefinitionModel):
     """Seconds that one attempt may take; None leaves it to the worker."""
     heartbeat: OptionalDuration = None  # type: ignore[assignment]
     """With `action`: seconds that one attempt may go on without reporting progress."""
+    runs_on: PlainText | None = None
+    """With `action`: the executor that makes the call, or ``here`` for the worker itself. Without
+    it the patterns of the executors decide."""
     on_failure: Literal["fail", "continue"] = "fail"
     """The reaction of the workflow once no attempt is left."""
     compensate: Compensation | None = None
@@ -297,6 +302,7 @@ class Step(DefinitionModel):
             retry=self.compensate.retry,
             timeout=self.compensate.timeout,
             heartbeat=self.compensate.heartbeat,
+            runs_on=self.compensate.runs_on,
             on_failure="continue",
         )
 

@@ -568,6 +568,7 @@ class Engine(ExecutionDriver):
         for call in calls:
             name = call.action
             asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
+            asynchronous = asynchronous or self._runner.place_of(call) is not None
             in_place = known and self._is_quick(name) and not asynchronous
             if in_place and call.step.heartbeat is None and flow.timeout_of(call) is None:
                 quick.append(call)

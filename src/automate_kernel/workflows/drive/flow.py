@@ -73,10 +73,9 @@ class Flow:
         self.item: OutboxItem = item
         self.execution: Execution = loaded.execution
         self.workflow: Workflow = program.workflow
-        self._recovery = program.recovery
+        self._recovery, self._sorts_keys = program.recovery, loaded.sorts_keys
         self._reads, self._awaiting = program.reads, program.awaiting
         self._outputs, self._large = outputs or LargeOutputs(), 0
-        self._sorts_keys = loaded.sorts_keys
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
         self.unsaved: dict[StepKey, StepCall] = {}  # ended or given up, which is not saved yet
@@ -97,6 +96,7 @@ class Flow:
         self._ends_at: float | None = None if left is None else self._learnt + left
         self.waiting: dict[StepKey, OpenWait] = dict(loaded.open)
         """The waits that go on, without those for a time."""
+        self._left_waits: list[OpenWait] = []
         self._inbox: dict[StepKey, Arrived] = {}
         self._take_in(loaded.arrived)
         self.made: dict[StepKey, tuple[str, float]] = {}
@@ -185,7 +185,7 @@ class Flow:
         return [
             (key, event)
             for key, one in come.items()
-            if (wait := self.waiting.get(key)) is not None and wait.about == "workflow"
+            if (wait := self.waiting.get(key)) is not None and wait.about in ("workflow", "task")
             for event in one.events
             if unread_output(event) is not None
         ]
@@ -292,7 +292,7 @@ class Flow:
     def _end_call(self, outcome: CallOutcome, now: float) -> None:
         key = outcome.call.run.key
         if self.running.pop(key, None) is not None and key in self._begun:
-            if outcome.begun:
+            if outcome.begun and outcome.wait is None:
                 self.made[key] = outcome.call.action, now - self._begun[key][1]
             if outcome.begun or outcome.error is not None:
                 self.unsaved[key] = outcome.call
@@ -321,6 +321,10 @@ class Flow:
 
     def _note_waits(self, turn: Turn, now: float) -> None:
         ended = [self.waiting.pop(key, None) for key in turn.answered]
+        if any(one is not None and one.about == "task" for one in ended):
+            done = {run.key for run in turn.saves if run.status is StepStatus.COMPLETED}
+            pairs = zip(turn.answered, ended, strict=True)
+            self._left_waits += [one for key, one in pairs if one is not None and key not in done]
         if any(one is not None and one.about == "approval" for one in ended):
             completed = {run.key for run in turn.saves if run.status is StepStatus.COMPLETED}
             turn.undecided = not completed.issuperset(turn.answered)
@@ -331,6 +335,11 @@ class Flow:
             run.started_at = run.started_at or self._moment(now)
             if wait.key is not None:
                 self.waiting[run.key] = OpenWait(wait.key, wait.about, wait.details, saved=False)
+
+    def take_left_waits(self) -> list[OpenWait]:
+        """Return the waits that have ended without what was waited for, each once."""
+        left, self._left_waits = self._left_waits, []
+        return left
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
@@ -387,13 +396,21 @@ class Flow:
 
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
-        timeout = call.step.timeout
-        if self._ends_at is None:
+        timeout, left = call.step.timeout, self.time_left(call)
+        if left is None:
             return timeout
-        if call.recovers or plain_id(call.step.id) in self._recovery:  # it cleans up
-            return timeout
-        left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
+
+    def time_left(self, call: StepCall) -> float | None:
+        """Return the rest of the workflow's timeout, or None if that does not bound *call*."""
+        if self._ends_at is None or call.recovers or plain_id(call.step.id) in self._recovery:
+            return None
+        return max(0.001, self._ends_at - time.monotonic())
+
+    @property
+    def generation(self) -> str:
+        """A text that changes each time that the execution is resumed, after it had ended."""
+        return str(self.item.headers.get(RESUMED, ""))
 
     @property
     def is_long(self) -> bool:

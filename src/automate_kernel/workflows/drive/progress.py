@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from automate_kernel.base.forks import renew_in_children
-from automate_kernel.operations.reports import CallReport
+from automate_kernel.operations.reports import CallReport, Ending
 from automate_kernel.outbox.item import OutboxItem, new_id
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.checkpoint import LIVE
@@ -43,7 +43,7 @@ class StepReport(CallReport):
         self,
         item: OutboxItem,
         run: StepRun,
-        asked: Callable[[], bool],
+        asked: Callable[[], Ending | None],
         redact: Redaction | None,
         writer: ProgressWriter | None,
         heartbeat: float | None = None,
@@ -203,6 +203,7 @@ def _row(report: StepReport) -> dict[str, Any]:
         "status": StepStatus.RUNNING.value,
         # Without those that killed a worker: the item counts them.
         "attempts": max(1, report.attempt - max(0, report.item.attempt_count - 1)),
+        "failures": run.failures,
         "started_at": Now(report.begun - time.monotonic()),
         "attempted_at": Now(report.begun - time.monotonic()),
         "worker_id": report.item.lease_owner,

@@ -24,7 +24,10 @@ from automate_kernel.base.errors import (
     UnknownHereError,
 )
 from automate_kernel.operations.context import Call
+from automate_kernel.operations.executors import Executors, Placement, Suspended, TaskLimits
+from automate_kernel.operations.portal import Portal
 from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.operations.tasks import task_id
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import OutcomeRecorded, bounded_seconds
 from automate_kernel.secrets.logs import get_logger
@@ -46,9 +49,10 @@ from automate_kernel.workflows.decide.children import (
     take_output,
     unread_output,
 )
+from automate_kernel.workflows.decide.executor_tasks import task_wait
 from automate_kernel.workflows.decide.program import WorkflowProgram
 from automate_kernel.workflows.decide.turn import NOT_HERE, CallOutcome, StepCall, Turn
-from automate_kernel.workflows.decide.waits import DELAY, STARTED, Arrived
+from automate_kernel.workflows.decide.waits import DELAY, STARTED, Arrived, OpenWait
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.drive.flow import Flow
 from automate_kernel.workflows.drive.progress import ProgressWriter, StepReport
@@ -84,15 +88,51 @@ _UNKNOWN_SECONDS = 1.0
 class Calls(Protocol):
     """The operations as the engine calls them; `automate_kernel.operations.Invoker` does."""
 
+    executors: Executors
+    """The other places where operations are called."""
+    portal: Portal
+    """The event loop of calls that are made from threads."""
+
     def invoke(
-        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
+        self,
+        name: str | OperationSpec,
+        data: Any,
+        *,
+        call: Call,
+        timeout: float | None = None,
+        runs_on: str | None = None,
     ) -> Any:
         """Call *name* and return JSON without secrets; raises only `AutomateError`."""
 
     async def ainvoke(
-        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
+        self,
+        name: str | OperationSpec,
+        data: Any,
+        *,
+        call: Call,
+        timeout: float | None = None,
+        runs_on: str | None = None,
     ) -> Any:
         """`invoke` for asynchronous code."""
+
+    async def dispatch(
+        self,
+        placement: Placement,
+        name: str | OperationSpec,
+        data: Any,
+        *,
+        call: Call,
+        limits: TaskLimits,
+        generation: str = "",
+        durable: bool = False,
+    ) -> Any:
+        """Have *name* called by an executor; with *durable* return `Suspended`."""
+
+    def place_of(self, name: str | OperationSpec, runs_on: str | None = None) -> Placement | None:
+        """Return the executor on which *name* is called; None for this process."""
+
+    def lack_of(self, name: str, runs_on: str | None = None) -> UnknownHereError | None:
+        """Return the reason why *name* can't be called, here or by an executor; None if it can."""
 
     def is_async(self, name: str | OperationSpec) -> bool:
         """Return True if *name* is an ``async def``."""
@@ -485,8 +525,8 @@ class Runner:
         turn = flow.next_turn(outcomes, arrived or {})
         lack = turn.lack
         for call in turn.calls:
-            if lack is None and call.spec is None and call.action not in self._known:
-                lack = self._lacks(call.action)
+            if lack is None and call.spec is None:
+                lack = self._lack_of(call)
         if lack is not None and (turn.lack or not self._stays_here(flow.execution)):
             if not flow.handing_over:
                 logger.warning(
@@ -494,6 +534,24 @@ class Runner:
                 )
             flow.hand_over(lack, turn)
         return turn
+
+    def _lack_of(self, call: StepCall) -> UnknownHereError | None:
+        """Return the reason why this process can't make *call*, or None if it can."""
+        if self._goes_elsewhere(call):
+            return self.operations.lack_of(call.action, call.step.runs_on)
+        return None if call.action in self._known else self._lacks(call.action)
+
+    def _goes_elsewhere(self, call: StepCall) -> bool:
+        return call.step.runs_on is not None or bool(self.operations.executors)
+
+    def place_of(self, call: StepCall) -> Placement | None:
+        """Return the executor that makes *call*; None if this process does, or refuses to."""
+        if not self._goes_elsewhere(call):
+            return None
+        try:
+            return self.operations.place_of(call.operation, call.step.runs_on)
+        except AutomateError:
+            return None
 
     def _lacks(self, action: str) -> UnknownHereError | None:
         lack = self.operations.absence(action)
@@ -535,7 +593,14 @@ class Runner:
         name, began = call.action, time.monotonic()
         about = _about(flow, call, report)
         try:
-            output = self.operations.invoke(call.operation, call.input, call=about, timeout=timeout)
+            placement = self.place_of(call)
+            if placement is None:
+                output = self.operations.invoke(
+                    call.operation, call.input, call=about, timeout=timeout,
+                    runs_on=call.step.runs_on,
+                )  # fmt: skip
+            else:
+                output = self.operations.portal.run(self._dispatched(flow, call, placement, about))
             return self._outcome(flow, call, output, report)
         except AutomateError as error:
             failed = _timed_out(flow, call, timeout, error)
@@ -563,7 +628,9 @@ class Runner:
         timeout, began = flow.timeout_of(call), time.monotonic()
         # Judged afterwards only, as is its timeout.
         report.heartbeat = None
-        output = self.operations.invoke(call.action, call.input, call=about)
+        output = self.operations.invoke(
+            call.action, call.input, call=about, runs_on=call.step.runs_on
+        )
         # Nobody else may use its transaction, so it can't be left behind while it runs.
         if timeout is not None and time.monotonic() - began > timeout:
             text = f"it took longer than {timeout:g} seconds"
@@ -610,9 +677,20 @@ class Runner:
         report, timeout = self._report_of(flow, call, self._progress), flow.timeout_of(call)
         about = _about(flow, call, report)
         try:
-            output = await self.operations.ainvoke(
-                call.operation, call.input, call=about, timeout=timeout
-            )
+            placement = self.place_of(call)
+            if placement is None:
+                output = await self.operations.ainvoke(
+                    call.operation, call.input, call=about, timeout=timeout,
+                    runs_on=call.step.runs_on,
+                )  # fmt: skip
+            else:
+                output = await self._dispatched(
+                    flow, call, placement, about, durable=placement.durable
+                )
+                if isinstance(output, Suspended):
+                    left = flow.time_left(call)
+                    wait = task_wait(flow.execution, call.run, placement.name, output.task_id, left)
+                    return CallOutcome(call, wait=wait)
             encoded = self.store.outputs.encode(output, f"output of step {call.step.id!r}")
             if not self.store.outputs.is_large(encoded):
                 return CallOutcome(call, output, encoded=encoded, labels=report.labels)
@@ -625,6 +703,45 @@ class Runner:
             report.over = True
             if report.latest is not None:
                 await asyncio.shield(asyncio.to_thread(report.end))
+
+    async def _dispatched(
+        self,
+        flow: Flow,
+        call: StepCall,
+        placement: Placement,
+        about: Call,
+        *,
+        durable: bool = False,
+    ) -> Any:
+        """Have *call* made elsewhere. Its time counts from where it begins, not in a queue."""
+        limits = TaskLimits(call.step.timeout, flow.time_left(call))
+        try:
+            return await self.operations.dispatch(
+                placement, call.operation, call.input, call=about, limits=limits,
+                generation=flow.generation, durable=durable,
+            )  # fmt: skip
+        except asyncio.CancelledError:
+            if about.ending is None:
+                executors = self.operations.executors
+                lost = task_id(about, flow.generation)
+                executors.soon(self._cancel_if_over(placement.name, lost, flow.execution.id))
+            raise
+
+    async def _cancel_if_over(self, executor: str, task_id: str, execution_id: str) -> None:
+        """Cancel a task whose lease was lost, unless another worker waits for it now."""
+        execution = await asyncio.to_thread(self.store.get, execution_id, large_outputs=False)
+        if execution is None or execution.status.finished:
+            await self.operations.executors.cancel(executor, task_id)
+
+    def cancel_tasks(self, waits: Iterable[OpenWait]) -> None:
+        """Cancel the tasks that *waits* were about, which have ended."""
+        for wait in waits:
+            if wait.about == "task":
+                self.operations.portal.call_soon(self._cancel_task, wait.details)
+
+    def _cancel_task(self, details: Mapping[str, Any]) -> None:
+        executors = self.operations.executors
+        executors.soon(executors.cancel(details["executor"], details["task_id"]))
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -729,6 +846,7 @@ class Runner:
     def _report(self, flow: Flow, turn: Turn, *, began: bool) -> None:
         """Count a turn that has been saved, and send its signals."""
         execution = flow.execution
+        self.cancel_tasks(flow.take_left_waits())
         self.activity.add(execution, turn, began=began, made=flow.made, reasons=flow.reasons)
         send, sender = flow.send, self._sender
         for wait_ in turn.waits:
@@ -802,6 +920,7 @@ def _about(flow: Flow, call: StepCall, report: StepReport) -> Call:
         reports=report,
         written=call.written,
         begun_before=flow.may_repeat(call),
+        failed_attempts=run.failures,
     )
 
 

@@ -35,12 +35,13 @@ from automate_kernel.storage.rows import Row, Rows, Storage, write, write_bounde
 from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.workflows.decide.continuations import check_not_continued
-from automate_kernel.workflows.decide.waits import WaitingFor
+from automate_kernel.workflows.decide.waits import OpenWait, WaitingFor
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
     ExecutionStatus,
+    StepKey,
     StepRun,
     StepStatus,
 )
@@ -206,7 +207,7 @@ class ExecutionStore:
     `starts` begins them, and with `checkpoints` a worker saves those that it drives. *outbox* holds
     the items that wake them, in the same *storage*. *workflows* are what may begin here. Outputs
     that are too large for a row are in *output_store*. *on_cancelled* is called with an execution
-    that `cancel` has ended.
+    that `cancel` has ended, and what it has waited for.
     """
 
     def __init__(
@@ -215,7 +216,7 @@ class ExecutionStore:
         outbox: OutboxStore,
         workflows: Catalogue,
         output_store: OutputStore | None = None,
-        on_cancelled: Callable[[Execution], object] | None = None,
+        on_cancelled: Callable[[Execution, Collection[OpenWait]], object] | None = None,
     ) -> None:
         self.storage = storage
         self.outbox = outbox
@@ -625,17 +626,21 @@ class ExecutionStore:
         Without *again*, those that are CANCELLING are left to their clean-up.
         """
         work = partial(self._cancelled, its=its, force=force, again=again)
-        cancelled, ended = write_bounded(self.storage, None, work)
+        cancelled, ended, waits = write_bounded(self.storage, None, work)
         self.outbox.cancel([each.item_id for each in ended if each.item_id])
         if self._on_cancelled is not None:
             for each in ended:
-                self._on_cancelled(each)
+                self._on_cancelled(each, waits.get(each.id, {}).values())
         return cancelled
 
     def _cancelled(
         self, rows: Rows, its: list[Where], *, force: bool, again: bool
-    ) -> tuple[set[str], list[Execution]]:
-        """Return the ids of the executions that are cancelled now, and those that have ended."""
+    ) -> tuple[set[str], list[Execution], dict[str, dict[StepKey, OpenWait]]]:
+        """
+        Return the ids of the executions that are cancelled now, and those that have ended.
+
+        Of the latter comes what they have waited for, by their ids.
+        """
         able = [*its, Where("status", "in", LIVE if again else GOING)]
         found = rows.select(EXECUTION, able, columns=("id", "status", "definition_id"))
         cleaning = [] if force else [row["id"] for row in cleaning_up(rows, found)]
@@ -648,9 +653,10 @@ class ExecutionStore:
         begin_cancelling(rows, held)
         locked = self._held(rows, [Where("id", "in", ending)], self._lock) if ending else []
         locked = [row for row in locked if again or row["status"] in GOING]
+        waits = self.signals.open(rows, [row["id"] for row in locked]) if locked else {}
         ended = end_cancelled(rows, locked)
         self.starts.tell_of_ends(rows, ended)
-        return {row["id"] for row in (*held, *locked)}, ended
+        return {row["id"] for row in (*held, *locked)}, ended, waits
 
     def cancel_children(
         self, *, parent_id: str | None = None, execution_ids: Sequence[str] = (), limit: int = 50

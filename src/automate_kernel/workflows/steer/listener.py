@@ -125,7 +125,7 @@ class ExecutionListener:
         if not found or not reopen(rows, found[0], item.id, able):
             return False
         # As the new item of a resumed execution: its calls may have been made before.
-        changes: Row = {"headers": {**item.headers, RESUMED: True}}
+        changes: Row = {"headers": {**item.headers, RESUMED: new_id()}}
         rows.update(OUTBOX, [Where("id", "eq", item.id)], changes)
         return True
 

@@ -117,6 +117,7 @@ def _step_row(save: Save, run: StepRun) -> Row:
         "position": run.position,
         "status": run.status.value,
         "attempts": run.attempts,
+        "failures": run.failures,
         "output": output,
         "error_code": code,
         "error": error,

@@ -629,6 +629,7 @@ def _going_on(step: Row, child: BegunChild) -> Row:
         **{name: step[name] for name in same},
         "status": StepStatus.RETRY.value,
         "attempts": 0,
+        "failures": 0,
         "output": encode_json(child.to_json(), "output"),
         "next_attempt_at": Now(),
     }

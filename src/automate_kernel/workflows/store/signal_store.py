@@ -615,7 +615,7 @@ def _new_to(
     before: Mapping[tuple[str, str], Any],
 ) -> dict[str, datetime]:
     """Return the signals that have come for *wait* and were not looked at: their ids and times."""
-    since = _since(execution) if wait.about == "signal" else events_since(execution)
+    since = _since(execution) if wait.about in ("signal", "task") else events_since(execution)
     new = {
         row["id"]: row["received_at"]
         for row in found.get(wait.key, ())

@@ -38,7 +38,7 @@ _COUNTED = (
     "started", "completed", "failed", "cancelled", "steps_completed", "steps_retried",
     "steps_failed",
 )  # fmt: skip
-REASONS = ("time", "event", "signal", "approval", "workflow")
+REASONS = ("time", "event", "signal", "approval", "workflow", "task")
 """The things that steps wait for."""
 
 _TABLE = MinuteTable(

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, TemplateError, UnknownHereError
 from automate_kernel.outbox import NewItem
+from automate_kernel.outbox.item import new_id
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
@@ -214,7 +215,7 @@ def wake_up(
         priority=priority,
         run_at=run_at,
         max_attempts=_MAX_CRASHES,
-        headers={RESUMED: True} if resumed else {},
+        headers={RESUMED: new_id()} if resumed else {},
         concurrency_key=key,
         concurrency_limit=limit,
         # It goes on while it waits for a retry, a time or an event.

