@@ -90,11 +90,14 @@ class Commits:
     def __str__(self) -> str:
         lines = [f"{_CLIENTS} clients in {_CLIENTS // _THREADS} processes, a flush 1.5 ms longer:"]
         for beside, rates in self.rates.items():
-            plain = statistics.median(rates["none"])
             for mode, found in rates.items():
                 rate = statistics.median(found)
+                # Of the turns of one round, since a busy machine slows down those that are near.
+                pairs = [rate / plain for rate, plain in zip(found, rates["none"], strict=True)]
+                low, middle, high = statistics.quantiles(pairs * 2, n=4)
                 shown = f"{rate:,.0f} commits/s ({min(found):,.0f}–{max(found):,.0f})"
-                lines.append(f"{beside}, {_MODES[mode]}: {shown}, {rate / plain:.2f} of without")
+                of_plain = f"{middle:.2f} ({low:.2f}–{high:.2f}) of without, by rounds"
+                lines.append(f"{beside}, {_MODES[mode]}: {shown}, {of_plain}")
         return "\n".join(lines)
 
 
@@ -153,7 +156,10 @@ def _turn(clients: list[Any], mode: str, rates: list[float]) -> None:
     for client in clients:
         client.stdin.write(f"{mode} {_SECONDS}\n")
         client.stdin.flush()
-    rates.append(sum(int(client.stdout.readline()) for client in clients) / _SECONDS)
+    counts = [client.stdout.readline() for client in clients]
+    if not all(counts):
+        raise RuntimeError("a client of the benchmark has ended: its error is above")
+    rates.append(sum(map(int, counts)) / _SECONDS)
 
 
 def _started(code: str, *arguments: str) -> Any:
