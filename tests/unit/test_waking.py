@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from waiting import until
 from workers import running
 from automate_kernel.outbox import NewItem, OutboxItem, SkipLockedClaimOutboxStore
 from automate_kernel.storage import MemoryStorage, Wakeup
@@ -87,3 +88,22 @@ def test_a_busy_worker_asks_for_no_notices() -> None:
     store.bell = Bell(lambda: store.enqueue_many([NewItem("k") for _ in range(30)]))
     assert run(store, 30, batch=1) == 30
     assert store.bell.asked.index("ignore") > store.bell.asked.index("expect")
+
+
+def test_notices_of_what_is_for_others_are_not_heard_all_the_time() -> None:
+    """Each costs the server some statements; after a few in vain the worker is deaf for a moment."""
+    store = Store()
+    rung = threading.Semaphore(9)
+
+    class Busy(Bell):
+        def wait(self, timeout: float) -> bool:
+            self.asked.append("wait")
+            return rung.acquire(blocking=False) or self._woken.wait(PATIENCE_SECONDS)
+
+    store.bell = bell = Busy()
+    worker = Worker(store, [Handler("note", lambda item: None)])
+    with running(worker):
+        until(lambda: bell.asked.count("wait") == 10)
+    waits = "".join(each[0] for each in bell.asked)
+    assert waits.startswith("ewwwwww" + "iew")
+    assert waits.count("iew") == 4

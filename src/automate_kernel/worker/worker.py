@@ -64,6 +64,9 @@ _LONGEST_DEAF = 0.5
 _SOON = 1.0
 # After so many claims in a row that found something a worker wants no notices: it looks anyway.
 _BUSY_CLAIMS = 10
+# After so many notices in a row of what is for others it hears none for a moment: each costs the
+# server some statements, and there may be hundreds in a second.
+_VAIN_WAKES, _VAIN_SECONDS = 5, 0.02
 # So long, at least, a stop waits for a database that is slow to record what has ended. The grace is
 # for what still runs, and may be none.
 _RECORD_SECONDS = 10.0
@@ -269,6 +272,7 @@ class Worker:
         self._stopping, self._abandoning, self._finished = Flag(), Flag(), Flag()
         self._freed = Flag()
         self._kept_back = False
+        self._woken = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
         self._before_release: list[Callable[[], Collection[str]]] = []
@@ -482,7 +486,7 @@ class Worker:
             self.stop(abandon=True)
 
     def _fetch(self) -> None:
-        idle, busy = _SHORTEST_POLL, 0
+        idle, busy, vain = _SHORTEST_POLL, 0, 0
         while not self._stopping.is_set():
             self._freed.clear()
             if (seconds := self._quarantine.alone_seconds()) > 0:
@@ -491,6 +495,8 @@ class Worker:
             self._kept_back = self._claimer.keyed
             claimed = keep_trying(self._claim, self._stopping, "claiming") or 0
             busy = busy + 1 if claimed else 0
+            vain = 0 if claimed else vain + self._woken
+            woken, self._woken = self._woken, False
             if self._wakeup is not None and (busy > _BUSY_CLAIMS or not self._claimer.asked):
                 self._wakeup.ignore()
             if claimed:
@@ -498,8 +504,12 @@ class Worker:
             elif self._claimer.relieved():
                 continue
             elif self._claimer.asked:
-                if self._wakeup is not None and not self._wakeup.expect():
-                    continue
+                if self._wakeup is not None:
+                    if woken and vain > _VAIN_WAKES:
+                        self._wakeup.ignore()
+                        self._freed.wait(_VAIN_SECONDS)
+                    if not self._wakeup.expect():
+                        continue
                 idle = self._wait_for_work(idle)
             else:
                 self._freed.wait(self.poll_seconds)
@@ -531,7 +541,8 @@ class Worker:
             self._kept_back = self._claimer.keyed or (due is not None and due < _SOON)
             if self._stopping.is_set() or (self._looks_when_freed and self._freed.is_set()):
                 return idle
-            if self._waited(timeout) or due == timeout or (due is not None and due <= 0):
+            self._woken = self._waited(timeout)
+            if self._woken or due == timeout or (due is not None and due <= 0):
                 return idle
             looked = True
 
