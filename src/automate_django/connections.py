@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from asgiref.sync import SyncToAsync
 from django.db import connections
@@ -22,6 +23,7 @@ from django.db.backends.signals import connection_created
 from automate_kernel.base.forks import is_within
 from automate_kernel.operations.context import current_call, current_item
 from automate_kernel.plugins import hookimpl
+from automate_kernel.storage.errors import file_identity, file_is_gone
 from automate_kernel.storage.shortage import shortage_of
 
 if TYPE_CHECKING:
@@ -165,6 +167,44 @@ def remember(connection: BaseDatabaseWrapper, **_: object) -> None:
 
 
 connection_created.connect(remember)
+
+
+# What each connection's file was as it was opened, and the files that were there.
+_opened: WeakKeyDictionary[BaseDatabaseWrapper, tuple[int, int] | None] = WeakKeyDictionary()
+_seen: set[Path] = set()
+
+
+def _note_file(connection: Any, **_: object) -> None:
+    if (path := _file(connection)) is not None:
+        _opened[connection] = file_identity(path)
+
+
+connection_created.connect(_note_file)
+
+
+def _file(connection: Any) -> Path | None:
+    """Return the SQLite file of *connection*; None for a database in memory or by a URI."""
+    name = str(connection.settings_dict["NAME"])
+    known = connection.vendor != "sqlite" or connection.is_in_memory_db()
+    return None if known or name.startswith("file:") else Path(name)
+
+
+def notice_moved_file(connection: Any) -> None:
+    """
+    Reopen a SQLite file that was replaced; raise ``UNAVAILABLE`` if it was deleted.
+
+    A connection writes on to the file that it has opened, under whatever name or none, and a new
+    one would create an empty file. *connection* must not be in a transaction.
+    """
+    if (path := _file(connection)) is None:
+        return
+    found = file_identity(path)
+    if connection.connection is not None and _opened.setdefault(connection, found) != found:
+        connection.close()
+    if found is not None:
+        _seen.add(path)
+    elif path in _seen:
+        raise file_is_gone(path, "manage.py migrate")
 
 
 def close_idle(alias: str) -> bool:

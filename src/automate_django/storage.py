@@ -18,6 +18,7 @@ from automate_django.connections import (
     is_idle,
     is_pooled,
     is_spare,
+    notice_moved_file,
     place_of,
     remember,
     sqlite_threads,
@@ -206,6 +207,8 @@ class DjangoStorage:
             yield self._rows(connection)
         elif transaction is None:
             with self._gated(connection), self._lent(connection):
+                if connection.vendor == "sqlite":
+                    notice_moved_file(connection)
                 if not atomic and connection.vendor != "mysql":
                     mend(connection)
                     yield self._rows(connection)

@@ -24,6 +24,7 @@ from sqlalchemy.pool import (
 
 from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_kernel.base.forks import ForkGuard
+from automate_kernel.storage.errors import file_identity, file_is_gone
 from automate_kernel.storage.shortage import Shortage, shortage_of
 
 BUSY_SECONDS: float = 30.0
@@ -157,40 +158,26 @@ def _open(seen: dict[str, Path], dialect: Dialect, record: object, args: Any, op
     except sqlite3.OperationalError:
         if path.exists():
             raise
-        raise _gone(path) from None
+        raise file_is_gone(path, "automate db migrate") from None
 
 
 def _look(seen: dict[str, Path], connection: Any, record: Any, proxy: object) -> None:
     known = record.info.get("automate_file")
     if known is None:
         name = connection.execute("PRAGMA database_list").fetchone()[2]
-        known = record.info["automate_file"] = (Path(name), _identity(Path(name)) if name else None)
+        known = record.info["automate_file"] = (
+            Path(name),
+            file_identity(Path(name)) if name else None,
+        )
     path, identity = known
     if not path.name:  # in memory
         return
     seen["path"] = path
-    found = _identity(path)
+    found = file_identity(path)
     if found is None:
-        raise _gone(path)
+        raise file_is_gone(path, "automate db migrate")
     if found != identity:
         raise DisconnectionError(f"{path} is another file by now")
-
-
-def _gone(path: Path) -> StorageError:
-    return StorageError(
-        f"{path}: the database's file is gone, and with it what was written since",
-        code=ErrorCodes.UNAVAILABLE,
-        hint="put it back, or create another (automate db migrate); workers then go on",
-        retryable=True,
-    )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _is_copied(engine: Engine) -> bool:

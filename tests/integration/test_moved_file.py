@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -67,6 +70,63 @@ def test_no_empty_file_takes_the_place_of_a_deleted_file(tmp_path: Path) -> None
         (tmp_path / "away").rename(file)
         kernel.outbox.enqueue("note", 3)
         assert kernel.outbox.count() == 2
+
+
+IN_DJANGO = """
+import shutil, sys, threading
+from pathlib import Path
+import django
+from django.conf import settings
+
+file, other = Path(sys.argv[1], "shop.sqlite3"), Path(sys.argv[1], "restored.sqlite3")
+settings.configure(
+    SECRET_KEY="x", USE_TZ=True, DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "automate_django"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(file)}},
+)
+django.setup()
+from django.core.management import call_command
+from django.db import connections
+call_command("migrate", verbosity=0)
+connections.close_all()
+shutil.copy(file, other)
+
+from automate_django import get_kernel
+from automate_kernel.base.errors import StorageError
+from waiting import until
+kernel, done = get_kernel(), []
+kernel.handler("note")(lambda item: done.append(item.payload))
+worker = kernel.worker(poll_seconds=0.1)
+thread = threading.Thread(target=worker.run)
+thread.start()
+kernel.outbox.enqueue("note", 1)
+until(lambda: worker.stats.completed == 1)
+for each in file.parent.glob("shop.sqlite3*"):
+    each.unlink()
+try:
+    kernel.outbox.enqueue("note", 2)
+except StorageError as error:
+    assert "is gone" in str(error) and error.retryable
+else:
+    raise AssertionError("it was accepted")
+assert not file.exists()
+other.rename(file)
+kernel.outbox.enqueue("note", 3)
+until(lambda: worker.stats.completed == 2)
+worker.stop()
+thread.join()
+assert (done, worker.stats.lost) == ([1, 3], 0), (done, worker.stats)
+"""
+
+
+def test_a_file_under_django_is_missed_and_another_is_taken(tmp_path: Path) -> None:
+    """In each thread of a worker, whose outcomes would go to the file that is no more."""
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_DJANGO, str(tmp_path)], env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_coroutine_without_asyncio_is_refused_with_the_remedy() -> None:

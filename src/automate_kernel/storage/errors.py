@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_kernel.storage.shortage import TooManyConnectionsError, shortage_of
@@ -239,3 +240,22 @@ def _number(error: BaseException | None) -> int | None:
     """Return MySQL's number of an error."""
     first = error.args[0] if error is not None and error.args else None
     return first if isinstance(first, int) else None
+
+
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another of the same name; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def file_is_gone(path: Path, migrate: str) -> StorageError:
+    """Return the error of a SQLite file that is there no more; *migrate* is a command."""
+    return StorageError(
+        f"{path}: the database's file is gone, and with it what was written since",
+        code=ErrorCodes.UNAVAILABLE,
+        hint=f"put it back, or create another ({migrate}); workers then go on",
+        retryable=True,
+    )
