@@ -13,6 +13,9 @@ import sqlalchemy as sa
 from automate_kernel import AutomateError, ErrorCodes, Kernel
 from automate_kernel.outbox import NewItem
 from automate_kernel.plugins.hooks import hookimpl
+from automate_kernel.operations.executors import Executors, Placement
+from automate_kernel.operations.task_worker import TaskWorker
+from automate_testing.memory_executor import MemoryBroker, MemoryExecutor
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.monitoring.opentelemetry import BoundedNames, instrument
@@ -373,6 +376,33 @@ def test_a_cancelled_call_ends_its_span(traced: Traced) -> None:
 
     asyncio.run(host())
     assert traced.named("call endless").attributes["error.type"] == "CANCELLED"
+
+
+def test_a_call_elsewhere_is_in_the_trace_of_its_host(traced: Traced) -> None:
+    """The remote's span is below that of the host's call."""
+    broker, remote = MemoryBroker(), Kernel(discover=False)
+    gpu = Placement("gpu", MemoryExecutor(broker))
+    traced.kernel.operations.executors = Executors({"gpu": gpu})
+    instrument(remote, *traced.providers)
+    add_actions(remote)
+
+    async def host() -> None:
+        stopping, tasks = asyncio.Event(), TaskWorker(remote.operations)
+        serving = asyncio.ensure_future(
+            MemoryExecutor(broker).serve(tasks.perform, slots=1, stopping=stopping, name="r")
+        )
+        with traced.tracer.start_as_current_span("POST /users"):
+            await traced.kernel.ainvoke("users.look", {"name": "Ada"}, runs_on="gpu")
+        stopping.set()
+        await serving
+
+    asyncio.run(host())
+    theirs, ours = (
+        span for span in traced.spans.get_finished_spans() if span.name == "call users.look"
+    )
+    assert parent_of(theirs) == ours.context.span_id
+    assert parent_of(ours) == traced.named("POST /users").context.span_id
+    remote.close()
 
 
 def test_a_broken_receiver_fails_no_item(caplog: pytest.LogCaptureFixture) -> None:

@@ -75,7 +75,8 @@ def test_the_command_makes_calls_and_drains(
 ) -> None:
     """The call that runs at SIGTERM ends well, the process ends with 0, and no database is made."""
     (port,) = free_ports(1)
-    with executing(tmp_path, server, port) as process:
+    options = ["--slots", "3", "--grace-seconds", "60", "--probe-host", "127.0.0.1"]
+    with executing(tmp_path, server, port, *options) as process:
         until(lambda: answered(port, "/readyz"), 60, process=process)
         found = host.invoke("remote.slow", {"seconds": 0}, runs_on="gpu", tenant_id="acme")
         assert found == {"token": "", "tenant": "acme"}

@@ -728,7 +728,7 @@ def _counted(number: int, noun: str = "item") -> str:
 
 def executor_findings(kernel: Kernel) -> list[Finding]:
     """Report what keeps executors from making calls; their brokers are asked."""
-    if not kernel.executors:
+    if not kernel.executors.placements:
         return []
     remedy = "start `automate executor`, or look at the broker; what waits goes on by itself"
     problems = kernel.operations.portal.run(kernel.executors.problems())

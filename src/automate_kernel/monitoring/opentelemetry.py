@@ -60,6 +60,7 @@ from automate_kernel.workflows.store.statistics import REASONS
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.operations.context import Call
+    from automate_kernel.operations.tasks import RemoteTask
     from automate_kernel.workflows.execution import Execution, StepRun
 
 __all__ = ["Instrumentation", "instrument"]
@@ -227,6 +228,23 @@ class Instrumentation:
             except BaseException as error:
                 _fail(current, _error_type(error))
                 raise
+
+    # -- calls that travel -------------------------------------------------------------------
+
+    @hookimpl
+    def automate_before_dispatch(self, call: Call, executor: str, headers: dict[str, str]) -> None:
+        """Let the context of the call's span travel with it."""
+        _propagator.inject(headers)
+
+    @hookimpl
+    @contextmanager
+    def automate_performing(self, task: RemoteTask) -> Iterator[None]:
+        """Make the call of a task in the trace of its host."""
+        token = otel_context.attach(_propagator.extract(_carried(task.headers)))
+        try:
+            yield
+        finally:
+            otel_context.detach(token)
 
     # -- executions and steps ----------------------------------------------------------------
 

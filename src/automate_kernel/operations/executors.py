@@ -220,9 +220,6 @@ class Executors:
         self._watched: dict[asyncio.Future[TaskOutcome], Call] = {}
         self._watches = False
 
-    def __bool__(self) -> bool:
-        return bool(self.placements)
-
     def named(self, runs_on: str) -> Placement:
         """Return the executor called *runs_on*; raises `UnknownHereError` without one."""
         found = self.placements.get(runs_on)

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
@@ -69,6 +69,7 @@ class _Hooks(Protocol):
     def hook(self) -> Any: ...
     def receives(self, name: str) -> bool: ...
     def notify(self, name: str, **arguments: Any) -> Any: ...
+    def around(self, name: str, **arguments: Any) -> AbstractContextManager[None]: ...
 
 
 @dataclass(eq=False, repr=False)
@@ -381,7 +382,8 @@ class Invoker:
         its thread, whose result is dropped. The next attempt waits for it; see `TimedCalls`. With
         an executor, *runs_on* or one whose patterns fit, the call is made elsewhere.
         """
-        if self.place_of(name, runs_on, call) is not None:
+        elsewhere = runs_on is not None or self.executors.placements
+        if elsewhere and self.place_of(name, runs_on, call) is not None:
             work = self.ainvoke(name, data, call=call, timeout=timeout, runs_on=runs_on)
             return self.portal.run(work)
         with calling(call):
@@ -450,7 +452,8 @@ class Invoker:
         runs_on: str | None = None,
     ) -> Any:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
-        placement = self.place_of(name, runs_on, call)
+        elsewhere = runs_on is not None or self.executors.placements
+        placement = self.place_of(name, runs_on, call) if elsewhere else None
         if placement is not None:
             limits = TaskLimits(timeout, timeout)
             # An executor's connection belongs to one loop.
@@ -489,13 +492,13 @@ class Invoker:
         in *runs_on* that is not configured, and ``FAILED_PRECONDITION`` for a *call* that can't
         leave this process.
         """
-        if not self.executors and runs_on in (None, HERE):
+        if runs_on == HERE or not (self.executors.placements or runs_on):
             return None
         operation = name_of(name)
         placement = self.executors.chosen(operation, runs_on)
         if placement is None or self.replacements.find(name) is not None:
             return None
-        transactional = self.is_transactional(name)
+        transactional = self._is_known(name) and self.is_transactional(name)
         if (transactional or isinstance(name, OperationSpec)) and runs_on is None:
             return None  # a pattern is for those that can
         if transactional or (call is not None and call.transaction is not None):
@@ -503,6 +506,13 @@ class Invoker:
         if isinstance(name, OperationSpec):
             raise _stays(operation, placement, "it is a function without a name of its own")
         return placement
+
+    def _is_known(self, name: str | OperationSpec) -> bool:
+        # An unknown name costs a search for the one that is meant, and this is asked for each call.
+        if isinstance(name, OperationSpec) or name in self._functions:
+            return True
+        owner = name.partition(".")[0]
+        return any(owner in source for source in self.sources.values())
 
     def lack_of(self, name: str, runs_on: str | None = None) -> UnknownHereError | None:
         """Return the reason why this process can't have *name* called; None if it can."""
@@ -536,9 +546,10 @@ class Invoker:
             task = self._task(placement, data, call, limits, generation)
             with calling(call):
                 if durable:
-                    return await self.executors.suspend(placement, task, call)
-                found = await self.executors.run(placement, task, call, limits.until)
-            output = self.redactor.redact_value(found, cut=False)
+                    output: Any = await self.executors.suspend(placement, task, call)
+                else:
+                    found = await self.executors.run(placement, task, call, limits.until)
+                    output = self.redactor.redact_value(found, cut=False)
         except asyncio.CancelledError:
             cancelled = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
             self.hooks.notify("automate_after_call", call=call, output=None, error=cancelled)
@@ -547,7 +558,9 @@ class Invoker:
             if is_interruption(error):
                 raise
             raise self._failed(name, data, call, error) from None
-        self.hooks.notify("automate_after_call", call=call, output=output, error=None)
+        # Of a call that is only handed over, the remote's hooks get the output.
+        shown = None if durable else output
+        self.hooks.notify("automate_after_call", call=call, output=shown, error=None)
         return output
 
     def _task(
@@ -698,7 +711,7 @@ class Invoker:
                     self.portal.run(result, 10)
             except Exception:
                 logger.exception("closing %r failed", instance)
-        if self.executors:
+        if self.executors.placements:
             try:
                 self.portal.run(self.executors.close(), 10)
             except Exception:

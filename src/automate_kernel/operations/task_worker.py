@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError
-from automate_kernel.operations.executors import Heard, TaskNews
+from automate_kernel.operations.executors import HERE, Heard, TaskNews
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.reports import CallReport, Ending
 from automate_kernel.operations.tasks import Declined, RemoteTask, TaskOutcome, with_input
@@ -111,9 +111,10 @@ class TaskWorker:
             if task.input_ref is not None:
                 task = with_input(task, await self._fetched(task.input_ref))
             call = task.call(reports=report, again=again)
-            output = await self._operations.ainvoke(
-                task.operation, task.input, call=call, timeout=task.timeout, runs_on="here"
-            )
+            with self._operations.hooks.around("automate_performing", task=task):
+                output = await self._operations.ainvoke(
+                    task.operation, task.input, call=call, timeout=task.timeout, runs_on=HERE
+                )
         except AutomateError as error:
             if self._was_left(report, error):
                 return self._left(f"{self.name or 'a remote'} stops")

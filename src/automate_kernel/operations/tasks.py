@@ -62,9 +62,16 @@ class RemoteTask:
     """True if its outcome is delivered, and not waited for."""
     headers: dict[str, str] = field(default_factory=dict)
     """Texts that hooks have added, such as a trace context."""
+    _text: JsonText | None = field(default=None, init=False, repr=False, compare=False)
 
     def to_text(self) -> JsonText:
         """Return the task as JSON; raises `PayloadError` for an input that is no JSON."""
+        if self._text is None:
+            # Once: a host looks at its length, and an executor sends it.
+            object.__setattr__(self, "_text", self._written())
+        return self._text or JsonText("")
+
+    def _written(self) -> JsonText:
         about = {name: getattr(self, name) for name in _TASK_FIELDS}
         about["input"], about["secrets"] = _split(self.input)
         about["written"] = None if self.written is None else list(self.written)
@@ -141,7 +148,7 @@ class Declined:
     reason: str
 
 
-_TASK_FIELDS = tuple(each.name for each in fields(RemoteTask))
+_TASK_FIELDS = tuple(each.name for each in fields(RemoteTask) if each.init)
 _OUTCOME_FIELDS = tuple(each.name for each in fields(TaskOutcome))
 
 

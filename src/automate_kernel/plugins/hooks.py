@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pluggy import HookImpl, PluginManager
 
     from automate_kernel.operations.context import Call
+    from automate_kernel.operations.tasks import RemoteTask
     from automate_kernel.outbox.item import NewItem, OutboxItem
     from automate_kernel.plugins.registry import Registry
 
@@ -80,8 +81,15 @@ class HookSpecs:
         """
         A call is about to be handed to an executor: add texts to *headers*, which travel with it.
 
-        The remote has them as ``RemoteTask.headers``; a trace context, say. No secret belongs
-        there. What a receiver raises is logged.
+        A trace context, say: the remote has it in `automate_performing`, as the task's headers. No
+        secret belongs there. What a receiver raises is logged.
+        """
+
+    def automate_performing(self, task: RemoteTask) -> AbstractContextManager[Any] | None:
+        """
+        The call of a task that another process has handed over is about to be made.
+
+        See `automate_handling` for the context manager.
         """
 
     def automate_after_call(self, call: Call, output: Any, error: AutomateError | None) -> None:

@@ -10,7 +10,7 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.tasks import TaskOutcome, error_of
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.workflows.decide.waits import Wait, wait_key
-from automate_kernel.workflows.execution import Event, Execution, StepRun
+from automate_kernel.workflows.execution import Event, Execution, StepRun, StepStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ def task_wait(
 
 def task_payload(outcome: TaskOutcome) -> dict[str, Any]:
     """Return the payload of the signal that brings *outcome*."""
-    ended = "FAILED" if outcome.error is not None else "COMPLETED"
+    ended = StepStatus.COMPLETED if outcome.error is None else StepStatus.FAILED
     return {
-        "status": ended, "output": outcome.output, "output_ref": None,
+        "status": ended.value, "output": outcome.output, "output_ref": None,
         "unread": outcome.output_ref, "error": outcome.error, "labels": outcome.labels,
     }  # fmt: skip
 
@@ -49,7 +49,7 @@ def task_payload(outcome: TaskOutcome) -> dict[str, Any]:
 def task_end(event: Event) -> WaitEnd:
     """Return the end of a wait for which a task's outcome has come."""
     payload = event.payload
-    if payload["status"] != "COMPLETED":
+    if payload["status"] != StepStatus.COMPLETED.value:
         lost = AutomateError(ErrorCodes.DATA_LOSS, "its output is gone")
         error = error_of(payload["error"]) if payload.get("error") else lost
         return WaitEnd(error=error, labels=payload["labels"])

@@ -563,12 +563,14 @@ class Engine(ExecutionDriver):
         flow = active.flow
         quick: list[StepCall] = []
         loop: list[StepCall] = []
+        elsewhere = bool(self._runner.operations.executors.placements)
         # Another thread writes down that a suspect begins.
         known = active.task.begun or not begin_is_noted(active.task.item)
         for call in calls:
             name = call.action
             asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
-            asynchronous = asynchronous or self._runner.place_of(call) is not None
+            if call.step.runs_on is not None or elsewhere:
+                asynchronous = asynchronous or self._runner.place_of(call) is not None
             in_place = known and self._is_quick(name) and not asynchronous
             if in_place and call.step.heartbeat is None and flow.timeout_of(call) is None:
                 quick.append(call)

@@ -96,7 +96,7 @@ class Flow:
         self._ends_at: float | None = None if left is None else self._learnt + left
         self.waiting: dict[StepKey, OpenWait] = dict(loaded.open)
         """The waits that go on, without those for a time."""
-        self._left_waits: list[OpenWait] = []
+        self.left_waits: list[OpenWait] = []  # ended without what was waited for
         self._inbox: dict[StepKey, Arrived] = {}
         self._take_in(loaded.arrived)
         self.made: dict[StepKey, tuple[str, float]] = {}
@@ -324,7 +324,7 @@ class Flow:
         if any(one is not None and one.about == "task" for one in ended):
             done = {run.key for run in turn.saves if run.status is StepStatus.COMPLETED}
             pairs = zip(turn.answered, ended, strict=True)
-            self._left_waits += [one for key, one in pairs if one is not None and key not in done]
+            self.left_waits += [one for key, one in pairs if one is not None and key not in done]
         if any(one is not None and one.about == "approval" for one in ended):
             completed = {run.key for run in turn.saves if run.status is StepStatus.COMPLETED}
             turn.undecided = not completed.issuperset(turn.answered)
@@ -335,11 +335,6 @@ class Flow:
             run.started_at = run.started_at or self._moment(now)
             if wait.key is not None:
                 self.waiting[run.key] = OpenWait(wait.key, wait.about, wait.details, saved=False)
-
-    def take_left_waits(self) -> list[OpenWait]:
-        """Return the waits that have ended without what was waited for, each once."""
-        left, self._left_waits = self._left_waits, []
-        return left
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
@@ -396,8 +391,11 @@ class Flow:
 
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
-        timeout, left = call.step.timeout, self.time_left(call)
-        if left is None:
+        timeout = call.step.timeout
+        if self._ends_at is None:
+            return timeout
+        left = self.time_left(call)
+        if left is None:  # it cleans up
             return timeout
         return left if timeout is None else min(timeout, left)
 

@@ -524,8 +524,10 @@ class Runner:
             flow.send(signals.workflow_started, self._sender)
         turn = flow.next_turn(outcomes, arrived or {})
         lack = turn.lack
+        elsewhere = bool(self.operations.executors.placements)
         for call in turn.calls:
-            if lack is None and call.spec is None:
+            here = not elsewhere and call.step.runs_on is None
+            if lack is None and call.spec is None and not (here and call.action in self._known):
                 lack = self._lack_of(call)
         if lack is not None and (turn.lack or not self._stays_here(flow.execution)):
             if not flow.handing_over:
@@ -542,7 +544,7 @@ class Runner:
         return None if call.action in self._known else self._lacks(call.action)
 
     def _goes_elsewhere(self, call: StepCall) -> bool:
-        return call.step.runs_on is not None or bool(self.operations.executors)
+        return call.step.runs_on is not None or bool(self.operations.executors.placements)
 
     def place_of(self, call: StepCall) -> Placement | None:
         """Return the executor that makes *call*; None if this process does, or refuses to."""
@@ -593,7 +595,8 @@ class Runner:
         name, began = call.action, time.monotonic()
         about = _about(flow, call, report)
         try:
-            placement = self.place_of(call)
+            elsewhere = call.step.runs_on is not None or self.operations.executors.placements
+            placement = self.place_of(call) if elsewhere else None
             if placement is None:
                 output = self.operations.invoke(
                     call.operation, call.input, call=about, timeout=timeout,
@@ -846,7 +849,9 @@ class Runner:
     def _report(self, flow: Flow, turn: Turn, *, began: bool) -> None:
         """Count a turn that has been saved, and send its signals."""
         execution = flow.execution
-        self.cancel_tasks(flow.take_left_waits())
+        if flow.left_waits:
+            left, flow.left_waits = flow.left_waits, []
+            self.cancel_tasks(left)
         self.activity.add(execution, turn, began=began, made=flow.made, reasons=flow.reasons)
         send, sender = flow.send, self._sender
         for wait_ in turn.waits:
