@@ -259,6 +259,7 @@ COLUMN_NOTES = {
     ("automate_step", "position"): "which element of `for_each`, or round; -1 for the step itself",
     ("automate_step", "status"): "see the drawing",
     ("automate_step", "attempts"): "calls begun",
+    ("automate_step", "failures"): "attempts that failed; not those whose worker died",
     ("automate_step", "started_at"): "when its first attempt began",
     ("automate_step", "attempted_at"): "when its latest attempt began",
     ("automate_step", "worker_id"): "the worker that made its latest attempt",

@@ -72,9 +72,10 @@ class RemoteTask:
         return self._text or JsonText("")
 
     def _written(self) -> JsonText:
-        about = {name: getattr(self, name) for name in _TASK_FIELDS}
+        about = {name: value for name in _TASK_FIELDS if (value := getattr(self, name))}
         about["input"], about["secrets"] = _split(self.input)
-        about["written"] = None if self.written is None else list(self.written)
+        if self.written is not None:
+            about["written"] = list(self.written)
         return encode_json({"v": FORMAT, **about}, "input", LARGEST, inside=1)
 
     @classmethod
@@ -119,7 +120,8 @@ class TaskOutcome:
 
     def to_text(self) -> JsonText:
         """Return the outcome as JSON."""
-        about = {name: getattr(self, name) for name in _OUTCOME_FIELDS}
+        about = {name: value for name in _OUTCOME_FIELDS if (value := getattr(self, name))}
+        about["output"] = self.output
         return encode_json({"v": FORMAT, **about}, "output", LARGEST, inside=1)
 
     @classmethod

@@ -82,13 +82,14 @@ class NatsConnection:
         }
         self._lock: asyncio.Lock | None = None
         self._client: Client | None = None
+        self._jetstream: tuple[Client, JetStreamContext] | None = None
 
     def __repr__(self) -> str:
         return f"NatsConnection({', '.join(self.servers)})"
 
     def forget(self) -> None:
         """Forget the connection, which is another process's."""
-        self._lock = self._client = None
+        self._lock = self._client = self._jetstream = None
 
     async def client(self) -> Client:
         """Return the connected client; raises ``UNAVAILABLE`` if no server can be reached."""
@@ -103,7 +104,11 @@ class NatsConnection:
 
     async def jetstream(self) -> JetStreamContext:
         """Return JetStream's side of it."""
-        return (await self.client()).jetstream(timeout=REQUEST_SECONDS)
+        client = await self.client()
+        if self._jetstream is None or self._jetstream[0] is not client:
+            # One for all: each has a subscription of its own for what the server answers.
+            self._jetstream = client, client.jetstream(timeout=REQUEST_SECONDS)
+        return self._jetstream[1]
 
     async def _connected(self) -> Client:
         given = {key: value for key, value in self._options.items() if value is not None}

@@ -193,6 +193,7 @@ class NatsExecutor(StepExecutor):
         try:
             async with self._requests:
                 with reaching(self._connection):
+                    # Not `publish_async`: of what JetStream refuses that hears nothing.
                     await js.publish(subject, text.encode(), headers=headers)
         except js_errors.APIError as error:
             if error.err_code == _TAKEN:
