@@ -35,8 +35,8 @@ INSERT INTO automate_execution (id, workflow, definition_id, status, event, item
   error, created_at, updated_at, completed_at)
 VALUES ('{EXECUTION}', 'w', 'd', 'FAILED', '{{"id": "e", "name": "n"}}', '{ITEM}', 'ERROR', 'bad',
   '2025-01-01 00:00:00', '2025-01-01 00:00:00', '2025-01-01 00:00:00');
-INSERT INTO automate_step (id, execution_id, step_id, position, status, attempts, error_code)
-VALUES ('{STEP}', '{EXECUTION}', 'a', -1, 'FAILED', 3, 'ERROR');
+INSERT INTO automate_step (id, execution_id, step_id, position, status, attempts, failures, error_code)
+VALUES ('{STEP}', '{EXECUTION}', 'a', -1, 'FAILED', 3, 3, 'ERROR');
 INSERT INTO automate_worker (id, host, pid, started_at, seen_at, kinds, slots, in_flight, stopping)
 VALUES ('w', 'h', 1, '2025-01-01 00:00:00', '2025-01-01 00:00:00', '[]', 1, 0, 0)
 """
