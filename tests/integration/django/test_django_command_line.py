@@ -167,7 +167,7 @@ def test_the_commands_for_a_kernel_are_these(sqlite: str) -> None:
     """All that need no settings of ``automate``, under the same names."""
     names = set(typer.main.get_command(hosted).commands)
     assert names == {
-        "approvals", "call", "db", "executions", "outbox", "polls", "schedules", "top",
+        "approvals", "call", "db", "executions", "outbox", "polls", "schedules", "tokens", "top",
         "workflow",
     }  # fmt: skip
     assert {"list", "retry"} <= set(typer.main.get_command(hosted).commands["outbox"].commands)
