@@ -248,7 +248,7 @@ class Session:
 
     def user_id(self, name: str) -> str:
         """Return the id of the application's user *name*; raises `ConfigError`."""
-        raise ConfigError("this application has told no users", hint="leave --user out")
+        raise ConfigError("this application names no users", hint="leave --user out")
 
     def workflow_paths(self) -> list[Path]:
         """Return the files and folders that the settings name, or the folder ``workflows``."""

@@ -133,7 +133,7 @@ def test_a_token_that_no_header_can_have(
     """It is refused before it is kept, for it would fail or change each later request."""
     service.answer_to = lambda method, path: {**GOOD, field: ODD_TOKENS[odd]}
     if field == "refresh_token" and odd == "text":
-        pytest.skip("an empty refresh token is none")
+        pytest.skip("without a refresh token there is nothing to try")
     with pytest.raises(AutomateError, match="without a bearer token") as caught:
         ask(service, secrets, grant)
     assert caught.value.code is ErrorCodes.UNAVAILABLE

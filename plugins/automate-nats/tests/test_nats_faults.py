@@ -142,7 +142,7 @@ def test_a_call_that_kills_each_executor_ends_with_an_error(
 
 
 def test_what_is_no_task_ends_and_blocks_nothing(server: NatsServer) -> None:
-    """A stranger's message gets an error as its outcome; news that is none is passed over."""
+    """A stranger's message gets an error as its outcome; what is no news is ignored."""
 
     async def work() -> None:
         host = executor(server)

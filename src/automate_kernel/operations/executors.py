@@ -162,7 +162,7 @@ class StepExecutor(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """A call whose outcome is delivered later, to the one that waits for the task."""
+    """A call whose outcome is delivered later, to the step that waits for the task."""
 
     task_id: str
 
@@ -172,7 +172,7 @@ class TaskLimits:
     """
     The limits of a task in seconds: of one *attempt*, from where it begins, and of the wait for it.
 
-    A task that waits in a queue has not begun: it is waited for *until* so many seconds are over.
+    A task that waits in a queue has not begun. The wait ends after *until* seconds.
     """
 
     attempt: float | None = None
@@ -186,14 +186,14 @@ class Placement:
     name: str
     executor: StepExecutor
     operations: tuple[str, ...] = ()
-    """The patterns of operations that run there without being told to."""
+    """The patterns of operations that run there by default."""
     durable: bool = False
     """True if steps wait for outcomes without being held in a worker."""
     problem: str | None = field(default=None, compare=False)
     """The reason why the last task could not be submitted at once; None once one was."""
 
     def takes(self, operation: str) -> bool:
-        """Return True if *operation* runs there without being told to."""
+        """Return True if *operation* runs there by default."""
         return any(fnmatchcase(operation, pattern) for pattern in self.operations)
 
 

@@ -80,7 +80,7 @@ class RemoteTask:
 
     @classmethod
     def from_text(cls, text: str | bytes) -> RemoteTask:
-        """Read the task that `to_text` wrote; raises `PayloadError` for what is none."""
+        """Read the task that `to_text` wrote; raises `PayloadError` for any other text."""
         about = _read(text, "task")
         known = {name: about[name] for name in _TASK_FIELDS if name in about}
         written = known.get("written")
@@ -126,7 +126,7 @@ class TaskOutcome:
 
     @classmethod
     def from_text(cls, text: str | bytes) -> TaskOutcome:
-        """Read the outcome that `to_text` wrote; raises `PayloadError` for what is none."""
+        """Read the outcome that `to_text` wrote; raises `PayloadError` for any other text."""
         about = _read(text, "outcome")
         return cls(**{name: about[name] for name in _OUTCOME_FIELDS if name in about})
 
