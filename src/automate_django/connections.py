@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from asgiref.sync import SyncToAsync
-from django.db import connections
+from django.db import OperationalError, connections
 from django.db.backends.signals import connection_created
 
 from automate_kernel.base.forks import is_within
@@ -203,8 +203,26 @@ def notice_moved_file(connection: Any) -> None:
         connection.close()
     if found is not None:
         _seen.add(path)
+        if connection.connection is None:
+            _open_file(connection, path)
+            _opened[connection] = found
     elif path in _seen:
         raise file_is_gone(path, "manage.py migrate")
+
+
+def _open_file(connection: Any, path: Path) -> None:
+    """Open a file that was there a moment ago; SQLite would create another in its place."""
+    settings = connection.settings_dict
+    # Each thread has a connection of its own, and shares the settings with the others.
+    connection.settings_dict = {**settings, "NAME": f"{path.absolute().as_uri()}?mode=rw"}
+    try:
+        connection.ensure_connection()
+    except OperationalError:
+        if path.exists():
+            raise
+        raise file_is_gone(path, "manage.py migrate") from None
+    finally:
+        connection.settings_dict = settings
 
 
 def close_idle(alias: str) -> bool:

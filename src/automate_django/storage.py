@@ -208,7 +208,10 @@ class DjangoStorage:
         elif transaction is None:
             with self._gated(connection), self._lent(connection):
                 if connection.vendor == "sqlite":
-                    notice_moved_file(connection)
+                    try:
+                        notice_moved_file(connection)
+                    except Error as error:
+                        raise translated(error, connection.alias) from error
                 if not atomic and connection.vendor != "mysql":
                     mend(connection)
                     yield self._rows(connection)

@@ -137,7 +137,7 @@ def test_a_token_is_found_by_its_text_alone(kernel: Kernel, storage: Any) -> Non
         f"{text}\n", "\ud800",
     ]  # fmt: skip
     assert [kernel.tokens.find(each) for each in wrong] == [None] * len(wrong)
-    secret = text.rpartition("_")[2]
+    secret = text.removeprefix(f"atk_{token.prefix}_")
     assert secret not in everything(storage, TOKEN)
     assert secret not in repr(found)
 

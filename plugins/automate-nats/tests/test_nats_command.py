@@ -25,7 +25,7 @@ from automate_kernel import current_call
 
 async def slow(seconds: float, token: str = "") -> dict:
     open("begun", "w").close()
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(0 if current_call().repeated else seconds)
     return {"token": token, "tenant": current_call().tenant_id}
 """
 
@@ -107,7 +107,7 @@ def test_a_second_signal_leaves_the_call_to_others(
         until(lambda: answered(port, "/readyz"), 60, process=process)
 
         def call() -> None:
-            results.append(host.invoke("remote.slow", {"seconds": 3}, runs_on="gpu"))
+            results.append(host.invoke("remote.slow", {"seconds": 600}, runs_on="gpu"))
 
         calling = threading.Thread(target=call)
         calling.start()
