@@ -96,9 +96,7 @@ def _read(text: str) -> Iterator[Reading]:
     if _DIGITS in kinds.replace(b"s", b""):
         for part in _HEX_PART.finditer(kinds):
             if part[0].count(b"h") >= len(_DIGITS):
-                if b"s" in part[0].strip(b"s"):  # the pattern tries each place of a digest
-                    yield from _separated(text, raw, *part.span())
-                yield from _capitals(text, *part.span())
+                yield from _hexadecimal(text, raw, part)
     if _LETTERS in raw.translate(_BASE64_KINDS):
         for run in _BASE64.finditer(text):
             if kinds[slice(*run.span())].strip(b"hs"):  # else an id or a digest
@@ -119,6 +117,14 @@ def _numbers(text: str) -> Iterator[Reading]:
         yield Reading(codes.decode("latin-1"), _InPairs(text, *run.span(), _NUMBER))
 
 
+def _hexadecimal(text: str, raw: bytes, part: re.Match[bytes]) -> Iterator[Reading]:
+    if b"s" in part[0].strip(b"s"):  # the pattern tries each place of a digest
+        yield from _separated(text, raw, *part.span())
+    for run in _PLAIN_HEX.finditer(text, *part.span()):
+        if run[0] != run[0].lower():
+            yield Reading(run[0].lower(), _after(run.start()))
+
+
 def _separated(text: str, raw: bytes, first: int, last: int) -> Iterator[Reading]:
     for run in _SEPARATED.finditer(text, first, last):
         start, end = run.span()
@@ -128,12 +134,6 @@ def _separated(text: str, raw: bytes, first: int, last: int) -> Iterator[Reading
         if b"x" in digits or b"X" in digits:
             digits = "".join(_PAIR.findall(run[0])).encode("ascii")
         yield Reading(binascii.unhexlify(digits).decode("latin-1"), _InPairs(text, start, end))
-
-
-def _capitals(text: str, first: int, last: int) -> Iterator[Reading]:
-    for run in _PLAIN_HEX.finditer(text, first, last):
-        if run[0] != run[0].lower():
-            yield Reading(run[0].lower(), _after(run.start()))
 
 
 class _InPairs:
