@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -238,6 +239,36 @@ def test_an_approval_is_decided_by_its_form(shop: Shop) -> None:
     assert done is not None
     assert done.steps[-1].output["form"] == {"boxes": 3}
     assert done.steps[-1].output["by"] == "ada"
+
+
+def test_approvals_are_decided_in_the_inbox(shop: Shop) -> None:
+    """By a form for each, whose fields are told apart; without fields by the buttons alone."""
+    first, second = shop.order(name="tea"), shop.order(name="coffee")
+    plain = {"id": "ok", "approval": {"title": "Refund?"}}
+    shop.kernel.add_workflow({"name": "refund", "trigger": {"type": "manual"}, "steps": [plain]})
+    refund = shop.kernel.start("refund")
+    shop.kernel.run_until_idle()
+    browser = client(shop, admin())
+    inbox = browser.get("/ops/approvals?of=all").text
+    ids = re.findall(r' id="([^"]+)"', inbox)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'<label for="([^"]+)"', inbox)) <= set(ids)
+    for begun, boxes in ((first, "3"), (second, "4")):
+        form = inbox.split(f'action="/ops/approvals/{begun.id}/ok/whole"')[1].split("</form>")[0]
+        field = form.split('type="number"')[1].split(' name="')[1].split('"')[0]
+        path = f"/ops/approvals/{begun.id}/ok/whole"
+        wrong = send(browser, path, decision="approve", of="all", comment="so be it")
+        assert (wrong.status_code, "so be it" in wrong.text) == (422, True)
+        answer = send(browser, path, decision="approve", of="all", **{field: boxes})
+        assert str(answer.url).endswith("/ops/approvals?of=all")
+    send(browser, f"/ops/approvals/{refund}/ok/whole", decision="reject")
+    shop.kernel.run_until_idle()
+    outputs = [shop.kernel.executions.get(each.id).steps[-1].output for each in (first, second)]  # type: ignore[union-attr]
+    assert [each["form"] for each in outputs] == [{"boxes": 3}, {"boxes": 4}]
+    assert shop.kernel.executions.get(refund).status == "FAILED"  # type: ignore[union-attr]
+    shop.order(name="tea")
+    viewer = client(shop, User("eve", ["viewer"], None)).get("/ops/approvals?of=all").text
+    assert 'name="decision"' not in viewer
 
 
 def test_a_step_is_copied_with_another_payload(shop: Shop) -> None:

@@ -233,10 +233,11 @@ button { font: inherit; margin: 1.5rem .5rem 0 0; padding: .6rem 1.4rem; cursor:
 _FIELDS = """\
 {% for each in fields %}
 {% set field = each.field %}
-<label for="{{ each.name }}">{{ field.title }}{% if field.required %} (required){% endif %}</label>
-{% set about %}id="{{ each.name }}" name="{{ each.name }}"
+<label for="{{ of }}{{ each.name }}">{{ field.title }}
+{%- if field.required %} (required){% endif %}</label>
+{% set about %}id="{{ of }}{{ each.name }}" name="{{ each.name }}"
 {%- if each.problem %} aria-invalid="true"{% endif %}
-{%- if field.help or each.problem %} aria-describedby="about-{{ each.name }}"{% endif %}
+{%- if field.help or each.problem %} aria-describedby="{{ of }}about-{{ each.name }}"{% endif %}
 {%- if field.required and field.type != "boolean" %} required{% endif %}{% endset %}
 {% if field.type == "choice" %}
 <select {{ about }}>
@@ -262,15 +263,15 @@ value="{{ each.value }}"
 {%- if each.greatest %} max="{{ each.greatest }}"{% endif %} {{ about }}>
 {% endif %}
 {% if field.help or each.problem %}
-<p id="about-{{ each.name }}" class="about">{{ field.help or "" }}
+<p id="{{ of }}about-{{ each.name }}" class="about">{{ field.help or "" }}
 {% if each.problem %}
 <span class="problem">{{ field.title }} {{ each.problem }}.</span>
 {% endif %}
 </p>
 {% endif %}
 {% endfor %}
-<label for="comment">Comment</label>
-<textarea id="comment" name="comment" rows="3" maxlength="{{ longest }}">
+<label for="{{ of }}comment">Comment</label>
+<textarea id="{{ of }}comment" name="comment" rows="3" maxlength="{{ longest }}">
 {{ comment }}</textarea>
 """
 _PAGE = """\
@@ -329,11 +330,17 @@ def _template(source: str) -> jinja2.Template:
     return environment.from_string(source)
 
 
-def fields_html(fields: Sequence[ShownField], comment: str = "") -> Markup:
-    """Return the *fields* of an approval's form and its comment, as HTML."""
+def fields_html(fields: Sequence[ShownField], comment: str = "", of: str = "") -> Markup:
+    """
+    Return the *fields* of an approval's form and its comment, as HTML.
+
+    On a page with several forms their ids begin with what each is *of*.
+    """
     from markupsafe import Markup
 
-    found = _template(_FIELDS).render(fields=fields, comment=comment, longest=str(MOST_COMMENT))
+    found = _template(_FIELDS).render(
+        fields=fields, comment=comment, longest=str(MOST_COMMENT), of=of
+    )
     return Markup(found)  # noqa: S704  (the template has escaped it)
 
 

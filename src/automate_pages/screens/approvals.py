@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.http.approvals import SentAnswer, fields_html, problems_in, shown_fields
@@ -35,7 +37,8 @@ def show_list(request: PageRequest) -> PageAnswer:
         "approvals.html",
         "Approvals",
         {
-            "found": found,
+            "rows": [_row(request, each) for each in found.approvals],
+            "of": "all" if everybody else "",
             "others": bool(others),
             "everybody": everybody,
             "lists": _lists(request, "all" if everybody else ""),
@@ -45,6 +48,26 @@ def show_list(request: PageRequest) -> PageAnswer:
         },
         live=True,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRow:
+    """An approval in the inbox, with its form if the user may decide it: no HTML if it has none."""
+
+    of: PendingApproval
+    url: str
+    decides: bool
+    form: Any
+
+
+def _row(request: PageRequest, waiting: PendingApproval) -> AskedRow:
+    place = waiting.position if waiting.position >= 0 else "whole"
+    decides = request.may("decide") and waiting.may_decide(*_person(request, waiting))
+    form: Any = ""
+    if decides and waiting.form:
+        form = fields_html(shown_fields(waiting.form), of=f"{waiting.id}-")
+    url = request.url("approvals", waiting.execution_id, waiting.step_id, place)
+    return AskedRow(waiting, url, decides, form)
 
 
 def _lists(request: PageRequest, of: str) -> list[PageLink]:
@@ -134,4 +157,5 @@ def decide(
         if error.code is ErrorCodes.INVALID_ARGUMENT:
             return _form(request, waiting, answer, *problems_in(error))
         raise
-    return OrderAnswer(request.url("approvals"), "Approved." if answer.approved else "Rejected.")
+    inbox = request.url("approvals", of="all" if request.form.get("of") == "all" else "")
+    return OrderAnswer(inbox, "Approved." if answer.approved else "Rejected.")
