@@ -65,7 +65,8 @@ class ExecutorProcess:
         """Return the reasons why it takes no tasks."""
         return ["it is stopping"] if self._signals else list(self._problems)
 
-    def _metrics(self) -> HttpAnswer:
+    def metrics(self) -> HttpAnswer:
+        """Return the metrics of this process, as Prometheus reads them."""
         queue, tasks = self._placement.name, self.tasks
         lines = []
         for name, kind, text, value in (
@@ -86,7 +87,7 @@ class ExecutorProcess:
         """Take tasks until a signal comes; answer probes on *ports*."""
         probes = Probes(
             self._kernel, self, health_port=ports.health_port, metrics_port=ports.metrics_port,
-            metrics=HttpPage(self._metrics), host=ports.host,
+            metrics=HttpPage(self.metrics), host=ports.host,
         )  # fmt: skip
         with handling_signals(self.stop), probes:
             # The portal's loop, where the executor's connection and those of plugins are.
