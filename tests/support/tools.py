@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import CliRunner
+
+from automate_cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -34,3 +38,10 @@ def output_of(*command: Any, **options: Any) -> str:
     )
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
     return done.stdout
+
+
+def refused(arguments: Sequence[str]) -> str:
+    """Why the command ``automate`` doesn't know *arguments*; empty if it does. Nothing runs."""
+    # Options are parsed before the help is shown.
+    done = CliRunner().invoke(app, [*arguments, "--help"])
+    return "" if done.exit_code == 0 else done.output
