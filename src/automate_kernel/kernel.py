@@ -1217,6 +1217,7 @@ class Kernel:
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
         options.setdefault("version", self.version)
         options.setdefault("workflows", self.workflows.marks)
+        options.setdefault("executors", partial(self.executors.used, self.redactor.redact))
         options.setdefault("preflight", partial(self._preflight, executes=works))
         options.setdefault("take_over", self._take_up_handed_over if works else None)
         options["periodic_tasks"] = [
@@ -1259,6 +1260,8 @@ class Kernel:
         yield PeriodicTask("execution statistics", 60.0, self.executions.roll_up_activity)
         yield PeriodicTask("start_locks", 3600.0, self.executions.purge_start_locks)
         yield PeriodicTask("audit trail and sessions", 3600.0, self._purge_access)
+        if self.executors.placements:
+            yield PeriodicTask("executors", 15.0, self._look_at_executors)
         if self.executions.outputs.store is not None:
             yield PeriodicTask("outputs", 21_600.0, self.executions.sweep_outputs)
         if (kept, failed) != (None, None):
@@ -1272,6 +1275,9 @@ class Kernel:
             # Who has connections enough hears of no refusal: so all look whether others get any.
             look = partial(look_for_room, self.storage, shortage)
             yield PeriodicTask("connections", 15.0, look)
+
+    def _look_at_executors(self) -> None:
+        self.operations.portal.run(self.executors.problems())
 
     def _preflight(self, *, executes: bool) -> None:
         require_schema(self.storage)

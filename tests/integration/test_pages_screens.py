@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 import pytest
-from paged_shop import Shop, admin, client, send
+from paged_shop import SECRET, Shop, admin, client, send
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -19,7 +19,7 @@ from waiting import until
 from automate_kernel import Connector, Kernel, SyncWorkflowContext
 from automate_kernel.base.errors import WebhookRejectedError
 from automate_kernel.operations.account import AccountStatus
-from automate_kernel.outbox.worker_reports import WorkerInfo
+from automate_kernel.outbox.worker_reports import ExecutorUse, WorkerInfo
 from automate_kernel.plugins.connectors import TriggerSpec
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.rows import queries
@@ -30,6 +30,7 @@ from automate_pages import User, pages
 from automate_pages.exchange import PageAnswer, PageRequest, SentFields
 from automate_pages.site import Site
 from automate_sqlalchemy import SqlAlchemyStorage
+from automate_testing.memory_executor import MemoryExecutor
 
 
 @pytest.fixture
@@ -166,6 +167,34 @@ def test_all_that_failed_are_resumed_by_their_cause(
     assert "7 executions resumed." in page.text
     assert {status(shop, each.id) for each in failed} == {"PENDING"}
     assert status(shop, waiting.id) == "RUNNING"
+
+
+def test_the_workers_page_shows_executors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the settings and those that workers report, with what keeps their tasks."""
+    executors = {"gpu": MemoryExecutor(), "mail": MemoryExecutor()}
+    shop = Shop(kernel=Kernel(MemoryStorage(), executors=executors, secrets={"TOKEN": SECRET}))
+    browser = client(shop, admin())
+    assert browser.get("/ops/workers").text.count("no worker uses it") == 2
+    assert shop.kernel.secrets.get("TOKEN") == SECRET
+    use = ExecutorUse("gpu", 3, 1200, f"INTERNAL: <b> {SECRET}", "no executor serves it")
+    now = shop.kernel.outbox.now()
+    reported = [
+        WorkerInfo("a", "desk", 1, None, now, executors=(use, ExecutorUse("mail", 1))),
+        WorkerInfo("b", "desk", 2, None, now, executors=(replace(use, in_flight=4), )),
+        WorkerInfo("c", "desk", 3, None, now, executors=(replace(use, in_flight=90), ), lost=True),
+        WorkerInfo("d", "desk", 4, None, now, executors=(ExecutorUse("older"), )),
+    ]  # fmt: skip
+    monkeypatch.setattr(shop.kernel.outbox, "workers", lambda: reported)
+    page = browser.get("/ops/workers").text
+    found = page.split('id="executors"')[1].split("</table>")[0]
+    gpu, mail, older = rows_of(found)
+    assert re.findall(r'class="right">([0-9,]+)<', gpu) == ["7", "0", "2,400"]
+    assert gpu.count("no executor serves it") == 1
+    assert "INTERNAL: &lt;b&gt;" in gpu
+    assert "ALIVE" in mail
+    assert "set elsewhere" in older
+    assert SECRET not in page
+    shop.kernel.close()
 
 
 @pytest.fixture

@@ -408,6 +408,42 @@ def test_a_broker_that_is_away_or_full_fails_nothing(make: Any) -> None:
     assert execution.step("a").attempts == 1
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_worker_reports_its_use_of_executors(make: Any, durable: bool) -> None:
+    """What it holds in flight, what came back, and what keeps tasks from being done."""
+    world = make(durable=durable)
+    hold = threading.Event()
+
+    def answer(n: int) -> int:
+        assert hold.wait(PATIENCE)
+        raise LookupError(f"no {n} for {world.remote.secrets.get('KEY')}")
+
+    answering(world, answer)
+    world.add(STEP)
+
+    def used() -> Any:
+        found = [use for each in world.host.outbox.workers() for use in each.executors]
+        return found[0] if found else None
+
+    with world.serving(), working(world.host, report_seconds=0.05):
+        execution_id = world.host.start("flow")
+        if durable:
+            until(lambda: world.host.executions.waiting_tasks() == {"gpu": 1})
+        else:
+            until(lambda: used() is not None and used().in_flight == 1)
+        hold.set()
+        ended(world, execution_id)
+        until(lambda: used() is not None and used().ended == 1)
+        assert (used().name, used().in_flight) == ("gpu", 0)
+        assert "no 1 for" in used().error
+        assert SECRET not in used().error
+        assert used().problem is None
+        world.broker.available = False
+        world.host.operations.portal.run(world.host.executors.problems())
+        until(lambda: used().problem == "the broker can't be reached")
+    assert not world.host.executions.waiting_tasks()
+
+
 def test_a_remote_without_the_action_leaves_it_to_others(make: Any) -> None:
     """Nothing fails, and the reason stands at the step."""
     world = make()

@@ -38,6 +38,7 @@ from automate_kernel.operations.tasks import (
     task_id,
 )
 from automate_kernel.outbox.item import new_id
+from automate_kernel.outbox.worker_reports import ExecutorUse
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.output_store import OutputStore
 
@@ -191,10 +192,24 @@ class Placement:
     """True if steps wait for outcomes without being held in a worker."""
     problem: str | None = field(default=None, compare=False)
     """The reason why the last task could not be submitted at once; None once one was."""
+    found: list[str] = field(default_factory=list, compare=False)
+    """The problems that the executor had when it was looked at."""
+    in_flight: int = field(default=0, compare=False)
+    """The number of calls whose outcomes this process waits for."""
+    ended: int = field(default=0, compare=False)
+    """The number of outcomes that have come."""
+    error: str | None = field(default=None, compare=False)
+    """The error of the last outcome; None if it was an output."""
 
     def takes(self, operation: str) -> bool:
         """Return True if *operation* runs there by default."""
         return any(fnmatchcase(operation, pattern) for pattern in self.operations)
+
+    def note(self, outcome: TaskOutcome) -> None:
+        """Note that *outcome* has come, for who looks how the executor does."""
+        failure = outcome.failure()
+        self.ended += 1
+        self.error = None if failure is None else f"{failure.code}: {failure.message}"
 
 
 class Executors:
@@ -219,6 +234,8 @@ class Executors:
         """Forget the calls in flight, which are another process's."""
         self._watched: dict[asyncio.Future[TaskOutcome], Call] = {}
         self._watches = False
+        for each in self.placements.values():
+            each.in_flight = 0
 
     def named(self, runs_on: str) -> Placement:
         """Return the executor called *runs_on*; raises `UnknownHereError` without one."""
@@ -253,6 +270,7 @@ class Executors:
         submits it again attaches. If the call is cancelled, the task is too.
         """
         waiting = asyncio.ensure_future(self._outcome(placement, task, call))
+        placement.in_flight += 1
         self._watch(waiting, call)
         try:
             await asyncio.wait([waiting], timeout=until)
@@ -261,6 +279,7 @@ class Executors:
             self._leave(placement, task, call)
             raise
         finally:
+            placement.in_flight -= 1
             self._watched.pop(waiting, None)
         if waiting.cancelled():
             self._leave(placement, task, call)
@@ -270,6 +289,7 @@ class Executors:
             await self._give_up(placement, task)
             text = f"it took longer than {until:g} seconds on {placement.name!r}"
             raise AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
+        placement.note(waiting.result())
         return await self.output_of(waiting.result(), call)
 
     def _watch(self, waiting: asyncio.Future[TaskOutcome], call: Call) -> None:
@@ -402,17 +422,19 @@ class Executors:
 
     async def problems(self) -> dict[str, list[str]]:
         """Return by name what keeps tasks from being done, in words for operators."""
-        found = {}
-        for name, placement in self.placements.items():
-            try:
-                its = await asyncio.wait_for(placement.executor.problems(), 5)
-            except asyncio.TimeoutError:
-                its = ["the broker does not answer"]
-            except AutomateError as error:
-                its = [error.message]
-            if its:
-                found[name] = its
-        return found
+        await asyncio.gather(*map(_look_at, self.placements.values()))
+        return {name: each.found for name, each in self.placements.items() if each.found}
+
+    def used(self, redact: Callable[[str], str]) -> list[ExecutorUse]:
+        """Return the use that this process makes of each executor, its texts through *redact*."""
+        return [
+            ExecutorUse(
+                each.name, each.in_flight, each.ended,
+                None if each.error is None else redact(each.error),
+                redact("; ".join(dict.fromkeys(filter(None, (each.problem, *each.found))))) or None,
+            )
+            for each in self.placements.values()
+        ]  # fmt: skip
 
     async def close(self) -> None:
         """Close every executor."""
@@ -458,6 +480,15 @@ def _hearing(call: Call) -> Heard:
             report.report(news.progress.get("value"), news.progress.get("message"))
 
     return heard
+
+
+async def _look_at(placement: Placement) -> None:
+    try:
+        placement.found = await asyncio.wait_for(placement.executor.problems(), 5)
+    except asyncio.TimeoutError:
+        placement.found = ["the broker does not answer"]
+    except AutomateError as error:
+        placement.found = [error.message]
 
 
 async def _as_far_as_possible(placement: Placement, work: Awaitable[None]) -> None:

@@ -21,7 +21,7 @@ from automate_kernel.outbox.rows_store import (
 )
 from automate_kernel.outbox.statistics import MinuteTotal, percentile
 from automate_kernel.outbox.store import OutboxListener, OutboxStore, OutboxTables
-from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
+from automate_kernel.outbox.worker_reports import Activity, ExecutorUse, WorkerInfo
 
 __all__ = [
     "Activity",
@@ -29,6 +29,7 @@ __all__ = [
     "BulkAction",
     "Due",
     "ErrorGroup",
+    "ExecutorUse",
     "FailedAttempt",
     "Handover",
     "ItemFilter",

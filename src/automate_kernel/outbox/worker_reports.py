@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,22 @@ from automate_kernel.storage.values import storable
 
 
 @dataclass(frozen=True, slots=True)
+class ExecutorUse:
+    """
+    A worker's use of the executor *name*, where calls run that it does not make itself.
+
+    It waits for the outcomes of *in_flight* calls. *ended* counts those that it got, and *error*
+    is that of the last, if that failed. *problem* is what keeps tasks from being done.
+    """
+
+    name: str
+    in_flight: int = 0
+    ended: int = 0
+    error: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """
     A worker, as it last reported.
@@ -34,7 +51,8 @@ class WorkerInfo:
     process that starts it reports why. It has no slots.
 
     *version* is the one of its application's code, if that has one. *workflows* are marks of the
-    workflows that events start there: workers with the same ones know the same.
+    workflows that events start there: workers with the same ones know the same. *executors* are
+    the other places where its calls run.
     """
 
     id: str
@@ -50,6 +68,7 @@ class WorkerInfo:
     problem: str | None = None
     version: str | None = None
     workflows: tuple[str, ...] = ()
+    executors: tuple[ExecutorUse, ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -91,7 +110,8 @@ class Activity(MinuteTotal):
 
 
 # In the list of kinds, among which a worker of another version ignores them.
-_VERSION, _WORKFLOWS = "@version ", "@workflows "
+_VERSION, _WORKFLOWS, _EXECUTOR = "@version ", "@workflows ", "@executor "
+_LONGEST_PROBLEM = 300
 # Several times as long as workers go without a report.
 _LOST_SECONDS = 60.0
 _WORKER_SECONDS = 86_400.0
@@ -142,21 +162,32 @@ def read_workers(rows: Rows) -> list[WorkerInfo]:
 
 def _worker(row: Row, now: datetime) -> WorkerInfo:
     age = (now - row["seen_at"]).total_seconds()
-    kinds, about = [], {**row, "stopping": bool(row["stopping"])}
+    kinds, executors, about = [], [], {**row, "stopping": bool(row["stopping"])}
     for kind in row["kinds"]:
         if kind.startswith(_VERSION):
             about["version"] = kind[len(_VERSION) :]
         elif kind.startswith(_WORKFLOWS):
             about["workflows"] = tuple(kind[len(_WORKFLOWS) :].split())
+        elif kind.startswith(_EXECUTOR):
+            executors.append(ExecutorUse(**json.loads(kind[len(_EXECUTOR) :])))
         else:
             kinds.append(kind)
-    about["kinds"] = tuple(kinds)
+    about |= {"kinds": tuple(kinds), "executors": tuple(executors)}
     return WorkerInfo(**about, lost=age > _LOST_SECONDS)
 
 
 def _marks(worker: WorkerInfo) -> list[str]:
     marks = [] if worker.version is None else [_VERSION + worker.version]
-    return marks + ([_WORKFLOWS + " ".join(worker.workflows)] if worker.workflows else [])
+    if worker.workflows:
+        marks.append(_WORKFLOWS + " ".join(worker.workflows))
+    for each in worker.executors:
+        texts = {
+            name: storable(text, _LONGEST_PROBLEM)
+            for name, text in (("error", each.error), ("problem", each.problem))
+            if text is not None
+        }
+        marks.append(_EXECUTOR + json.dumps({**asdict(each), **texts}))
+    return marks
 
 
 def purge_reports(rows: Rows, older_than_seconds: float) -> int:

@@ -118,7 +118,7 @@ class Reporter:
         self._liveness.move("watch")  # its thread
         if self._also_report is not None:
             self._try(self._also_report, about.id, about.id)
-        state = (about.in_flight, about.stopping, about.workflows)
+        state = (about.in_flight, about.stopping, about.workflows, about.executors)
         if self._last is not None and self._activity.idle:
             reported_at, *before = self._last
             if now - reported_at < _IDLE_SECONDS and tuple(before) == state:

@@ -33,7 +33,7 @@ from automate_kernel.outbox.item import (
     begin_is_noted,
 )
 from automate_kernel.outbox.store import OutboxStore
-from automate_kernel.outbox.worker_reports import WorkerInfo
+from automate_kernel.outbox.worker_reports import ExecutorUse, WorkerInfo
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Wakeup
 from automate_kernel.worker.acknowledger import Acknowledger
@@ -240,8 +240,8 @@ class Worker:
     of its traceback. Every *report_seconds* the worker writes its state and its `activity` to the
     store, and calls *also_report* with its id. Once it is on the list of workers it takes over what
     others can't go on with: *take_over* gets its id, makes some of that due, and returns how much.
-    An error of *preflight* ends `run` before anything begins. *version* and what *workflows* gives
-    are part of its report.
+    An error of *preflight* ends `run` before anything begins. *version* and what *workflows* and
+    *executors* give are part of its report.
     """
 
     store: OutboxStore
@@ -263,6 +263,7 @@ class Worker:
     take_over: Callable[[str], int] | None = None
     version: str | None = None
     workflows: Callable[[], Sequence[str]] = tuple
+    executors: Callable[[], Sequence[ExecutorUse]] = tuple
 
     def __post_init__(self) -> None:
         self.liveness: Liveness = Liveness()
@@ -324,6 +325,7 @@ class Worker:
             stopping=self.liveness.stopping,
             version=self.version,
             workflows=tuple(self.workflows()),
+            executors=tuple(self.executors()),
         )
 
     # -- life ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.base.forks import renew_in_children
@@ -76,20 +77,21 @@ class OutcomeReceiver:
     async def _receive(self, placement: Placement) -> None:
         while not self._closed:
             try:
-                await placement.executor.deliver(self._take)
+                await placement.executor.deliver(partial(self._take, placement))
             except AutomateError as error:
                 logger.warning("executor %r: %s", placement.name, error.message)
             except Exception:
                 logger.exception("executor %r: outcomes can't be received", placement.name)
             await asyncio.sleep(_PAUSE)
 
-    async def _take(self, outcome: TaskOutcome) -> None:
+    async def _take(self, placement: Placement, outcome: TaskOutcome) -> None:
         """Take *outcome* with those that come at the same time: one transaction for all."""
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._come.append((outcome, taken))
         if self._taking is None:
             self._taking = asyncio.get_running_loop().create_task(self._take_all())
         await taken
+        placement.note(outcome)
 
     async def _take_all(self) -> None:
         try:

@@ -123,6 +123,7 @@ _ENDED = [status for status in ExecutionStatus if status.finished]
 # An execution may be resumed with another item between two looks at it, but not for ever.
 _TRIES = 3
 _MOST_LINKS = 20
+_MOST_TASKS = 1_000
 _RESUMED_BY = (
     "id", "workflow", "definition_id", "status", "tenant_id", "item_id", "completed_at",
     "parent_id", "concurrency_key", "chain_id", "successor_id",
@@ -323,6 +324,15 @@ class ExecutionStore:
         """Return the longest wait of each of some executions, beside a time, in one statement."""
         with self.storage.begin(atomic=False) as rows:
             return self.signals.first_waiting(rows, execution_ids)
+
+    def waiting_tasks(self) -> Counter[str]:
+        """Return by executor how many steps wait for it; of the longest 1,000 waits."""
+        with self.storage.begin(atomic=False) as rows:
+            found = rows.select(
+                WAIT, _equal(about="task"), order_by=("created_at",), limit=_MOST_TASKS,
+                columns=("details",),
+            )  # fmt: skip
+        return Counter(row["details"]["executor"] for row in found)
 
     def deadlocks(self) -> list[Deadlock]:
         """

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from automate_kernel.base.errors import PayloadError
-from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore, Outcome, WorkerInfo
+from automate_kernel.outbox import (
+    ExecutorUse,
+    ItemStatus,
+    NewItem,
+    OutboxStore,
+    Outcome,
+    WorkerInfo,
+)
 from automate_kernel.outbox.item import OutboxItem, OutcomeRecorded, Result
 from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.worker.in_flight import Task
@@ -56,6 +63,13 @@ class ReportsContract(StoreHooks):
         assert (one.stopping, other.stopping) == (False, True)
         assert one.started_at is not None and one.seen_at is not None
         assert one.started_at <= one.seen_at
+        assert one.executors == ()
+        uses = (ExecutorUse("gpu", 2, 40, "UNAVAILABLE: \x00 ü", None), ExecutorUse("mail"))
+        store.report(self.worker_info(executors=uses), ActivityLog())
+        (one,) = (each for each in store.workers() if each.id == "worker")
+        assert one.executors[1] == uses[1]
+        assert (one.executors[0].name, one.executors[0].ended, one.kinds) == ("gpu", 40, ("a", "b"))
+        assert "UNAVAILABLE" in str(one.executors[0].error)
         store.remove_worker("worker")
         store.remove_worker("nobody")
         assert [each.id for each in store.workers()] == ["other"]
