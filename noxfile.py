@@ -181,3 +181,42 @@ def typing(session: nox.Session) -> None:
     session.install(".[cli,testing,opentelemetry,postgresql]", "./plugins/automate-http", "pyright")
     for package in ("automate_kernel", "automate_sqlalchemy", "automate_http"):
         session.run("pyright", "--verifytypes", package, "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS[-1])
+def release(session: nox.Session) -> None:
+    """
+    A release without its end: what `.github/workflows/release.yml` would publish, below `dist/`.
+
+    Each distribution is built as an sdist, and its wheel from that. Each wheel is installed alone
+    in a fresh environment, is imported there, and gets its bill of materials (CycloneDX).
+    """
+    dist, bills = Path("dist").absolute(), Path("dist", "sbom").absolute()
+    shutil.rmtree(dist, ignore_errors=True)
+    bills.mkdir(parents=True)
+    session.install("twine>=6", "cyclonedx-bom>=5")
+    session.run("uv", "build", "--quiet", "--all-packages", f"--out-dir={dist}", external=True)
+    session.run("python", "tests/acceptance/distributions.py", str(dist))
+    files = sorted([*dist.glob("*.whl"), *dist.glob("*.tar.gz")])
+    session.run("twine", "check", "--strict", *map(str, files))
+    failed = []
+    for wheel in sorted(dist.glob("*.whl")):
+        fresh = Path(session.create_tmp()).absolute() / "fresh"
+        python = str(fresh / "bin" / "python")
+        session.run(
+            "uv", "venv", "--quiet", "--clear", f"--python={session.virtualenv.location}",
+            str(fresh), external=True,
+        )  # fmt: skip
+        session.run(
+            "uv", "pip", "install", "--quiet", f"--python={python}", f"--find-links={dist}",
+            str(wheel), external=True,
+        )  # fmt: skip
+        name = wheel.name.partition("-")[0].replace("_", "-")
+        bill = bills / f"{wheel.name.removesuffix('-py3-none-any.whl')}.cdx.json"
+        session.run("cyclonedx-py", "environment", f"--output-file={bill}", python)
+        try:
+            session.run(python, "tests/acceptance/fresh_import.py", name, external=True)
+        except nox.command.CommandFailed:
+            failed.append(name)
+    if failed:
+        session.error(f"can't be imported as installed: {', '.join(failed)}")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,10 @@ else:
 ROOT = Path(__file__).parents[2]
 PLUGINS = tuple(sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml")))
 PACKAGES = (ROOT, *PLUGINS)
+sys.path.append(str(ROOT / "tests" / "acceptance"))
+
+import distributions  # noqa: E402
+import versions  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -83,6 +90,89 @@ def test_each_package_brings_its_licence_and_tells_what_it_is(package):
     assert (package / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert {"authors", "classifiers", "description", "keywords", "license"} <= project.keys()
     assert "Typing :: Typed" in project["classifiers"]
+    settings = tomllib.loads((package / "pyproject.toml").read_text())
+    packages = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert [each for each in packages if not (package / each / "py.typed").is_file()] == []
+
+
+def test_the_release_publishes_each_distribution_after_those_that_it_needs():
+    """A plugin that nobody listed would stay at home, and its name would be free for a stranger."""
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    listed = re.findall(r"^ {10}- (automate_\w+)$", workflow, re.MULTILINE)
+    assert sorted(listed) == sorted(_called(each).replace("-", "_") for each in PACKAGES)
+    for package in PLUGINS:
+        project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+        needed = {re.split(r"[\[<>=~!; ]", each)[0] for each in project["dependencies"]}
+        before = listed[: listed.index(_called(package).replace("-", "_"))]
+        assert {each.replace("-", "_") for each in needed} & set(listed) <= set(before)
+
+
+def test_a_classifier_stands_for_a_python_that_the_tests_run_on():
+    """nox reads the kernel's classifiers: a plugin, and the policy, name the same Pythons."""
+    pattern = r'"Programming Language :: Python :: (3\.\d+)"'
+    said = [re.findall(pattern, (each / "pyproject.toml").read_text()) for each in PACKAGES]
+    assert all(each == said[0] for each in said)
+    policy = (ROOT / "docs" / "project" / "support.md").read_text()
+    assert f"| Python | {said[0][0]} to {said[0][-1]}. " in policy
+
+
+def _wheel(folder: Path, **files: str) -> Path:
+    """A wheel with *files*, in whose names `__` is a folder."""
+    about = "License-Expression: Apache-2.0\n\nA page."
+    whole = {
+        "shop__a.py": "",
+        "shop__py.typed": "",
+        "shop-1.dist-info__licenses__LICENSE": "",
+        **files,
+    }
+    with zipfile.ZipFile(folder / "shop-1-py3-none-any.whl", "w") as archive:
+        archive.writestr("shop-1.dist-info/METADATA", files.pop("about", about))
+        for name, text in whole.items():
+            if name != "about" and text != "none":
+                archive.writestr(name.replace("__", "/"), text)
+    return folder / "shop-1-py3-none-any.whl"
+
+
+def test_a_release_refuses_a_wheel_that_lacks_something(tmp_path):
+    """A type checker's mark, the licence, the page on the index; and nobody installs our tests."""
+    assert distributions.of_wheel(_wheel(tmp_path)) == []
+    assert distributions.of_wheel(_wheel(tmp_path, **{"shop__py.typed": "none"})) == [
+        "shop has no py.typed"
+    ]
+    assert distributions.of_wheel(
+        _wheel(tmp_path, **{"shop-1.dist-info__licenses__LICENSE": "none"})
+    ) == ["the licence is missing"]
+    for test in ("tests__a.py", "shop__tests__a.py", "shop__conftest.py", "shop__test_a.py"):
+        assert distributions.of_wheel(_wheel(tmp_path, **{test: ""}))[-1].endswith("is a test")
+    wrong = distributions.of_wheel(_wheel(tmp_path, about="Requires-Dist: a @ file:///a\n\n"))
+    assert len(wrong) == 3
+
+
+def test_a_release_refuses_an_sdist_that_nobody_could_build_or_test(tmp_path):
+    """It has the tests, the licence and the file that says how it is built."""
+    about = "License-Expression: Apache-2.0\n\nA page."
+    with tarfile.open(tmp_path / "shop-1.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo("shop-1/PKG-INFO")
+        info.size = len(about)
+        archive.addfile(info, io.BytesIO(about.encode()))
+    assert len(distributions.of_sdist(tmp_path / "shop-1.tar.gz")) == 4
+    assert distributions.main(tmp_path) == 1  # and there is no wheel
+    (tmp_path / "empty").mkdir()
+    assert distributions.main(tmp_path / "empty") == 1
+
+
+def test_a_tag_is_refused_when_a_distribution_or_the_changelog_is_behind(tmp_path):
+    """Half a release can't be taken back."""
+    plugin = tmp_path / "plugins" / "automate-a"
+    plugin.mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text('version = "0.2.0"\n')
+    (plugin / "pyproject.toml").write_text('version = "0.1.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text("## [Unreleased]\n\n## [0.2.0]\n")
+    assert len(versions.differing("0.2.0", tmp_path)) == 2
+    (plugin / "pyproject.toml").write_text('version = "0.2.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text("## [Unreleased]\n\n## [0.2.0] - 2027-01-31\n")
+    assert versions.differing("0.2.0", tmp_path) == []
+    assert len(versions.differing("0.2", tmp_path)) == 3
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
