@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -13,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from automate_kernel.base import runtime
 from automate_kernel.base.arguments import (
     check_address,
     check_age,
@@ -1363,7 +1363,7 @@ class Kernel:
         return stats
 
     def _report_executions(self) -> None:
-        self._reported_at = time.monotonic()
+        self._reported_at = runtime.monotonic()
         try:
             self.executions.report(self._runner.activity, "inline")
         except StorageError as error:
@@ -1444,7 +1444,7 @@ class Kernel:
             )  # fmt: skip
             if stats.failed:
                 self._send_notices()
-            if time.monotonic() - self._reported_at > _REPORT_SECONDS:
+            if runtime.monotonic() - self._reported_at > _REPORT_SECONDS:
                 self._report_executions()
         if begun is not None and begun.status.finished:
             self.executions.outputs.fill(begun)
@@ -1460,7 +1460,7 @@ class Kernel:
         """Run what is due until an execution has ended, or nobody goes on with it."""
         from automate_kernel.workflows.store.stored import going_items
 
-        until, pause = time.monotonic() + patience, 0.01
+        until, pause = runtime.monotonic() + patience, 0.01
         items: list[Row] = []
         while True:
             # Sub-workflows, mostly: they have no order among themselves.
@@ -1473,12 +1473,12 @@ class Kernel:
             with self.storage.begin(atomic=False) as rows:
                 before, items = items, going_items(rows, execution.id)
             found = self.executions.get(execution.id)
-            patience = until - time.monotonic()
+            patience = until - runtime.monotonic()
             if found is None or found.status.finished or patience <= 0:
                 return found
             if any(item["status"] == ItemStatus.RUNNING for item in items):
                 # A worker has taken an item: look less often the longer it takes.
-                time.sleep(min(pause, patience))
+                runtime.sleep(min(pause, patience))
                 pause = min(1.0, 2 * pause)
             elif items == before:
                 return found
@@ -1520,7 +1520,7 @@ class Kernel:
         """
         kept, failed_kept = self._kept(retention_seconds, failed_retention_seconds)
         swept = self.outbox.sweep(retention_seconds=kept, failed_retention_seconds=failed_kept)
-        until = time.monotonic() + _SWEEP_SECONDS
+        until = runtime.monotonic() + _SWEEP_SECONDS
         purge, failed = self.executions.purge, [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]
         youngest = min((age for age in (kept, failed_kept) if age is not None), default=None)
         for age, purge_batch in (
@@ -1528,7 +1528,7 @@ class Kernel:
             (failed_kept, partial(purge, statuses=failed)),
             *((youngest, partial(own, limit=1000)) for own in self.purges),
         ):
-            while age is not None and time.monotonic() < until:
+            while age is not None and runtime.monotonic() < until:
                 purged = purge_batch(older_than_seconds=age)
                 swept += purged
                 if not purged:
@@ -1556,14 +1556,14 @@ class Kernel:
         """Delete sessions and questions that have ended, old decisions and the trail's entries."""
         from automate_kernel.workflows.steer.decisions import purge_decisions
 
-        until, kept = time.monotonic() + _SWEEP_SECONDS, self._audit_kept
+        until, kept = runtime.monotonic() + _SWEEP_SECONDS, self._audit_kept
         purges: list[Callable[[], int]] = [self.sessions.purge, self.accounts.purge]
         if kept is not None:
             purges.append(partial(self.audit.purge, older_than_seconds=kept))
             old = partial(purge_decisions, older_than_seconds=kept)
             purges.append(partial(write, self.storage, None, old))
         for purge in purges:
-            while time.monotonic() < until and purge():
+            while runtime.monotonic() < until and purge():
                 pass
 
     def _kept(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
@@ -22,6 +21,7 @@ from sqlalchemy.pool import (
     StaticPool,
 )
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_kernel.base.forks import ForkGuard
 from automate_kernel.storage.errors import file_identity, file_is_gone
@@ -117,7 +117,7 @@ _held: WeakKeyDictionary[Engine, dict[Any, int]] = WeakKeyDictionary()
 
 
 def _hold(held: dict[Any, int], connection: object, record: Any, proxy: object) -> None:
-    held[record] = threading.get_ident()
+    held[record] = runtime.get_ident()
 
 
 def _give_back(held: dict[Any, int], connection: object, record: Any) -> None:
@@ -126,7 +126,7 @@ def _give_back(held: dict[Any, int], connection: object, record: Any) -> None:
 
 def _is_mine(engine: Engine, held: dict[Any, int]) -> bool:
     """Return True if the current thread has a connection to a file."""
-    me, taken = threading.get_ident(), held.copy().items()
+    me, taken = runtime.get_ident(), held.copy().items()
     return not _is_copied(engine) and any(each == me and record.in_use for record, each in taken)
 
 

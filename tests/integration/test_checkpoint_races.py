@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 from suites.executions import executions_in
+from automate_kernel.base import runtime
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.outbox.item import new_id, OutboxItem
-from automate_kernel.storage.dialects import utc_now
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX, STEP
@@ -204,7 +204,7 @@ def test_starts_lock_what_makes_room_in_the_order_of_a_checkpoint(store: Executi
             store.starts.start(rows, alone, event, admission=admission)
     first, second = sorted(item.id for item in store.outbox.claim_batch("worker"))
     starts = [
-        (alone, event, 0, utc_now(), admission)
+        (alone, event, 0, runtime.utc_now(), admission)
         for event, admission in zip(events(), reversed(conditions), strict=True)
     ]
 

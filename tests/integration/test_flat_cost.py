@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from database_servers import fresh_database
 from waiting import until
 from workers import working
+from machines import give
 from automate_kernel import Kernel
-from automate_kernel.outbox import NewItem, Outcome
+from automate_kernel.outbox import NewItem, Outcome, fair_share, limits, rows_store
 from automate_sqlalchemy import (
     OptimisticClaimOutboxStore,
     SkipLockedClaimOutboxStore,
@@ -137,9 +138,8 @@ def test_an_item_that_comes_alone_waits_for_no_look_at_pauses_and_limits(
     postgresql_engine, monkeypatch
 ):
     """They are looked at by the claims that find nothing, before what is known of them is old."""
-    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
-    for module in ("rows_store", "limits", "fair_share"):
-        monkeypatch.setattr(f"automate_kernel.outbox.{module}.time", clock)
+    clock = SimpleNamespace(now=0.0)
+    give(monkeypatch, rows_store, limits, fair_share, monotonic=lambda: clock.now)
     store = SkipLockedClaimOutboxStore(postgresql_engine, control_seconds=10)
     store.storage.create_tables()
     for clock.now in range(1, 100):

@@ -15,7 +15,7 @@ from pathlib import Path
 import processes
 import pytest
 import sqlalchemy as sa
-from automate_kernel.base import forks
+from automate_kernel.base import forks, runtime
 from automate_kernel.storage import MemoryStorage
 from automate_sqlalchemy import metadata
 from database_servers import fresh_database
@@ -635,7 +635,7 @@ def test_a_fork_of_django_on_sqlite(case: str, told: str, tmp_path: Path) -> Non
 
 MADE = """
 import os, threading
-from automate_kernel.base import forks
+from automate_kernel.base import forks, runtime
 from automate_kernel.base.forks import ForkGuard, new_lock
 from automate_kernel.storage.memory import MemoryStorage
 
@@ -666,7 +666,7 @@ thread.join()
 def test_a_fork_waits_for_nobody_where_nothing_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server forks often, and what it has used before is no reason to wait."""
     waits: list[float] = []
-    monkeypatch.setattr(forks.time, "sleep", waits.append)
+    monkeypatch.setattr(runtime, "sleep", waits.append)
     storage = MemoryStorage()
     with storage.begin() as rows:
         assert rows.count("automate_outbox") == [{"n": 0}]
@@ -686,7 +686,7 @@ def test_a_fork_while_another_thread_makes_guards() -> None:
 
 INTERRUPTED = """
 import os, signal, sys
-from automate_kernel.base import forks
+from automate_kernel.base import forks, runtime
 from automate_kernel.storage.memory import MemoryStorage
 
 signal.alarm(60)

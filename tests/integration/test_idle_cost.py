@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from machines import give
 from automate_kernel import Kernel
 from automate_kernel.outbox import ItemStatus, SkipLockedClaimOutboxStore
 from automate_kernel.outbox.queries import Due
 from automate_kernel.storage import MemoryStorage, Wakeup
-from automate_kernel.worker import Handler, PeriodicTask, Worker
+from automate_kernel.worker import Handler, PeriodicTask, Worker, periodic
 from automate_kernel.worker.periodic import PeriodicRunner
 from automate_kernel.worker.worker import Flag
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -153,8 +153,7 @@ def test_the_engine_rests_after_its_executions(monkeypatch: pytest.MonkeyPatch) 
 def test_tasks_of_one_period_are_one_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute of six tasks, by a clock that only their waits move."""
     now, waits, ran = [1000.0], 0, 0
-    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=None)
-    monkeypatch.setattr("automate_kernel.worker.periodic.time", clock)
+    give(monkeypatch, periodic, monotonic=lambda: now[0])
 
     class Stopping(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:

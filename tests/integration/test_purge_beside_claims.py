@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from automate_kernel.base import runtime
 from automate_kernel.outbox import NewItem, Outcome, SkipLockedClaimOutboxStore
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -137,7 +138,7 @@ def test_what_is_held_for_a_moment_is_no_end_of_a_purge(
             if len(pauses) == 8:  # of the second purge
                 connection.rollback()
 
-        monkeypatch.setattr(time, "sleep", pause)
+        monkeypatch.setattr(runtime, "sleep", pause)
         connection.execute(sa.text("SELECT id FROM automate_outbox FOR UPDATE"))
         assert store.purge(older_than_seconds=0, limit=limit) == 0
         assert 0 < len(pauses) < 8

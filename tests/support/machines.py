@@ -1,12 +1,15 @@
-"""Machines that run short of something."""
+"""Machines that run short of something, and modules with a time of their own."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+from automate_kernel.base import runtime
 
 
 @contextmanager
@@ -22,3 +25,9 @@ def no_more_threads(name: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         yield
+
+
+def give(patch: pytest.MonkeyPatch, *modules: ModuleType, **stand_ins: Any) -> None:
+    """Give these modules alone *stand_ins* for the parts of `automate_kernel.base.runtime`."""
+    for module in modules:
+        patch.setattr(module, "runtime", SimpleNamespace(**{**vars(runtime), **stand_ins}))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 
 import pytest
-from automate_kernel.outbox import NewItem, SkipLockedClaimOutboxStore
+from machines import give
+from automate_kernel.outbox import NewItem, SkipLockedClaimOutboxStore, rows_store
 from automate_kernel.storage import MemoryStorage
 
 
@@ -14,8 +14,7 @@ def test_an_item_with_a_key_is_reached_beside_a_backlog_and_an_idle_pool(
 ) -> None:
     """However often another pool of the worker claims, and finds nothing."""
     now = [1000.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("automate_kernel.outbox.rows_store.time", clock)
+    give(monkeypatch, rows_store, monotonic=lambda: now[0])
     storage = MemoryStorage()
     worker, host = SkipLockedClaimOutboxStore(storage), SkipLockedClaimOutboxStore(storage)
     host.enqueue_many(NewItem("flood") for _ in range(300))

@@ -13,6 +13,7 @@ import pytest
 from waiting import PATIENCE, until
 from workers import working
 from defined import is_over, see
+from automate_kernel.base import runtime
 from automate_kernel import Kernel
 from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_kernel.outbox import ItemStatus
@@ -88,7 +89,7 @@ def test_no_call_begins_whose_lease_ran_out(
 ) -> None:
     """Calls that were about to begin when the process was frozen are another worker's by now."""
     frozen_seconds, real = [0.0], time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: real() + frozen_seconds[0])
+    monkeypatch.setattr(runtime, "monotonic", lambda: real() + frozen_seconds[0])
     if kind == "quick":
         # From the first call on, and however long the machine stands still: else another thread
         # would begin calls meanwhile.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from waiting import PATIENCE, until
 from workers import working
+from machines import give
 from automate_kernel import Call, Kernel
 from automate_kernel.base.errors import WorkflowError
 from automate_kernel.operations import reports
@@ -32,7 +32,7 @@ def silent_for(monkeypatch: pytest.MonkeyPatch) -> Passing:
     def silent_for(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(reports, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    give(monkeypatch, reports, monotonic=lambda: now[0])
     return silent_for
 
 

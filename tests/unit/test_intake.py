@@ -13,6 +13,7 @@ import pytest
 from waiting import PATIENCE, until
 from workers import working
 
+from machines import give
 from automate_kernel import Kernel, hookimpl
 from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.storage.tables import OUTBOX
@@ -34,8 +35,7 @@ class World:
         self.back: list[Task] = []
         self.failures: list[tuple[int, str]] = []
         self.liveness = Liveness(lambda: self.now)
-        clock = SimpleNamespace(monotonic=lambda: self.now)
-        monkeypatch.setattr(intake_module, "time", clock)
+        give(monkeypatch, intake_module, monotonic=lambda: self.now)
         self.intake = Intake(
             (EVENT, ADVANCE),
             stopping=lambda: self.stops,

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from waiting import until
 from workers import working
+from automate_kernel.base import runtime
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.base.errors import (
     AutomateError,
@@ -415,7 +416,7 @@ def lost_in(store: Stubborn, count: int, monkeypatch: pytest.MonkeyPatch) -> lis
     keys = [f"{new_id()}/{new_id()}" for _ in range(count)]
     store.kept = dict.fromkeys(keys, b"1")
     real = time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: real() + store.seconds)
+    monkeypatch.setattr(runtime, "monotonic", lambda: real() + store.seconds)
     return keys
 
 

@@ -180,9 +180,7 @@ def test_one_that_is_to_be_alone_waits_for_a_while(monkeypatch: pytest.MonkeyPat
     """Where something always runs it begins at last, beside no other suspect."""
     quarantine, fresh, last = Quarantine(), task(1, 5, None), task(5, 5, EXPIRED)
     assert quarantine.admit([last], beside=1) == [last]
-    monkeypatch.setattr(
-        "automate_kernel.worker.quarantine.time.monotonic", lambda: time_later(11.0)
-    )
+    monkeypatch.setattr("automate_kernel.base.runtime.monotonic", lambda: time_later(11.0))
     assert quarantine.admit([fresh, last], beside=1) == []
     assert quarantine.admit([task(2, 5, EXPIRED)], beside=3) != []
 
@@ -205,9 +203,7 @@ def test_one_that_takes_long_lets_others_in(monkeypatch: pytest.MonkeyPatch) -> 
     last = task(5, 5, EXPIRED)
     assert quarantine.admit([last]) == []
     assert quarantine.admit([fresh]) == [fresh]
-    monkeypatch.setattr(
-        "automate_kernel.worker.quarantine.time.monotonic", lambda: time_later(11.0)
-    )
+    monkeypatch.setattr("automate_kernel.base.runtime.monotonic", lambda: time_later(11.0))
     assert quarantine.admit([fresh, suspect]) == [suspect]
     assert quarantine.cleared(last)
     assert quarantine.admit([suspect]) == []

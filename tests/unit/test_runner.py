@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from workers import handle
 from waiting import PATIENCE, Gate, until
+from automate_kernel.base import runtime
 from automate_kernel import hookimpl, signals
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
@@ -583,7 +584,7 @@ def test_who_can_t_save_begins_nothing_more(
     begun, go = Gate(), Gate()
     calls: list[int] = []
     passed, real = [0.0], time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: real() + passed[0])
+    monkeypatch.setattr(runtime, "monotonic", lambda: real() + passed[0])
 
     with Kernel(storage, discover=False, secrets={}, lease_seconds=400.0) as kernel:
 
@@ -672,7 +673,7 @@ def test_an_inline_run_begins_nothing_after_its_lease(monkeypatch: pytest.Monkey
     """Nobody renews its lease while a step runs: what is another's by now is not gone on with."""
     kernel, gate = Kernel(discover=False, lease_seconds=60.0), Gate()
     passed, real = [0.0], time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: real() + passed[0])
+    monkeypatch.setattr(runtime, "monotonic", lambda: real() + passed[0])
     calls: list[str] = []
     failed = Gate()
 

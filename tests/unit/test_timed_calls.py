@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from waiting import Gate, until
+from machines import give
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring.prometheus import Exporter
@@ -103,7 +103,7 @@ def test_attempts_of_a_step_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> N
     """A step that is tried again begins once its earlier attempt has ended."""
     kernel, now = Kernel(discover=False), [0.0]
     # Only the first attempt is late, and never the next one, however busy the machine is.
-    monkeypatch.setattr(timed_calls, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    give(monkeypatch, timed_calls, monotonic=lambda: now[0])
     running, most, calls = [0], [0], [0]
     lock = threading.Lock()
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from waiting import PATIENCE, Gate, until
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.outbox import (
     Backoff,
@@ -641,7 +642,7 @@ def test_nothing_begins_whose_lease_ran_out(
 ) -> None:
     """A process that was frozen does not begin what it had claimed: others have it by now."""
     frozen_seconds, real = [0.0], time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: real() + frozen_seconds[0])
+    monkeypatch.setattr(runtime, "monotonic", lambda: real() + frozen_seconds[0])
     calls, early, taken = list[str](), set[str](), list[str]()
     lock, ran_out = threading.Lock(), Task.ran_out
 

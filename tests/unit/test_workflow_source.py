@@ -113,9 +113,7 @@ def test_the_source_is_asked_once_a_second(
 ) -> None:
     """A thousand uses ask once whether there is something new, and load once."""
     seconds = [100.0]
-    monkeypatch.setattr(
-        "automate_kernel.workflows.store.catalogue.time.monotonic", lambda: seconds[0]
-    )
+    monkeypatch.setattr("automate_kernel.base.runtime.monotonic", lambda: seconds[0])
     shelf.put("w", definition("one"))
     for _ in range(1000):
         assert "w" in kernel.workflows

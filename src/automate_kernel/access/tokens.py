@@ -8,11 +8,12 @@ import logging
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from automate_kernel.access.audit import unknown
 from automate_kernel.access.roles import ROLES, scopes_of
+from automate_kernel.base import runtime
 from automate_kernel.base.arguments import check_texts
 from automate_kernel.base.errors import ConfigError, StorageError, did_you_mean
 from automate_kernel.outbox.item import check_number, check_text, new_id
@@ -106,7 +107,7 @@ class AccessToken:
         """The words for its state by this machine's clock: usable, expired or revoked."""
         if self.revoked_at is not None:
             return "revoked"
-        return "usable" if self.usable_at(datetime.now(timezone.utc)) else "expired"
+        return "usable" if self.usable_at(runtime.utc_now()) else "expired"
 
     def usable_at(self, now: datetime) -> bool:
         """Return True if it is neither revoked nor expired at *now*."""
@@ -216,7 +217,7 @@ class TokenStore:
             found = [_token(row) for row in _read(rows, Where("id", "in", wanted))]
             # The clock of the database matters only for what expires.
             ends = any(each.expires_at for each in found)
-            now = rows.now() if ends else datetime.now(timezone.utc)
+            now = rows.now() if ends else runtime.utc_now()
         return {each.id: each for each in found if each.usable_at(now)}
 
     def page(self, *, tenant_id: str | None = None, after: str = "", limit: int = 50) -> TokenPage:

@@ -6,13 +6,13 @@ import importlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import ErrorCodes, StorageError
 
 T = TypeVar("T")
@@ -81,14 +81,14 @@ class ForkGuard:
             self.check()
         token = object()
         # First this, then the look: whoever forks does it the other way round.
-        _inside[token] = self, threading.get_ident()
+        _inside[token] = self, runtime.get_ident()
         if _closed:
             self._wait_outside(token)
         try:
             yield
         finally:
             _inside.pop(token, None)
-            if forks_unseen() or threading.get_ident() in _closed:
+            if forks_unseen() or runtime.get_ident() in _closed:
                 self.leave()
 
     def check(self) -> None:
@@ -103,7 +103,7 @@ class ForkGuard:
             )
 
     def _wait_outside(self, token: object) -> None:
-        me = threading.get_ident()
+        me = runtime.get_ident()
         while _closed:
             others = _inside.copy()
             del others[token]
@@ -113,7 +113,7 @@ class ForkGuard:
                 return
             del _inside[token]
             while _closed:
-                time.sleep(_LOOK_SECONDS)
+                runtime.sleep(_LOOK_SECONDS)
             _inside[token] = self, me
 
     @property
@@ -138,6 +138,7 @@ class ForkGuard:
 # Nothing of these is locked: each step on them is atomic, and a signal handler that comes in
 # between, in the same thread, would wait for ever.
 _renewables: WeakValueDictionary[int, Renewable] = WeakValueDictionary()
+_renewables[id(runtime.numbers)] = runtime.numbers
 _guards: WeakValueDictionary[int, ForkGuard] = WeakValueDictionary()
 _locks: WeakValueDictionary[int, Any] = WeakValueDictionary()
 # Who is in which guard, and the threads that are about to fork.
@@ -150,33 +151,33 @@ def _alive(registry: WeakValueDictionary[int, T]) -> list[T]:
     return [one for one in found if one is not None]
 
 
-def new_lock() -> threading.Lock:
+def new_lock() -> runtime.Lock:
     """Return a lock that is free in each process that is forked, whoever held it."""
-    made = threading.Lock()
+    made = runtime.Lock()
     _locks[id(made)] = made
     return made
 
 
 def new_rlock() -> Any:
     """Return a reentrant lock that is free in each process that is forked, but for this thread."""
-    made = threading.RLock()
+    made = runtime.RLock()
     _locks[id(made)] = made
     return made
 
 
 def _close_guards() -> None:
     """Keep newcomers out, and wait until all others have left, but for whom it is no use."""
-    began = time.monotonic()
-    _closed.append(threading.get_ident())
+    began = runtime.monotonic()
+    _closed.append(runtime.get_ident())
     while True:
         guards = _alive(_guards)
         used = {guard for guard in guards if not guard.leave()}
-        awaited, waited = used - _hopeless(guards), time.monotonic() - began
+        awaited, waited = used - _hopeless(guards), runtime.monotonic() - began
         if not awaited or waited > _PATIENCE_SECONDS:
             break
         if waited > _IDLE_PATIENCE_SECONDS and all(guard.idle for guard in awaited):
             break
-        time.sleep(_LOOK_SECONDS)
+        runtime.sleep(_LOOK_SECONDS)
     for guard in used:
         guard.note_users()
 
@@ -212,7 +213,7 @@ def _place_of(thread: int) -> str:
 def _hopeless(guards: list[ForkGuard]) -> set[ForkGuard]:
     """Return the guards that nobody leaves before this thread goes on."""
     inside = [*_inside.copy().values()]
-    hopeless, stuck = {guard for guard in guards if guard.mine()}, {threading.get_ident()}
+    hopeless, stuck = {guard for guard in guards if guard.mine()}, {runtime.get_ident()}
     known = -1
     while known != len(hopeless) + len(stuck):
         known = len(hopeless) + len(stuck)
@@ -224,12 +225,12 @@ def _hopeless(guards: list[ForkGuard]) -> set[ForkGuard]:
 
 def _open_guards() -> None:
     with suppress(ValueError):
-        _closed.remove(threading.get_ident())
+        _closed.remove(runtime.get_ident())
 
 
 def _renew_guards() -> None:
     """Let nobody into a guard that somebody was in. Forget the threads that are not here."""
-    me, inside = threading.get_ident(), _inside.copy()
+    me, inside = runtime.get_ident(), _inside.copy()
     occupied = {guard for guard, _ in inside.values()}
     for guard in _alive(_guards):
         # uWSGI, which forks in C, has closed no guard.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ConfigError, did_you_mean
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.outbox.handover import CHANGED_CODE, Handover
@@ -264,7 +264,7 @@ class Finding:
 def clock_finding(storage: Storage) -> Finding:
     """Compare the database's clock with this machine's. Raises `StorageError`."""
     with storage.begin() as rows:  # writes, where that is how a transaction begins
-        before, now, after = time.time(), rows.now(), time.time()
+        before, now, after = runtime.time(), rows.now(), runtime.time()
     skew = now.timestamp() - (before + after) / 2
     off = max(0.0, abs(skew) - (after - before) / 2)
     if off > _SKEW_SECONDS:
@@ -459,7 +459,7 @@ def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[F
 
 def poll_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[Finding]:
     """Return the polls that fail, rest, or are due for *idle_seconds* and that no worker calls."""
-    now, polls = datetime.now(timezone.utc), kernel.polls.find()
+    now, polls = runtime.utc_now(), kernel.polls.find()
     found = []
     for each in polls:
         named = each.name + (f" of {each.tenant_id}" if each.tenant_id else "")
@@ -684,7 +684,7 @@ def _following(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
 
 
 def _stale(running: Sequence[OutboxItem], command: str) -> Iterator[Finding]:
-    now = datetime.now(timezone.utc)
+    now = runtime.utc_now()
     stale = [each for each in running if each.lease_expires_at and each.lease_expires_at < now]
     if stale:
         owners = ", ".join(sorted({str(each.lease_owner) for each in stale}))

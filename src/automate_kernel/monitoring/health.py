@@ -11,12 +11,11 @@ import json
 import logging
 import multiprocessing
 import os
-import threading
-import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Protocol
 
+from automate_kernel.base import runtime
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.shortage import TooManyConnectionsError, warn_of
 
@@ -94,7 +93,7 @@ class ProcessesProbe:
         pids: Callable[[], Sequence[int]],
         *,
         troubles: Callable[[], Sequence[str]] = tuple,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = runtime.clock,
     ) -> None:
         self._pids, self._troubles, self._clock = pids, troubles, clock
         self._reader: Connection
@@ -104,7 +103,7 @@ class ProcessesProbe:
         self._reports: dict[int, tuple[list[str], list[str]]] = {}
         self._heard_at: dict[int, float] = {}
         self.stopping = False
-        threading.Thread(target=self._listen, name="automate-reports", daemon=True).start()
+        runtime.Thread(target=self._listen, name="automate-reports", daemon=True).start()
 
     def _listen(self) -> None:
         while True:
@@ -149,7 +148,7 @@ class ProcessesProbe:
         self.writer.close()
 
 
-def keep_reporting(writer: Connection, probe: Probe, ended: threading.Event) -> None:
+def keep_reporting(writer: Connection, probe: Probe, ended: runtime.Event) -> None:
     """
     Report to a `ProcessesProbe` how *probe* finds this process, until *ended* is set.
 

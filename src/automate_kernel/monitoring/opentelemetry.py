@@ -25,14 +25,14 @@ error texts, only an error's code.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
+
+from automate_kernel.base import runtime
 
 try:
     from opentelemetry import context as otel_context
@@ -139,7 +139,7 @@ class Instrumentation:
         seconds = execution.duration_seconds
         if seconds is None and execution.created_at is not None:
             # Cancelled from outside: nobody has read when, by the database's clock.
-            seconds = (datetime.now(timezone.utc) - execution.created_at).total_seconds()
+            seconds = (runtime.utc_now() - execution.created_at).total_seconds()
         if seconds is not None:
             about = self._outcome(execution, execution.status.value, error)
             self._execution.record(seconds, about)
@@ -198,7 +198,7 @@ class Instrumentation:
             "automate.attempt": item.attempt_count,
         }
         name, context = f"process {item.kind}", _propagator.extract(_carried(item.headers))
-        begun = time.monotonic()
+        begun = runtime.monotonic()
         try:
             with self._span(name, attributes, context, SpanKind.CONSUMER):
                 yield
@@ -207,7 +207,7 @@ class Instrumentation:
             raise
         finally:
             self._consumed.add(1, about)
-            self._process.record(time.monotonic() - begun, about)
+            self._process.record(runtime.monotonic() - begun, about)
 
     @contextmanager
     def _span(
@@ -278,7 +278,7 @@ class Instrumentation:
         name = f"call {call.operation}"
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
         attached = otel_context.attach(trace.set_span_in_context(span))
-        self._calls.set(_OpenCall(call, span, time.monotonic(), attached, self._calls.get()))
+        self._calls.set(_OpenCall(call, span, runtime.monotonic(), attached, self._calls.get()))
 
     @hookimpl
     def automate_after_call(self, call: Call, output: Any, error: AutomateError | None) -> None:
@@ -292,7 +292,7 @@ class Instrumentation:
             _fail(opened.span, _error_type(error))
         opened.span.end()
         operation = {"automate.operation": self._names.kept("operation", call.operation)}
-        self._call.record(time.monotonic() - opened.begun, operation | _with_error(error))
+        self._call.record(runtime.monotonic() - opened.begun, operation | _with_error(error))
         if call.attempt > 1:
             self._retried.add(1, operation)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from automate_kernel.base import runtime
 from automate_kernel.outbox.statistics import MinuteTotal
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.storage.checkpoint import LIVE
@@ -40,7 +40,7 @@ class Increments(Generic[C]):
     """The activity that is added to *source* between two looks at it."""
 
     source: Observed[C, Any]
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = runtime.clock
     latest: Sequence[C] = ()
     """The activity of the last minutes, as it stood at the last look."""
     _looked_at: float | None = None
@@ -64,7 +64,7 @@ class ThrottledStats(Generic[S]):
     """The stats of *source*, counted less often than asked for where counting takes long."""
 
     source: Observed[Any, S]
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = runtime.clock
     _stats: S | None = None
     _again_at: float = 0.0
 

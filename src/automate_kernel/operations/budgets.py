@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from uuid import uuid4
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes, printed
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage, has_only_lock, write
@@ -236,7 +236,7 @@ def _reserved(
     if refused:
         # A refusal that no other call's end helps against decides, if there is such.
         raise min(refused, key=lambda each: each.retryable)
-    reservation = Reservation(str(uuid4()), tuple(sorted(claims)))
+    reservation = Reservation(str(runtime.uuid4()), tuple(sorted(claims)))
     until = (now + timedelta(seconds=seconds)).isoformat()
     for key in reservation.accounts:
         held = dict(found[key]["reserved"])

@@ -12,13 +12,13 @@ import asyncio
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.budgets import CALL_RATE, make_room
@@ -130,7 +130,7 @@ class ServiceWait:
         self,
         name: tuple[str, ...],
         rates: CallRates | None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = runtime.clock,
     ) -> None:
         self._rate, self._rates, self._clock = CallRate(name), rates, clock
         self._lock = new_lock()

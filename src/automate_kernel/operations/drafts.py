@@ -6,8 +6,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
+from automate_kernel.base import runtime
 from automate_kernel.operations.context import current_call
 
 _END = ".part"
@@ -29,7 +29,7 @@ class Draft:
         Each attempt has another: an attempt whose worker was only thought dead may still be
         writing.
         """
-        call, own = current_call(), uuid4().hex
+        call, own = current_call(), runtime.uuid4().hex
         # Outside a workflow two calls may have one key, and neither deletes the other's.
         if call is None or call.execution_id is None or call.idempotency_key is None:
             return cls(f".{own}{_END}", None)

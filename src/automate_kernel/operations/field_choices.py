@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import inspect
 import json
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from automate_kernel.base import runtime
 from automate_kernel.base.arguments import check_limit, check_timeout
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.base.forks import new_lock
@@ -67,7 +67,7 @@ class OptionsCache:
     A form asks for the same again with each letter and each reload.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = runtime.clock) -> None:
         self._clock = clock
         self._kept: OrderedDict[str, tuple[float, list[FieldOption]]] = OrderedDict()
         self._lock = new_lock()

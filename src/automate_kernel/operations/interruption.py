@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
+
+from automate_kernel.base import runtime
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -18,13 +19,13 @@ def is_interruption(error: BaseException) -> bool:
     Only the main thread is interrupted. On another one it is the plugin's own error, and would end
     the event loop of the server that waits for the thread. `mark_thread` notes where it came from.
     """
-    is_main = threading.current_thread() is threading.main_thread()
+    is_main = runtime.current_thread() is runtime.main_thread()
     return is_main and isinstance(error, KeyboardInterrupt) and not hasattr(error, _MARK)
 
 
 def mark_thread(error: BaseException) -> None:
     """Mark *error* if this isn't the main thread, to which it may be handed over."""
-    if threading.current_thread() is not threading.main_thread():
+    if runtime.current_thread() is not runtime.main_thread():
         setattr(error, _MARK, True)
 
 

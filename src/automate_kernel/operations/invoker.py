@@ -6,14 +6,13 @@ import asyncio
 import functools
 import inspect
 import logging
-import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
@@ -103,7 +102,7 @@ class Invoker:
     timed_calls: TimedCalls = field(default_factory=TimedCalls, init=False)
     _functions: dict[str, OperationSpec] = field(default_factory=dict, init=False)
     _instances: dict[tuple[str, str], Plugin] = field(default_factory=dict, init=False)
-    _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
+    _lock: Any = field(default_factory=new_rlock, init=False)
 
     def __post_init__(self) -> None:
         self.redactor: Redactor = self.secrets.redactor
@@ -577,7 +576,7 @@ class Invoker:
                 "its input holds the value of a secret, which must not travel",
                 hint="write $secret:KEY in its place; the executor reads it by itself",
             )
-        ends_at = None if limits.until is None else time.time() + limits.until
+        ends_at = None if limits.until is None else runtime.time() + limits.until
         texts = {str(key): str(value) for key, value in headers.items()}
         return task_of(
             call, data, generation=generation, timeout=limits.attempt, ends_at=ends_at,

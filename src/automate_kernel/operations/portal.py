@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar, cast
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.interruption import mark_thread
@@ -22,9 +22,9 @@ class LoopThread:
     """A running event *loop*, in a daemon thread *name*."""
 
     def __init__(self, name: str) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = runtime.new_event_loop()
         log_loop_errors(self.loop)
-        self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
+        self._thread = runtime.Thread(target=self.loop.run_forever, name=name, daemon=True)
         try:
             self._thread.start()
         except RuntimeError:
@@ -33,7 +33,7 @@ class LoopThread:
 
     def runs_here(self) -> bool:
         """Return whether the caller is on the loop's thread."""
-        return threading.current_thread() is self._thread
+        return runtime.current_thread() is self._thread
 
     def end(self, seconds: float) -> bool:
         """
@@ -43,7 +43,7 @@ class LoopThread:
         is left behind then.
         """
         end = self._end(seconds / 2)
-        asyncio.run_coroutine_threadsafe(end, self.loop)
+        runtime.run_coroutine_threadsafe(end, self.loop)
         self._thread.join(seconds)
         if self._thread.is_alive():
             return False
@@ -120,7 +120,7 @@ class Portal:
 
     def renew(self) -> None:
         """Forget the loop, whose thread is another process's."""
-        self._lock = threading.Lock()
+        self._lock = runtime.Lock()
         # Not closed: its selector is shared with the parent.
         self._loop = None
 
@@ -135,7 +135,7 @@ class Portal:
             loop = self._running_loop()
             # Under the lock: to a loop that has ended meanwhile it would be given in vain.
             if not (here := loop.runs_here()):
-                future = asyncio.run_coroutine_threadsafe(contained(work), loop.loop)
+                future = runtime.run_coroutine_threadsafe(contained(work), loop.loop)
         if here:
             if asyncio.iscoroutine(work):
                 work.close()
@@ -161,7 +161,7 @@ class Portal:
             loop = self._running_loop()
             here = loop.runs_here()
             if not here:
-                future = asyncio.run_coroutine_threadsafe(contained(work), loop.loop)
+                future = runtime.run_coroutine_threadsafe(contained(work), loop.loop)
         if here:
             return await work
         result, error = await asyncio.wrap_future(future)

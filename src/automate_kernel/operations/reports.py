@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.outbox.labels import Labels, checked_labels
 from automate_kernel.storage.codec import JsonText, json_text
@@ -58,7 +58,7 @@ class CallReport:
         self.heartbeat: float | None = heartbeat
         """The seconds that the call may go on without a report; None is for ever."""
         self._asked, self._redact = asked, redact
-        self._heard, self._longest = time.monotonic(), 0.0
+        self._heard, self._longest = runtime.monotonic(), 0.0
 
     @property
     def cancelled(self) -> bool:
@@ -98,24 +98,24 @@ class CallReport:
 
     def begin(self) -> None:
         """Note that the call begins now: its silence counts from here."""
-        self._heard, self._longest = time.monotonic(), 0.0
+        self._heard, self._longest = runtime.monotonic(), 0.0
 
     def hear(self) -> None:
         """Note that the call has reported something just now."""
-        now = time.monotonic()
+        now = runtime.monotonic()
         self._heard, self._longest = now, max(self._longest, now - self._heard)
 
     def until_silent(self) -> float | None:
         """Return the seconds until it has been silent for too long; None if it may be."""
         if self.heartbeat is None:
             return None
-        return max(0.0, self._heard + self.heartbeat - time.monotonic())
+        return max(0.0, self._heard + self.heartbeat - runtime.monotonic())
 
     def silence(self) -> AutomateError | None:
         """Return the error of a call that has been silent for too long by now, or has been once."""
         if self.heartbeat is None:
             return None
-        if max(self._longest, time.monotonic() - self._heard) < self.heartbeat:
+        if max(self._longest, runtime.monotonic() - self._heard) < self.heartbeat:
             return None
         return AutomateError(
             ErrorCodes.DEADLINE_EXCEEDED,

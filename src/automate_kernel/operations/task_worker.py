@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.operations.executors import HERE, Heard, TaskNews
 from automate_kernel.operations.invoker import Invoker
@@ -43,10 +43,10 @@ class TaskReport(CallReport):
                 self._loop.call_soon_threadsafe(self._send_soon)
 
     def _send_soon(self) -> None:
-        self._loop.call_later(self._sent_at + _NEWS_SECONDS - time.monotonic(), self._send)
+        self._loop.call_later(self._sent_at + _NEWS_SECONDS - runtime.monotonic(), self._send)
 
     def _send(self) -> None:
-        self._sends, self._sent_at = False, time.monotonic()
+        self._sends, self._sent_at = False, runtime.monotonic()
         if self.latest is not None and not self.over:
             self._heard_by(TaskNews(progress=json.loads(self.latest)))
 
@@ -92,7 +92,7 @@ class TaskWorker:
         lack = self._operations.absence(task.operation)
         if lack is not None:
             return self._left(f"{self.name or 'a remote'} {lack.message}")
-        if task.ends_at is not None and time.time() >= task.ends_at:
+        if task.ends_at is not None and runtime.time() >= task.ends_at:
             late = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "its time was over before it began")
             return TaskOutcome.failed(task, late, worker=self.name)
         self.running[task.id] = task

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.interruption import on_thread
@@ -43,8 +41,8 @@ class TimedCalls:
 
     def renew(self) -> None:
         """Forget the calls that were abandoned: they run in another process."""
-        self._abandoned: dict[Future[Any], Key | None] = {}
-        self._lock = threading.Lock()
+        self._abandoned: dict[runtime.Future[Any], Key | None] = {}
+        self._lock = runtime.Lock()
 
     @property
     def abandoned(self) -> int:
@@ -67,11 +65,11 @@ class TimedCalls:
         seconds at most, or as long as it may be silent if that is less.
         """
         limits = _Limits(timeout, report)
-        if wait(self._earlier(key), limits.shortest).not_done:
+        if runtime.wait(self._earlier(key), limits.shortest).not_done:
             raise _overlaps(limits.shortest)
         future = self._begin(work)
         limits.begin()
-        while not wait([future], limits.left()).done:
+        while not runtime.wait([future], limits.left()).done:
             error = limits.passed()
             if error is not None and self._abandon(future, key):
                 raise error
@@ -103,13 +101,13 @@ class TimedCalls:
             raise
         return future.result()
 
-    def _earlier(self, key: Key | None) -> list[Future[Any]]:
+    def _earlier(self, key: Key | None) -> list[runtime.Future[Any]]:
         if key is None or not self._abandoned:
             return []
         with self._lock:
             return [future for future, its in self._abandoned.items() if its == key]
 
-    def _begin(self, work: Callable[[], Any]) -> Future[Any]:
+    def _begin(self, work: Callable[[], Any]) -> runtime.Future[Any]:
         if len(self._abandoned) >= self.most_abandoned:
             raise AutomateError(
                 ErrorCodes.RESOURCE_EXHAUSTED,
@@ -118,7 +116,7 @@ class TimedCalls:
                 "or restart this process",
                 retry_after=_RETRY_SECONDS,
             )
-        future: Future[Any] = Future()
+        future: runtime.Future[Any] = runtime.Future()
         context = contextvars.copy_context()
 
         def run() -> None:
@@ -127,10 +125,10 @@ class TimedCalls:
             except BaseException as error:
                 future.set_exception(error)
 
-        threading.Thread(target=run, name="automate-timed", daemon=True).start()
+        runtime.Thread(target=run, name="automate-timed", daemon=True).start()
         return future
 
-    def _abandon(self, future: Future[Any], key: Key | None) -> bool:
+    def _abandon(self, future: runtime.Future[Any], key: Key | None) -> bool:
         """Count a call as abandoned until it ends; return False if it has."""
         with self._lock:
             if future.done():
@@ -140,12 +138,12 @@ class TimedCalls:
         logger.warning("a call took too long and runs on; %d such calls run", self.abandoned)
         return True
 
-    def _forget(self, future: Future[Any]) -> None:
+    def _forget(self, future: runtime.Future[Any]) -> None:
         with self._lock:
             self._abandoned.pop(future, None)
 
 
-def _ended(future: Future[Any]) -> asyncio.Future[None]:
+def _ended(future: runtime.Future[Any]) -> asyncio.Future[None]:
     """Return a future of the running loop that is done when *future* is, whatever that gave."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
@@ -154,7 +152,7 @@ def _ended(future: Future[Any]) -> asyncio.Future[None]:
         if not ended.done():
             ended.set_result(None)
 
-    def tell(_: Future[Any]) -> None:
+    def tell(_: runtime.Future[Any]) -> None:
         with suppress(RuntimeError):  # the loop may be closed by then
             loop.call_soon_threadsafe(end)
 
@@ -177,18 +175,18 @@ class _Limits:
     def begin(self) -> None:
         """Note that the call begins."""
         if self._timeout is not None:
-            self._ends_at = time.monotonic() + self._timeout
+            self._ends_at = runtime.monotonic() + self._timeout
         if self._report is not None:
             self._report.begin()
 
     def left(self) -> float | None:
         """Return the seconds until one of the limits may be passed."""
-        left = None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+        left = None if self._ends_at is None else max(0.0, self._ends_at - runtime.monotonic())
         return _shorter(left, self._report.until_silent() if self._report else None)
 
     def passed(self) -> AutomateError | None:
         """Return the error of a call that has passed one of the limits."""
-        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+        if self._ends_at is not None and runtime.monotonic() >= self._ends_at:
             text = f"it took longer than {self._timeout:g} seconds"
             return AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
         return self._report.silence() if self._report is not None else None

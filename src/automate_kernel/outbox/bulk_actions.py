@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.arguments import check_choice, check_limit
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.query import Where
@@ -146,7 +146,7 @@ def carry_on(
     target.check(action)
     if limit is not None:
         limit = check_limit(limit, least=0)
-    until = None if seconds is None else time.monotonic() + seconds
+    until = None if seconds is None else runtime.monotonic() + seconds
     with storage.begin(atomic=False) as rows:
         action = _begun(action, rows.now())
         where = target.which(rows, action)
@@ -166,7 +166,7 @@ def carry_on(
         )
         if progress is not None and places:
             progress(action.done)
-        if until is not None and time.monotonic() >= until:
+        if until is not None and runtime.monotonic() >= until:
             break
     return action
 

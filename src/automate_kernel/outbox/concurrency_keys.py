@@ -17,11 +17,11 @@ left this moment, and the item stays ready.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+from automate_kernel.base import runtime
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.statuses import ItemWait
@@ -83,7 +83,7 @@ def _chosen(rows: Rows, claimed: Sequence[Row]) -> tuple[list[Row], list[Row]]:
             full.append(row)
             continue
         # Any that is free: others who look at the same time are likely to take another.
-        number = random.choice([n for n in range(limit) if n not in numbers])
+        number = runtime.numbers.choice([n for n in range(limit) if n not in numbers])
         numbers.add(number)
         wanted.append(
             {

@@ -7,12 +7,12 @@ no group waits for another's backlog, however long that is.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from operator import itemgetter
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.storage.query import Portion, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.statuses import ItemWait
@@ -159,7 +159,7 @@ class FairShare:
         return {**shares, **dict.fromkeys(backlogged, _share(limit, len(backlogged)))}
 
     def _groups(self, rows: Rows, kinds: Sequence[str] | None) -> list[Group]:
-        key, now = None if kinds is None else tuple(kinds), time.monotonic()
+        key, now = None if kinds is None else tuple(kinds), runtime.monotonic()
         until, groups = self._known.get(key, (0.0, []))
         # Without a backlog a claim takes all there is, so it must know of all. Few are looked up in
         # no time; but where nobody has tenants, that is no reason to ask for them at every claim.

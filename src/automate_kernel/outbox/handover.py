@@ -8,11 +8,12 @@ note in its headers says why, since when, and who handed it over last.
 
 from __future__ import annotations
 
-import random as _random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+from automate_kernel.base import runtime
 
 NOTE = "automate.handover"
 """The header with the note."""
@@ -97,7 +98,7 @@ class Handover:
         }
 
     def delay(
-        self, random: Callable[[], float] = _random.random, *, untried: bool = False
+        self, random: Callable[[], float] = runtime.chance, *, untried: bool = False
     ) -> float:
         """
         Return the seconds until the next worker may have it: 5 s, twice as long each time.

@@ -12,16 +12,14 @@ Outbox items: their fields, states and outcomes.
 from __future__ import annotations
 
 import json
-import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import PayloadError
-from automate_kernel.base.forks import renew_in_children
 from automate_kernel.outbox.concurrency_keys import HEADER as KEEPS_SLOT
 from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.labels import HEADER, Labels, checked_labels
@@ -125,31 +123,17 @@ def new_id() -> str:
     Ids made in one process within a millisecond are in order too.
     """
     global _last  # noqa: PLW0603  (ids of one process are in order)
-    now = time.time_ns()
+    now = runtime.time_ns()
     # RFC 9562, method 3: sub-millisecond time in the 12 bits of rand_a, and never backwards.
     stamp = max((now // 1_000_000 << 12) | (now % 1_000_000 * 4096 // 1_000_000), _last + 1)
     _last = stamp
     value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64
-    value |= 0b10 << 62 | _numbers.getrandbits(62)
+    value |= 0b10 << 62 | runtime.numbers.getrandbits(62)
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-class _Random(random.Random):
-    """
-    Numbers of our own, so that nobody's `random.seed` makes two processes count alike.
-
-    An id need not be hard to guess.
-    """
-
-    def renew(self) -> None:
-        """Seed it again: a child would go on with its parent's numbers."""
-        self.seed()
-
-
 _last = 0
-_numbers = _Random()
-renew_in_children(_numbers)
 
 
 _PENDING = ItemStatus.PENDING.value
@@ -593,7 +577,7 @@ class Backoff:
     base_seconds: float = 2.0
     maximum_seconds: float = 900.0
 
-    def delay(self, attempt: int, random: Callable[[], float] = random.random) -> float:
+    def delay(self, attempt: int, random: Callable[[], float] = runtime.chance) -> float:
         """Return the seconds to wait after attempt number *attempt* failed (the first is 1)."""
         # 2 ** 40 seconds is beyond any maximum, and a float can't hold 2 ** 2000.
         ceiling = min(self.maximum_seconds, self.base_seconds * 2.0 ** min(attempt - 1, 40))

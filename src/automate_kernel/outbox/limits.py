@@ -9,7 +9,6 @@ to be given back. What finishes, is released or reaped is no longer counted, tha
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Generic, TypeVar
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import FairShare, ready_kinds
 from automate_kernel.outbox.item import check_text
@@ -142,7 +142,7 @@ class TimedCache(Generic[T]):
     Threads may share it: two that read at the same time both keep what is new.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = runtime.clock) -> None:
         self._seconds, self._clock = seconds, clock
         # With the time until which it holds.
         self._known: tuple[T, float] | None = None
@@ -305,7 +305,7 @@ class KindLimits:
 
     def _wait_for(self, kind: str, seconds: float) -> None:
         if seconds > 0:
-            self._free_at = {**self._free_at, kind: time.monotonic() + seconds}
+            self._free_at = {**self._free_at, kind: runtime.monotonic() + seconds}
 
     def _budgets(self, rows: Rows, ready: Sequence[str]) -> list[_Budget]:
         """
@@ -338,7 +338,7 @@ class KindLimits:
         """Return *due*, or the seconds until a start is free if due items wait for that alone."""
         if due is None or due > 0 or not self._free_at:
             return due
-        return max(0.001, min(self._free_at.values()) - time.monotonic())
+        return max(0.001, min(self._free_at.values()) - runtime.monotonic())
 
 
 def read_limits(rows: Rows) -> list[Limit]:

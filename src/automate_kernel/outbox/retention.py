@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
+from automate_kernel.base import runtime
 from automate_kernel.base.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.storage.query import Now, Where
@@ -48,7 +48,7 @@ class Retention:
 
     def sweep(self, seconds: float, *, completed: float | None, failed: float | None) -> int:
         """Delete what was *completed*, or *failed* or was cancelled, longer ago than that."""
-        until, deleted = time.monotonic() + seconds, 0
+        until, deleted = runtime.monotonic() + seconds, 0
         for statuses, age in (((ItemStatus.COMPLETED,), completed), (_FOR_PEOPLE, failed)):
             if age is not None:
                 deleted += self.purge(age, None, statuses, until)
@@ -84,8 +84,8 @@ class Retention:
                     break
                 tries, locked = tries - 1, 0
                 start, around = place, place is None
-                time.sleep(_MOMENT_SECONDS)
-            if until is not None and time.monotonic() >= until:
+                runtime.sleep(_MOMENT_SECONDS)
+            if until is not None and runtime.monotonic() >= until:
                 break
         self._walked[chosen] = place
         return deleted
@@ -132,6 +132,6 @@ def _beyond(passed: Sequence[Row], over: datetime) -> str:
     last: str = passed[-1]["id"]
     if all(row["created_at"] > over + _SLACK for row in passed):
         # What follows is younger still, but for ids that are not ours, which tell no time.
-        ours = f"{int((time.time() + 86_400) * 1000):012x}"
+        ours = f"{int((runtime.time() + 86_400) * 1000):012x}"
         return max(last, f"{ours[:8]}-{ours[8:]}-7000-8000-000000000000")
     return last

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from automate_kernel.base import runtime
 from automate_kernel.base.arguments import check_age, require_asyncio
 from automate_kernel.base.errors import (
     AutomateError,
@@ -288,16 +288,16 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
         of_kinds = None if kinds is None else tuple(kinds)
         full, full_at = self._next_full_claim.get(of_kinds, (True, 0.0))
         claimed: list[Row] = []
-        if not full and self._control_seconds and time.monotonic() >= self._keyed_until:
+        if not full and self._control_seconds and runtime.monotonic() >= self._keyed_until:
             # Nearly always: one statement, which needs no transaction around it.
             claimed = self._claim_keyless(claim, limit, kinds)
             if claimed:
-                self._next_full_claim[of_kinds] = time.monotonic() >= full_at, full_at
+                self._next_full_claim[of_kinds] = runtime.monotonic() >= full_at, full_at
         # Again only if all there was had to do with slots that others were changing.
         for _ in range(_TRIES):
             if claimed:
                 break
-            next_full_at = time.monotonic() + self._control_seconds / 20
+            next_full_at = runtime.monotonic() + self._control_seconds / 20
             self._next_full_claim[of_kinds] = False, next_full_at
             work = partial(self._claim_in_full, claim=claim, token=token, limit=limit, kinds=kinds)
             claimed, busy = write(self.storage, None, work)
@@ -395,7 +395,7 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
         # In the place of those that can't use their turn.
         concurrency_keys.wake(rows, (r["concurrency_key"] for r in taken if r["id"] in deferred))
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
-            self._keyed_until = time.monotonic() + _KEYED_SECONDS
+            self._keyed_until = runtime.monotonic() + _KEYED_SECONDS
         held, ready = keys.enter(rows, [row for row in taken if row["id"] not in deferred | late])
         _put_back(rows, [row for row in taken if row["id"] in held], ItemWait.KEY)
         _put_back(rows, [row for row in taken if row["id"] in ready | late], ItemWait.WORKER)

@@ -7,7 +7,6 @@ power of ten.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +16,7 @@ from functools import lru_cache, partial
 from math import ceil, log10
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from automate_kernel.base import runtime
 from automate_kernel.base.forks import new_lock
 from automate_kernel.outbox.item import new_id
 from automate_kernel.storage.query import Where
@@ -361,11 +361,11 @@ class MinuteTable:
 
     def roll_up(self, storage: Storage) -> bool:
         """Write the rows of blocks that are over, some at once; return True if there are more."""
-        until = time.monotonic() + _ROLLING_SECONDS
+        until = runtime.monotonic() + _ROLLING_SECONDS
         for shorter, block in zip((1, *self.blocks), self.blocks, strict=False):
             # A longer block is made of the shorter ones, of all of them.
             while write(storage, None, partial(self._roll_up, shorter=shorter, block=block)):
-                if time.monotonic() >= until:
+                if runtime.monotonic() >= until:
                     return True
         return False
 

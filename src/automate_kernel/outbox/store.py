@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+from automate_kernel.base import runtime
 from automate_kernel.base.arguments import require_asyncio
 from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox.failed_attempts import FailedAttempt
@@ -428,7 +429,7 @@ class OutboxStore(ABC):
 
     def now(self) -> datetime:
         """Return the time by the clock of due times, leases and reports."""
-        return datetime.now(timezone.utc)
+        return runtime.utc_now()
 
     # -- operator commands -------------------------------------------------------------------
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from automate_kernel.base import runtime
 from automate_kernel.base.arguments import check_table
 from automate_kernel.base.errors import (
     SecretDeniedError,
@@ -250,7 +250,7 @@ class WritableFileSecretsBackend(FileSecretsBackend, WritableSecretsBackend):
             )
         with _worded(key):
             path = self._path(key)
-            draft = path.with_name(f".{key[:200]}.{os.urandom(8).hex()}.new")
+            draft = path.with_name(f".{key[:200]}.{runtime.urandom(8).hex()}.new")
             try:
                 handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(handle, "wb") as file:
@@ -277,14 +277,14 @@ class WritableFileSecretsBackend(FileSecretsBackend, WritableSecretsBackend):
             path = self._path(key).with_name(f".{key[:200]}.lock")
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            until = time.monotonic() + _LOCK_SECONDS
+            until = runtime.monotonic() + _LOCK_SECONDS
             while True:
                 with suppress(BlockingIOError):
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                if time.monotonic() > until:
+                if runtime.monotonic() > until:
                     raise SecretUnavailableError(f"secret {key!r} is locked by another process")
-                time.sleep(_LOOK_SECONDS)
+                runtime.sleep(_LOOK_SECONDS)
             yield
         finally:
             os.close(handle)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import random
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import SecretUnavailableError
 from automate_kernel.secrets.logs import get_logger
 
@@ -59,8 +56,8 @@ class LeaseLock:
         name: str,
         *,
         lease_seconds: float = 20.0,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = runtime.clock,
+        sleep: Callable[[float], None] = runtime.pause,
     ) -> None:
         self._entry, self._name = entry, name
         self._lease = lease_seconds
@@ -69,7 +66,7 @@ class LeaseLock:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock for the block."""
-        holder = os.urandom(12).hex()
+        holder = runtime.urandom(12).hex()
         version = self._acquire(holder)
         renewal = _Renewal(self._entry, holder, version, self._lease / 4)
         renewal.start()
@@ -92,7 +89,7 @@ class LeaseLock:
                     return version
             if now - begin >= _WAIT_SECONDS:
                 raise SecretUnavailableError(f"secret {self._name!r} is locked by another process")
-            self._sleep(random.uniform(0.01, 0.1))
+            self._sleep(runtime.numbers.uniform(0.01, 0.1))
 
     def _release(self, version: int | None) -> None:
         try:
@@ -103,14 +100,14 @@ class LeaseLock:
             logger.warning("the lock of %r was not freed: %s", self._name, type(error).__name__)
 
 
-class _Renewal(threading.Thread):
+class _Renewal(runtime.Thread):
     """Writes the entry again and again while the lock is held."""
 
     def __init__(self, entry: LockEntry, holder: str, version: int, seconds: float) -> None:
         super().__init__(name="automate-lease-lock", daemon=True)
         self._entry, self._holder, self._seconds = entry, holder, seconds
         self._version: int | None = version
-        self._stopping = threading.Event()
+        self._stopping = runtime.Event()
 
     def run(self) -> None:
         while self._version is not None and not self._stopping.wait(self._seconds):

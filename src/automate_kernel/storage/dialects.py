@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +118,3 @@ DIALECTS: dict[str, Dialect] = {
 
 Clock = Callable[[], datetime]
 """A function that gives the time, aware and in UTC. Tests inject one to hold the time still."""
-
-
-def utc_now() -> datetime:
-    """Return the time of the process's own clock."""
-    return datetime.now(timezone.utc)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.notify import CHANNEL, WAITING
 from automate_kernel.storage.shortage import warn_of, without_words
@@ -39,7 +39,7 @@ class ListenWakeup:
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         # A signal handler may run in the thread that has it.
-        self._lock = threading.RLock()
+        self._lock = runtime.RLock()
         self._closed = False
 
     def expect(self) -> bool:

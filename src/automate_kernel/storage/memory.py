@@ -7,7 +7,6 @@ Nothing outlives the process. It is SQLite's, which every Python brings along.
 from __future__ import annotations
 
 import sqlite3
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,9 +15,10 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import StorageError
 from automate_kernel.base.forks import ForkGuard, new_lock, new_rlock
-from automate_kernel.storage.dialects import DIALECTS, Clock, utc_now
+from automate_kernel.storage.dialects import DIALECTS, Clock
 from automate_kernel.storage.errors import storage_error, unsendable
 from automate_kernel.storage.migration import create_statements
 from automate_kernel.storage.rows import Rows, Wakeup
@@ -69,7 +69,7 @@ class MemoryStorage:
         self._clock = clock
         self._skipped = timedelta()
         self._lock, self._guard = new_rlock(), ForkGuard()
-        self._bells: set[_Bell] = set()
+        self._bells: dict[_Bell, None] = {}
         self.kernels: set[object] = set()
         """One object for each open kernel on it: beside a single one there is no other worker."""
         with _copying.entered(), _copied:
@@ -125,7 +125,7 @@ class MemoryStorage:
         return isinstance(transaction, _MemoryRows)
 
     def _shifted(self) -> datetime:
-        return (self._clock or utc_now)() + self._skipped
+        return (self._clock or runtime.utc_now)() + self._skipped
 
     async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:
         """Run *work* with Rows; nothing here waits, so there is nothing to await."""
@@ -150,10 +150,10 @@ class MemoryStorage:
 class _Bell:
     """A `Wakeup`, one of all those that a commit with new items rings."""
 
-    def __init__(self, bells: set[_Bell]) -> None:
-        self._rung = threading.Event()
+    def __init__(self, bells: dict[_Bell, None]) -> None:
+        self._rung = runtime.Event()
         self._bells = bells
-        bells.add(self)
+        bells[self] = None
 
     def expect(self) -> bool:
         return True
@@ -170,7 +170,7 @@ class _Bell:
         self._rung.set()
 
     def close(self) -> None:
-        self._bells.discard(self)
+        self._bells.pop(self, None)
 
 
 class _MemoryRows(Rows):

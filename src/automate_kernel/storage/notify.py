@@ -5,13 +5,12 @@ from __future__ import annotations
 import atexit
 import logging
 import selectors
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
+from automate_kernel.base import runtime
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.shortage import warn_of, without_words
@@ -63,8 +62,8 @@ class Notifier:
     def _reset(self) -> None:
         # Whoever doesn't get it at once leaves the work to its holder: so nobody waits for it, nor
         # does a signal handler in the holder's own thread.
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._lock = runtime.Lock()
+        self._thread: runtime.Thread | None = None
         self._connection: Any = None
         self._rung = self._heard = 0
         self._wanted = self._in_flight = self._closing = False
@@ -94,7 +93,7 @@ class Notifier:
 
     def _sent(self) -> bool:
         """Send what is wanted; return False if it is left to the thread, or given up."""
-        waits = time.monotonic() < self._not_before and not self._closing
+        waits = runtime.monotonic() < self._not_before and not self._closing
         if self._thread is None:
             if waits or self._saves() or not self._begin():
                 self._wanted = False
@@ -111,7 +110,7 @@ class Notifier:
         return True
 
     def _begin(self) -> bool:
-        thread = threading.Thread(target=self._run, name="automate-notifier", daemon=True)
+        thread = runtime.Thread(target=self._run, name="automate-notifier", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the process ends, or may have no more threads
@@ -137,7 +136,7 @@ class Notifier:
                 text = "workers can't be woken for a moment, and poll for new items: %s"
                 warn_of(logger, without_words(error), text)
             self._wanted = False
-            self._not_before = time.monotonic() + _AFTER_FAILURE_SECONDS
+            self._not_before = runtime.monotonic() + _AFTER_FAILURE_SECONDS
         finally:
             with self._lock:
                 self._thread = self._connection = None
@@ -165,7 +164,7 @@ class Notifier:
                 looks = 0
                 self._receive(server)
                 if self._pause:
-                    time.sleep(self._pause)
+                    runtime.sleep(self._pause)
 
     def _receive(self, server: Any) -> None:
         with self._lock:
@@ -184,7 +183,7 @@ class Notifier:
         else:
             longest = _TOGETHER_PAUSE if self._heard else _UNHEARD_PAUSE
             self._pause = min(longest, max(_SHORTEST_PAUSE, 2 * self._pause))
-        self._not_before = time.monotonic() + self._pause
+        self._not_before = runtime.monotonic() + self._pause
 
     def close(self) -> None:
         """Send what is wanted, for at most a second, and close the connection."""

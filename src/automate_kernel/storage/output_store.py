@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, StorageError
 from automate_kernel.base.forks import new_lock
 
@@ -95,7 +94,7 @@ class FileOutputStore(OutputStore):
         """Write *data* to a file of its own, and wait until the disk has it."""
         path = self._path(key)
         # The same folder: only within it can a file be moved at once.
-        unfinished = path.with_name(f".{uuid4().hex}")
+        unfinished = path.with_name(f".{runtime.uuid4().hex}")
         try:
             for last in (False, True):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +137,7 @@ class FileOutputStore(OutputStore):
 
     def keys(self, *, older_than_seconds: float) -> Iterator[str]:
         """Walk through the folder; what a dying process left unfinished is deleted on the way."""
-        until = time.time() - older_than_seconds
+        until = runtime.time() - older_than_seconds
         for path in self.folder.glob("*/*/*"):
             try:
                 old = path.stat().st_mtime <= until

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from automate_kernel.base import runtime
 from automate_kernel.base.arguments import check_limit
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.query import Operator, Portion, Where
@@ -89,7 +89,7 @@ def read_page(
     """
     limit = check_limit(limit)
     key, begin = _read_place(table, name, ranges, after) if after else ("", None)
-    until, looked = time.monotonic() + seconds, 0
+    until, looked = runtime.monotonic() + seconds, 0
     found: list[tuple[IndexRange, Row]] = []
     for one in sorted(ranges, key=lambda each: each.key):
         if one.key < key:
@@ -106,7 +106,7 @@ def read_page(
             looked += look
             if end is None:
                 break
-            if found or time.monotonic() >= until:
+            if found or runtime.monotonic() >= until:
                 here = _write_place(name, one, end)
                 return RowPage([row for _, row in found], here, looked)
             place = end
@@ -134,7 +134,7 @@ def read_chosen_page(
     """
     limit, look = check_limit(limit), look // 4
     place = _read_place(table, name, [one], after)[1] if after else None
-    until, looked, size = time.monotonic() + seconds, 0, max(_CHOSEN_FROM, limit + 1)
+    until, looked, size = runtime.monotonic() + seconds, 0, max(_CHOSEN_FROM, limit + 1)
     found: list[Row] = []
     while True:
         some = _select(rows, table, one, place, None, size, columns)
@@ -145,7 +145,7 @@ def read_chosen_page(
             return RowPage(found)
         looked += len(some)
         place, size = one.place(some[-1]), min(size * 8, max(size, look - looked))
-        if looked >= look and (found or time.monotonic() >= until):
+        if looked >= look and (found or runtime.monotonic() >= until):
             return RowPage(found, _write_place(name, one, place), looked)
 
 

@@ -11,9 +11,6 @@ missing.
 
 from __future__ import annotations
 
-import random
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
@@ -23,8 +20,9 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
+from automate_kernel.base import runtime
 from automate_kernel.storage.codec import decode, decode_time
-from automate_kernel.storage.dialects import Clock, Dialect, utc_now
+from automate_kernel.storage.dialects import Clock, Dialect
 from automate_kernel.storage.errors import DeadlockError, DuplicateKeyError
 from automate_kernel.storage.query import Now, Portion, Where, matches_nothing
 from automate_kernel.storage.sql import (
@@ -51,7 +49,7 @@ _WORTH_COPYING = 50
 _PARTS_AT_ONCE = 100
 
 
-class _Queries(threading.local):
+class _Queries(runtime.local):
     count = 0
 
 
@@ -340,7 +338,7 @@ class Rows:
     def now(self) -> datetime:
         """Return the time of the database's clock."""
         if self._clock is not None or not self.dialect.now:
-            return (self._clock or utc_now)()
+            return (self._clock or runtime.utc_now)()
         return decode_time(self.query(f"SELECT {self.dialect.now}", ())[0][0])
 
     def count(
@@ -697,7 +695,7 @@ def write(
             if not left:
                 raise
         # Not in step with those that it would meet again.
-        time.sleep(random.uniform(0, _APART_SECONDS * (_DEADLOCK_TRIES - left)))
+        runtime.sleep(runtime.numbers.uniform(0, _APART_SECONDS * (_DEADLOCK_TRIES - left)))
     raise AssertionError("unreachable")
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
-import time
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import StorageError
 from automate_kernel.base.forks import new_lock
 
@@ -30,7 +29,7 @@ class Shortage:
     turn. *clock* is monotonic.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = runtime.clock) -> None:
         self._clock = clock
         self._until, self._seconds = float("-inf"), _SHORTEST_SECONDS
         self._workers: WeakValueDictionary[int, Any] = WeakValueDictionary()
@@ -57,7 +56,7 @@ class Shortage:
             again = now - until < self._seconds
             self._seconds = min(_LONGEST_SECONDS, 2 * self._seconds) if again else _SHORTEST_SECONDS
         # Processes that saw it together must not all take connections again at the same moment.
-        self._until = max(until, now + self._seconds * random.uniform(1.0, 1.5))
+        self._until = max(until, now + self._seconds * runtime.numbers.uniform(1.0, 1.5))
 
 
 _shortages: dict[str, Shortage] = {}
@@ -95,7 +94,7 @@ def without_words(error: Exception) -> Exception:
 def _may_warn() -> bool:
     global _warned_at  # noqa: PLW0603  (the process is one)
     with _lock:
-        now = time.monotonic()
+        now = runtime.monotonic()
         due = now - _warned_at >= _WARNING_SECONDS
         if due:
             _warned_at = now

@@ -10,6 +10,7 @@ from itertools import repeat
 from operator import itemgetter, methodcaller
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.arguments import check_limit
 from automate_kernel.storage.codec import (
     NULL,
@@ -19,7 +20,7 @@ from automate_kernel.storage.codec import (
     encode,
     encoders_of,
 )
-from automate_kernel.storage.dialects import DIALECTS, Clock, Dialect, utc_now
+from automate_kernel.storage.dialects import DIALECTS, Clock, Dialect
 from automate_kernel.storage.query import Now, PerKey, Plus, Portion, Where
 from automate_kernel.storage.tables import TABLES, Column, Table, Type
 
@@ -81,7 +82,7 @@ class SqlStatement:
         if not self._servers:
             if value.offset not in self._instants:
                 if self._now is None:
-                    self._now = (self._clock or utc_now)()
+                    self._now = (self._clock or runtime.utc_now)()
                 instant = self._now + timedelta(seconds=value.offset)
                 encoder = self._encoders.get("time")
                 self._instants[value.offset] = encoder(instant) if encoder else instant

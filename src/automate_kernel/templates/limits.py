@@ -11,12 +11,12 @@ a process for each rendering.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import TemplateError
 from automate_kernel.secrets.handles import Sealed
 
@@ -97,7 +97,7 @@ class Budget:
 
     def look_at_clock(self) -> None:
         """Refuse to go on if the time is up."""
-        now = time.thread_time()
+        now = runtime.thread_time()
         if not self._deadline:
             self._deadline = now + self.limits.seconds
         elif now > self._deadline:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
-from queue import Empty, SimpleQueue
 
+from automate_kernel.base import runtime
 from automate_kernel.outbox.item import ItemStatus, Outcome, OutcomeRecorded, Result
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
@@ -41,7 +40,7 @@ class Acknowledger:
         *,
         quarantine: Quarantine,
         liveness: Liveness,
-        abandoning: threading.Event,
+        abandoning: runtime.Event,
         freed: Callable[[], None],
     ) -> None:
         self.stats: WorkerStats = WorkerStats()
@@ -49,7 +48,7 @@ class Acknowledger:
         self._activity, self._liveness, self._quarantine = activity, liveness, quarantine
         self._abandoning, self._freed = abandoning, freed
         # A list in one entry is one wake-up, and one turn of the interpreter's lock.
-        self._ended: SimpleQueue[list[Ended] | None] = SimpleQueue()
+        self._ended: runtime.SimpleQueue[list[Ended] | None] = runtime.SimpleQueue()
 
     @property
     def waiting(self) -> int:
@@ -84,7 +83,7 @@ class Acknowledger:
                 if ended is None:
                     return group, True
                 group += ended
-        except Empty:
+        except runtime.Empty:
             pass
         return group, False
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
 from automate_kernel.outbox.store import OutboxStore
@@ -33,7 +33,7 @@ class FailureNotices:
 
     def ended(self, rows: Rows, items: Sequence[OutboxItem]) -> None:
         """Remember items that FAILED, in a transaction that is not committed yet."""
-        until = time.monotonic() + _COMMIT_SECONDS
+        until = runtime.monotonic() + _COMMIT_SECONDS
         self._waiting.extend((each, until) for each in items if each.status is ItemStatus.FAILED)
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
@@ -54,7 +54,7 @@ class FailureNotices:
             found = self._store.get(item.id)
             if found is None or found.status is not ItemStatus.FAILED:
                 # Not committed yet, or rolled back.
-                if found is not None and time.monotonic() < until:
+                if found is not None and runtime.monotonic() < until:
                     self._waiting.append((item, until))
                 continue
             error = AutomateError(ErrorCodes.ABORTED, item.last_error or "given up")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from automate_kernel.base import runtime
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.in_flight import InFlight, Task
@@ -33,7 +32,7 @@ class Liveness:
     *clock* is monotonic. The threads only store numbers here, which needs no lock.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = runtime.clock) -> None:
         self._clock = clock
         self._moved: dict[str, float] = {}
         self._claiming_since: float | None = None
@@ -80,7 +79,7 @@ class Heartbeat:
         worker_id: str,
         in_flight: InFlight,
         liveness: Liveness,
-        finished: threading.Event,
+        finished: runtime.Event,
     ) -> None:
         self._store, self._worker_id, self._in_flight = store, worker_id, in_flight
         self._liveness, self._finished = liveness, finished
@@ -105,7 +104,7 @@ class Heartbeat:
 
     def _extend(self, held: Mapping[str, Task]) -> set[str]:
         self._liveness.move("heartbeat")
-        now = time.monotonic()
+        now = runtime.monotonic()
         lost = self._store.extend(list(held), self._worker_id)
         for item_id, task in held.items():
             if item_id not in lost:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.outbox.item import OutboxItem, Result
 
 
@@ -45,7 +44,7 @@ class Task:
 
     def ran_out(self, lease_seconds: float) -> bool:
         """Return True if nothing has renewed its lease in time: this process was frozen, say."""
-        return time.monotonic() - self.leased_at >= lease_seconds
+        return runtime.monotonic() - self.leased_at >= lease_seconds
 
     def stop(self) -> None:
         """Cancel its handler, where that can be done."""
@@ -62,7 +61,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
-        self._lock = threading.Lock()
+        self._lock = runtime.Lock()
 
     def __len__(self) -> int:
         return len(self.tasks)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import describe_error
 from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result, begin_is_noted
 from automate_kernel.outbox.store import OutboxStore
@@ -54,7 +53,7 @@ def run_inline(
     overdue = False
     while due.seconds is not None and due.seconds <= patience:
         if due.seconds > 0:
-            time.sleep(due.seconds)
+            runtime.sleep(due.seconds)
             patience -= due.seconds
             overdue = False
         if _run_due(runner, by_kind, stats):
@@ -72,7 +71,7 @@ def _run_due(runner: ItemRunner, by_kind: dict[str, Handler], stats: WorkerStats
     """Run due items until a claim comes back short; return False if there was nothing."""
     kinds, found = list(by_kind), False
     while True:
-        claimed_at = time.monotonic()
+        claimed_at = runtime.monotonic()
         claimed = runner.store.claim_ahead(runner.worker_id, _BATCH, kinds=kinds)
         if claimed:
             found = True
@@ -99,7 +98,7 @@ def run_claimed(
 @contextmanager
 def _renewing(runner: ItemRunner, held: list[OutboxItem]) -> Iterator[None]:
     """Renew the leases of what is *held* meanwhile: a call may take longer than the lease."""
-    ended, store = threading.Event(), runner.store
+    ended, store = runtime.Event(), runner.store
     if not store.renews_beside:
         yield  # its database is in memory: nobody else is there who could take over
         return
@@ -112,7 +111,7 @@ def _renewing(runner: ItemRunner, held: list[OutboxItem]) -> Iterator[None]:
                 # What writes to a file of SQLite holds it up, and keeps everybody from taking over.
                 logger.debug("the leases of what runs here could not be renewed: %s", error)
 
-    thread = threading.Thread(target=beat, name="automate-heartbeat", daemon=True)
+    thread = runtime.Thread(target=beat, name="automate-heartbeat", daemon=True)
     try:
         thread.start()
     except RuntimeError as error:  # the machine has no more: what ends within its lease is safe
@@ -145,7 +144,7 @@ def _run_all(
                 noted = begin_is_noted(item)
                 renew = runner.store.begin if noted else runner.store.extend
                 # It is another's if this process stood still while those before it ran.
-                late = time.monotonic() - claimed_at > soon
+                late = runtime.monotonic() - claimed_at > soon
                 if (noted or late) and renew([item.id], runner.worker_id):
                     stats.lost += 1
                 else:

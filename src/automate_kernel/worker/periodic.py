@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.shortage import TooManyConnectionsError, warn_of
@@ -57,7 +55,7 @@ class PeriodicRunner:
     A database that is away is no error of a task's: a line reports it when it begins.
     """
 
-    def __init__(self, tasks: Sequence[PeriodicTask], stopping: threading.Event) -> None:
+    def __init__(self, tasks: Sequence[PeriodicTask], stopping: runtime.Event) -> None:
         self._tasks = tasks
         self._stopping = stopping
         self._failures: dict[str, int] = {}
@@ -65,18 +63,18 @@ class PeriodicRunner:
     def run(self) -> None:
         """Work until the worker stops."""
         # Workers that were started together must not all reap at the same moment.
-        now, phase = time.monotonic(), random.random()
+        now, phase = runtime.monotonic(), runtime.numbers.random()
         due = {
             task.name: now if task.at_once else now + task.seconds * phase for task in self._tasks
         }
-        while due and not self._stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
-            now = time.monotonic()
+        while due and not self._stopping.wait(max(0.0, min(due.values()) - runtime.monotonic())):
+            now = runtime.monotonic()
             for task in self._tasks:
-                if due[task.name] <= time.monotonic() and not self._stopping.is_set():
+                if due[task.name] <= runtime.monotonic() and not self._stopping.is_set():
                     pause = self._run(task)
                     # Those of one period stay together, unless they took long: one wake-up is
                     # enough for them.
-                    ended = time.monotonic()
+                    ended = runtime.monotonic()
                     due[task.name] = pause + (now if ended - now < pause / 4 else ended)
 
     def _run(self, task: PeriodicTask) -> float:
@@ -87,7 +85,9 @@ class PeriodicRunner:
             warn_of(logger, error, "periodic task %r failed: %s", task.name)
             times = self._failures[task.name] = self._failures.get(task.name, 0) + 1
             longest = max(task.seconds, _LONGEST_SECONDS)
-            return random.uniform(0.5, 1.0) * min(longest, task.seconds * 2.0 ** min(times, 9))
+            return runtime.numbers.uniform(0.5, 1.0) * min(
+                longest, task.seconds * 2.0 ** min(times, 9)
+            )
         except Exception as error:
             self._report(task, error)
             return task.seconds
@@ -106,7 +106,7 @@ class PeriodicRunner:
         logger.log(level, "periodic task %r failed, trying again: %s", task.name, error)
 
 
-_thread = threading.local()
+_thread = runtime.local()
 
 
 def note_tries(move: Callable[[], object]) -> None:
@@ -116,7 +116,7 @@ def note_tries(move: Callable[[], object]) -> None:
 
 def keep_trying(
     work: Callable[[], T],
-    stopping: threading.Event | None,
+    stopping: runtime.Event | None,
     what: str,
     *,
     longest: float = 30.0,
@@ -132,7 +132,6 @@ def keep_trying(
         retry_if_not_exception_type,
         stop_after_attempt,
         stop_when_event_set,
-        wait_random_exponential,
     )
 
     try:
@@ -141,9 +140,9 @@ def keep_trying(
         raise
     except Exception as error:
         warn_of(logger, error, "%s failed, trying again: %s", what)
-    pause: Callable[[float], Any] = stopping.wait if stopping else time.sleep
+    pause: Callable[[float], Any] = stopping.wait if stopping else runtime.pause
     retrying = Retrying(
-        wait=wait_random_exponential(multiplier=0.1, max=longest),
+        wait=_pauses(longest),
         stop=stop_when_event_set(stopping) if stopping else stop_after_attempt(5),
         retry=retry_if_not_exception_type((LeaseLostError, KeyboardInterrupt, SystemExit)),
         sleep=pause,
@@ -166,22 +165,25 @@ def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable
             raise
         warn_of(logger, error, "%s failed, trying again: %s", what)
     # Nearly always there is nothing to try again.
-    from tenacity import (
-        Retrying,
-        retry_if_exception,
-        stop_after_delay,
-        stop_any,
-        wait_random_exponential,
-    )
+    from tenacity import Retrying, retry_if_exception
 
+    ends_at = runtime.monotonic() + seconds
     retrying = Retrying(
-        wait=wait_random_exponential(multiplier=0.1, max=10),
-        stop=stop_any(stop_after_delay(seconds), lambda state: until()),  # type: ignore[arg-type]
+        wait=_pauses(10),
+        stop=lambda state: until() or runtime.monotonic() >= ends_at,
         retry=retry_if_exception(_may_pass),
+        sleep=runtime.pause,
         before_sleep=_warn_again(what),
         reraise=True,
     )
     return retrying(work)
+
+
+def _pauses(longest: float) -> Callable[[Any], float]:
+    """Return the seconds before each further try: a random part of what doubles each time."""
+    return lambda state: runtime.numbers.uniform(
+        0.0, min(longest, 0.1 * 2.0 ** min(state.attempt_number - 1, 30))
+    )
 
 
 def _may_pass(error: BaseException) -> bool:

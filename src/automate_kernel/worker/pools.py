@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from automate_kernel.base import runtime
 from automate_kernel.operations.portal import LoopThread
 from automate_kernel.outbox.item import Result
 from automate_kernel.secrets.logs import get_logger
@@ -133,9 +132,9 @@ class ThreadPool:
             self._setup.hand_back(late)
 
     def _run(self, task: Task) -> Result:
-        started_at = time.monotonic()
+        started_at = runtime.monotonic()
         outcome = None if task.lost else self._setup.run(task)
-        task.ended_at = time.monotonic()
+        task.ended_at = runtime.monotonic()
         # Not exact where several threads add to it, nor need it be.
         took = max(task.ended_at - started_at, 1e-6)
         self._mean_seconds += (took - self._mean_seconds) * 0.05
@@ -150,7 +149,7 @@ class ThreadPool:
 
     def give_results(self) -> None:
         """Record what has ended: nobody else may run it again."""
-        self._given_at = time.monotonic()
+        self._given_at = runtime.monotonic()
         ended: list[Ended] = []
         with suppress(IndexError):  # another thread gives them too
             while True:
@@ -177,7 +176,7 @@ class LoopPool:
         self.kinds = kinds
         self._slots, self._run, self._done = slots, run, done
         self._held = 0
-        self._lock = threading.Lock()
+        self._lock = runtime.Lock()
         self._thread = LoopThread("automate-loop")
         self._loop = self._thread.loop
         self._running: set[asyncio.Task[None]] = set()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
-import threading
-import time
 from collections.abc import Sequence
 
+from automate_kernel.base import runtime
 from automate_kernel.outbox.item import (
     ItemStatus,
     OutboxItem,
@@ -53,7 +51,7 @@ class Quarantine:
         self._alone_until = 0.0
         # Until when those wait for an idle worker that are to be alone, by their items.
         self._waits_until: dict[str, float] = {}
-        self._lock = threading.Lock()
+        self._lock = runtime.Lock()
 
     def admit(self, tasks: Sequence[Task], *, beside: int = 0) -> list[Task]:
         """
@@ -80,7 +78,7 @@ class Quarantine:
     def _must_wait(self, task: Task, beside: int) -> bool:
         if self._held or not beside:
             return bool(self._held)
-        now, item_id = time.monotonic(), task.item.id
+        now, item_id = runtime.monotonic(), task.item.id
         until = self._waits_until.setdefault(item_id, now + _IDLE_SECONDS)
         if until <= now:
             # Here something always runs. Those that another worker has taken go with it.
@@ -90,21 +88,21 @@ class Quarantine:
     def _hold(self, task: Task, *, alone: bool) -> None:
         self._held.add(task)
         if alone:
-            self._alone, self._alone_until = task, time.monotonic() + _ALONE_SECONDS
+            self._alone, self._alone_until = task, runtime.monotonic() + _ALONE_SECONDS
             self._waits_until.pop(task.item.id, None)
 
     def alone_seconds(self) -> float:
         """Return for how long nothing else is to begin here, if nothing ends before."""
-        return 0.0 if self._alone is None else max(0.0, self._alone_until - time.monotonic())
+        return 0.0 if self._alone is None else max(0.0, self._alone_until - runtime.monotonic())
 
     def wait(self, tasks: Sequence[Task]) -> list[Ended]:
         """Return the outcomes of *tasks* that have to wait. They spend no attempt."""
         with self._lock:
             since = min((one.claimed_at for one in self._held), default=0.0)
         # Ever longer while an item takes long.
-        held_seconds = time.monotonic() - since if since else 0.0
+        held_seconds = runtime.monotonic() - since if since else 0.0
         about = min(_LONGEST_WAIT, max(_WAIT_SECONDS * len(tasks), held_seconds))
-        return [(task, _later(task, about * 2 * random.random())) for task in tasks]
+        return [(task, _later(task, about * 2 * runtime.numbers.random())) for task in tasks]
 
     def cleared(self, task: Task) -> bool:
         """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.outbox.item import ItemStatus, OutcomeRecorded, ReapResult, Result
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxStore
@@ -114,7 +114,7 @@ class Reporter:
 
     def report(self) -> None:
         """Write a report, unless nothing has changed since a moment ago."""
-        now, about = time.monotonic(), self._about()
+        now, about = runtime.monotonic(), self._about()
         self._liveness.move("watch")  # its thread
         if self._also_report is not None:
             self._try(self._also_report, about.id, about.id)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
+
+from automate_kernel.base import runtime
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,9 +27,9 @@ class Threads(Generic[T, R]):
         self, most: int, name: str, perform: Callable[[T], R], done: Callable[[T, R], None]
     ) -> None:
         self._most, self._name, self._perform, self._done = most, name, perform, done
-        self._queue: SimpleQueue[T | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._lock, self._starting = threading.Lock(), threading.Lock()
+        self._queue: runtime.SimpleQueue[T | None] = runtime.SimpleQueue()
+        self._threads: list[runtime.Thread] = []
+        self._lock, self._starting = runtime.Lock(), runtime.Lock()
         self.busy: int = 0
         """The calls that run, and those that wait for a thread."""
 
@@ -49,7 +48,7 @@ class Threads(Generic[T, R]):
         with self._starting:
             while len(self._threads) < min(self._most, self.busy):
                 name = f"{self._name}-{len(self._threads)}"
-                thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                thread = runtime.Thread(target=self._serve, name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
 
@@ -79,7 +78,7 @@ class Threads(Generic[T, R]):
         try:
             while True:
                 entries.append(self._queue.get_nowait())
-        except Empty:
+        except runtime.Empty:
             return entries
 
     def stop(self) -> None:
@@ -90,4 +89,4 @@ class Threads(Generic[T, R]):
 
 def late_since() -> float:
     """Return the monotonic time: what has waited since then is late."""
-    return time.monotonic() - LATE_SECONDS
+    return runtime.monotonic() - LATE_SECONDS

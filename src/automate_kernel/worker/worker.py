@@ -16,14 +16,13 @@ import asyncio
 import logging
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import describe_error
 from automate_kernel.outbox.item import (
     ItemStatus,
@@ -90,7 +89,7 @@ class Claimer:
         quarantine: Quarantine,
         wait: Callable[[Sequence[Task]], None],
         batch: int,
-        stopping: threading.Event,
+        stopping: runtime.Event,
     ) -> None:
         self._store, self._worker_id = store, worker_id
         self._pools, self._in_flight, self._quarantine = pools, in_flight, quarantine
@@ -143,10 +142,10 @@ class Claimer:
             return 0
         pools = list(kinds)
         wanted = [kind for its in kinds.values() for kind in its]
-        asked_at = time.monotonic()
+        asked_at = runtime.monotonic()
         items = self._store.claim_ahead(self._worker_id, limit, kinds=wanted)
         self.keyed = self.keyed or any(item.ordering_key or item.concurrency_key for item in items)
-        now = time.monotonic()
+        now = runtime.monotonic()
         surplus: list[str] = []
         started: list[tuple[Pool, list[Task]]] = []
         for pool in pools:
@@ -173,7 +172,7 @@ class Claimer:
         return len(items) - len(surplus)
 
 
-class Flag(threading.Event):
+class Flag(runtime.Event):
     """
     A `threading.Event` that can be set while the same thread is in the middle of using it.
 
@@ -207,16 +206,16 @@ class Flag(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until it is set, for at most *timeout* seconds; return True if it is."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        main = threading.current_thread() is threading.main_thread()
-        longest = _LONGEST_DEAF if main else threading.TIMEOUT_MAX
-        waiting = threading.Lock()
+        deadline = None if timeout is None else runtime.monotonic() + timeout
+        main = runtime.current_thread() is runtime.main_thread()
+        longest = _LONGEST_DEAF if main else runtime.TIMEOUT_MAX
+        waiting = runtime.Lock()
         waiting.acquire()
         # Before the look at it: who sets it after that releases the lock.
         self._waiting.append(waiting)
         try:
             while not self._set:
-                left = longest if deadline is None else deadline - time.monotonic()
+                left = longest if deadline is None else deadline - runtime.monotonic()
                 if left <= 0 or waiting.acquire(timeout=min(left, longest)):
                     return left > 0
             return True
@@ -341,7 +340,7 @@ class Worker:
         logger.info("worker %s started: %s", self.worker_id, ", ".join(self._by_kind))
         for thread in threads:
             thread.start()
-        fetcher = threading.Thread(target=self._fetch_or_fail, name="automate-fetcher", daemon=True)
+        fetcher = runtime.Thread(target=self._fetch_or_fail, name="automate-fetcher", daemon=True)
         fetcher.start()
         try:
             self._stopping.wait()
@@ -419,7 +418,7 @@ class Worker:
             liveness=self.liveness,
         )
 
-    def _threads(self) -> list[threading.Thread]:
+    def _threads(self) -> list[runtime.Thread]:
         """Return the threads beside the fetcher's, the acknowledger's first."""
         every = self.heartbeat_seconds or self.store.lease_seconds / 4
         report = PeriodicTask("report", self.report_seconds, self._reporter.report, at_once=True)
@@ -432,7 +431,7 @@ class Worker:
         watched = [self._heartbeat.cancellations(), late, report, stop, begin]
         beat = self._heartbeat.renewal(every)
         return [
-            threading.Thread(target=target, name=f"automate-{name}", daemon=True)
+            runtime.Thread(target=target, name=f"automate-{name}", daemon=True)
             for name, target in (
                 ("acknowledger", self._acknowledger.run),
                 ("heartbeat", PeriodicRunner([beat], self._finished).run),
@@ -461,7 +460,7 @@ class Worker:
         if wakeup is not None:
             wakeup.wake()
 
-    def _close(self, threads: list[threading.Thread]) -> None:
+    def _close(self, threads: list[runtime.Thread]) -> None:
         if self._abandoning.is_set():
             self._patience = 0.0
         # What could not be recorded by now is tried once more, and then left to the reaper.
@@ -592,7 +591,7 @@ class Worker:
         held = self._stopping.is_set() or task.asked or task.ran_out(self.store.lease_seconds)
         if held or not self._note_begin(task):
             return None
-        task.started_at = time.monotonic()
+        task.started_at = runtime.monotonic()
         return self._by_kind[task.item.kind]
 
     def _unbegun(self, task: Task) -> Outcome | None:
@@ -624,7 +623,7 @@ class Worker:
             return self._runner.failed(handler, task.item, error)
 
     def _done(self, task: Task, result: Result) -> None:
-        task.ended_at = time.monotonic()
+        task.ended_at = runtime.monotonic()
         self._acknowledger.put([(task, result)])
 
     def _done_all(self, ended: list[Ended]) -> None:
@@ -648,8 +647,8 @@ class Worker:
 
     def _drain(self) -> None:
         """Wait until nothing is held, or time is up, or `stop(abandon=True)`; then hand back."""
-        deadline = time.monotonic() + self.grace_seconds
-        while self._in_flight and not self._abandoning.is_set() and time.monotonic() < deadline:
+        deadline = runtime.monotonic() + self.grace_seconds
+        while self._in_flight and not self._abandoning.is_set() and runtime.monotonic() < deadline:
             self._freed.wait(0.1)
             self._freed.clear()
         self._plain.give_results()  # or what has run would be handed back, and run again

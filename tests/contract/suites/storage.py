@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.storage import Now, Plus, Portion, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEBOUNCE, DELIVERY, ORDERING_LOCK, PAUSE, STEP
@@ -271,10 +272,7 @@ class StorageContract:
         """A worker whose clock is wrong writes and compares the right times."""
         if not self.supports_server_clock:
             pytest.skip("the database has no clock")
-        for place in ("rows", "sql"):
-            monkeypatch.setattr(
-                f"automate_kernel.storage.{place}.utc_now", lambda: T0 - timedelta(days=36_500)
-            )
+        monkeypatch.setattr(runtime, "utc_now", lambda: T0 - timedelta(days=36_500))
         with storage.begin() as rows:
             rows.insert(STEP, [step(1, started_at=Now(5))])
             (row,) = rows.select(STEP, [Where("started_at", "gt", Now(-60))])

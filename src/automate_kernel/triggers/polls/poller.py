@@ -6,9 +6,6 @@ import hashlib
 import inspect
 import json
 import logging
-import queue
-import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +13,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import (
     AutomateError,
     ErrorCodes,
@@ -233,8 +231,8 @@ class Poller:
 
     def renew(self) -> None:
         """Forget what is claimed: threads of another process call it."""
-        self._claimed: queue.SimpleQueue[tuple[Poll, Row] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._claimed: runtime.SimpleQueue[tuple[Poll, Row] | None] = runtime.SimpleQueue()
+        self._lock = runtime.Lock()
         self._busy = self._threads = 0
         # What is claimed here: by token the poll's id, and the time until which it is renewed.
         self._held: dict[str, tuple[str, float]] = {}
@@ -250,14 +248,14 @@ class Poller:
         for each in claimed:
             # A call that hangs is another worker's in the end.
             longest = each[0].spec.timeout_seconds + _GRACE_SECONDS
-            self._held[each[1]["claim_token"]] = each[0].id, time.monotonic() + longest
+            self._held[each[1]["claim_token"]] = each[0].id, runtime.monotonic() + longest
             self._claimed.put(each)
         with self._lock:
             self._busy += len(claimed)
             while self._threads < self._busy:
                 # A daemon: a service that hangs keeps no worker from ending. Another worker goes on
                 # once the claim has run out. It may fail to start: then the next tick tries again.
-                threading.Thread(target=self._work, name="automate-poll", daemon=True).start()
+                runtime.Thread(target=self._work, name="automate-poll", daemon=True).start()
                 self._threads += 1
         self._keep_claims()
         return len(claimed)
@@ -300,16 +298,16 @@ class Poller:
         # Not whoever looks at what is due: a worker that stops looks no more, and its calls go on.
         with self._lock:
             if self._to_renew() and not self._renewing:
-                threading.Thread(target=self._renew, name="automate-claims", daemon=True).start()
+                runtime.Thread(target=self._renew, name="automate-claims", daemon=True).start()
                 self._renewing = True
 
     def _to_renew(self) -> dict[str, str]:
-        now = time.monotonic()
+        now = runtime.monotonic()
         return {token: key for token, (key, end) in list(self._held.items()) if now < end}
 
     def _renew(self) -> None:
         while True:
-            time.sleep(_RENEW_SECONDS)
+            runtime.sleep(_RENEW_SECONDS)
             with self._lock:
                 held = self._to_renew()
                 self._renewing = bool(held)

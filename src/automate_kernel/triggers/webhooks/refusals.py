@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.forks import new_lock
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.query import Now, Plus, Where
@@ -78,7 +78,7 @@ class RefusedDeliveries:
         storage: Storage,
         redact: Callable[[str], str],
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = runtime.clock,
     ) -> None:
         self._storage, self._redact, self._clock = storage, redact, clock
         self._lock = new_lock()

@@ -7,13 +7,12 @@ import binascii
 import hashlib
 import hmac
 import re
-import time
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import ConfigError, SecretError, SecretNotFoundError, type_name
 from automate_kernel.secrets.handles import SecretReader, SecretRef, check_key
 from automate_kernel.triggers.webhooks.request import (
@@ -72,7 +71,7 @@ class SignatureScheme(ABC):
         raw_body: bytes,
         secrets: SecretReader,
         *,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = runtime.wall_clock,
     ) -> bool:
         """
         Return True if one of the secrets signed exactly *raw_body*, not long ago.
@@ -92,7 +91,7 @@ class SignatureScheme(ABC):
         raw_body: bytes,
         secrets: SecretReader,
         *,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = runtime.wall_clock,
     ) -> str:
         """
         Return what a request lacks that `verify` has refused, for those who run the receiver.
@@ -136,7 +135,7 @@ class SignatureScheme(ABC):
         raw_body: bytes,
         *secrets: str,
         message_id: str | None = None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = runtime.wall_clock,
     ) -> dict[str, str]:
         """
         Return the headers that prove that a holder of *secrets* sent *raw_body*.
@@ -546,7 +545,7 @@ class StandardWebhooksSignature(SignatureScheme):
     def _write(
         self, body: bytes, keys: Sequence[bytes], message_id: str | None, timestamp: int
     ) -> dict[str, str]:
-        message_id = message_id or f"msg_{uuid.uuid4().hex}"
+        message_id = message_id or f"msg_{runtime.uuid4().hex}"
         if not _MESSAGE_ID.fullmatch(message_id):
             raise ValueError("a message id has 1 to 256 visible ASCII characters, and no dot")
         message = self._message(message_id, timestamp, body)

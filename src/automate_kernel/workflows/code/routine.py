@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, copy_context
-from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.code.calls import UnwoundError
@@ -48,10 +47,12 @@ class PlainRoutine:
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._function, self._arguments = function, arguments
         # (True, what is asked for), or (False, the result and the error).
-        self._asked: SimpleQueue[tuple[bool, Any, BaseException | None]] = SimpleQueue()
-        self._answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        self._asked: runtime.SimpleQueue[tuple[bool, Any, BaseException | None]] = (
+            runtime.SimpleQueue()
+        )
+        self._answers: runtime.SimpleQueue[tuple[Any, BaseException | None]] = runtime.SimpleQueue()
         self._over = False
-        self._thread = threading.Thread(
+        self._thread = runtime.Thread(
             target=copy_context().run, args=(self._run,), name="automate-workflow", daemon=True
         )
         self._thread.start()
@@ -102,7 +103,7 @@ class PlainRoutine:
 
     def ask(self, asked: Awaitable[T]) -> T:
         """Hand *asked* over, on the function's thread, and return the answer."""
-        if threading.current_thread() is not self._thread:
+        if runtime.current_thread() is not self._thread:
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 "the context of a workflow is used on another thread",

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, TemplateError, WorkflowError, type_name
 from automate_kernel.operations.schemas.example import example_of
 from automate_kernel.operations.spec import OperationSpec
@@ -202,7 +202,7 @@ def dry_run(
     execution = Execution(
         id=_NO_ID, name=workflow.name, definition_id=workflow.hash(), event=event,
         status=ExecutionStatus.RUNNING, tenant_id=event.tenant_id,
-        created_at=datetime.now(timezone.utc),
+        created_at=runtime.utc_now(),
     )  # fmt: skip
     program.walk(execution)
     result.steps = program.found(workflow.order())
@@ -298,7 +298,7 @@ class _DryProgram(WorkflowProgram):
     def walk(self, execution: Execution) -> None:
         """Bring *execution* to its end, and note its steps."""
         self.seen = {}
-        now = execution.created_at or datetime.now(timezone.utc)
+        now = execution.created_at or runtime.utc_now()
         turns = advance(self, Activation(execution=execution, waits={}, now=now, alone=True))
         turn = next(turns)
         while not turn.last:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random as _random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -19,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from automate_kernel.base import runtime
 from automate_kernel.base.durations import DurationField, format_duration
 from automate_kernel.base.errors import ErrorCodes, WorkflowError
 from automate_kernel.operations.schemas.checks import validation_problems
@@ -164,7 +164,7 @@ class RetryPolicy(DefinitionModel):
             raise refused("retry", message, f"set max_delay: {delay}, or more")
         return self
 
-    def delay_for(self, attempt: int, *, random: Callable[[], float] = _random.random) -> float:
+    def delay_for(self, attempt: int, *, random: Callable[[], float] = runtime.chance) -> float:
         """Return the seconds to wait after attempt number *attempt* (the first is 1) has failed."""
         factor: int = 1
         if self.backoff == "linear":

@@ -16,14 +16,13 @@ it in the thread that asks for it (`inline.py`).
 from __future__ import annotations
 
 import heapq
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from queue import SimpleQueue
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.operations.context import handled_item
 from automate_kernel.outbox.item import Outcome, OutcomeRecorded, Result
@@ -116,9 +115,10 @@ class ExecutionDriver(ABC):
         self._runner = runner
         self._lease_seconds, self._stopping = lease_seconds, stopping
         self._gives_up, self._briefly = gives_up, briefly
-        self._active: set[ActiveExecution] = set()
-        self._ready: SimpleQueue[Entry | None] = SimpleQueue()
-        self._dirty: SimpleQueue[ActiveExecution | None] = SimpleQueue()
+        # In the order of their arrival, so that one history can be run again.
+        self._active: dict[ActiveExecution, None] = {}
+        self._ready: runtime.SimpleQueue[Entry | None] = runtime.SimpleQueue()
+        self._dirty: runtime.SimpleQueue[ActiveExecution | None] = runtime.SimpleQueue()
         self._timers: list[tuple[float, int, ActiveExecution]] = []
         self._timer_count = 0
         # Calls in the order in which they began, until they are old enough to be seen.
@@ -165,7 +165,7 @@ class ExecutionDriver(ABC):
         for each in around:
             flow.enter(each())
         flow.enter(self._runner.around(flow.execution))
-        self._active.add(active)
+        self._active[active] = None
         if flow.unread or flow.unread_ends:
             self._move(active)
         else:
@@ -255,7 +255,7 @@ class ExecutionDriver(ABC):
 
     def _is_over(self, active: ActiveExecution) -> bool:
         """Return True if nothing more of *active* may begin; renew a lease that ran out."""
-        task, now = active.task, time.monotonic()
+        task, now = active.task, runtime.monotonic()
         if active.abandoned or task.lost or task.asked:
             return True
         if now - task.leased_at < self._lease_seconds:
@@ -283,7 +283,7 @@ class ExecutionDriver(ABC):
     def _close(self, active: ActiveExecution) -> bool:
         """Leave what was entered around *active*; return False if another thread was first."""
         try:
-            self._active.remove(active)
+            del self._active[active]
         except KeyError:
             return False
         active.flow.close()
@@ -298,15 +298,15 @@ class ExecutionDriver(ABC):
 
     def _until_timer(self) -> float:
         # What has begun on other threads is looked at in time.
-        left = self._timers[0][0] - time.monotonic() if self._timers else SEEN_SECONDS
+        left = self._timers[0][0] - runtime.monotonic() if self._timers else SEEN_SECONDS
         return max(0.0, min(left, SEEN_SECONDS))
 
     def _ring_timers(self) -> None:
-        while self._young and self._young[0][0] <= time.monotonic():
+        while self._young and self._young[0][0] <= runtime.monotonic():
             _, active, call = self._young.popleft()
             if active.flow.running.get(call.run.key) is call and not active.task.ended:
                 self._show(active, call)
-        while self._timers and self._timers[0][0] <= time.monotonic():
+        while self._timers and self._timers[0][0] <= runtime.monotonic():
             due, _, active = heapq.heappop(self._timers)
             if active.due == due and not active.task.ended:
                 active.due = None
@@ -317,7 +317,7 @@ class ExecutionDriver(ABC):
 
     def _set_timer(self, active: ActiveExecution, seconds: float) -> None:
         """Let *active* have a turn after so many *seconds*, unless one is due before."""
-        due = time.monotonic() + seconds
+        due = runtime.monotonic() + seconds
         if active.due is not None and active.due < due + _SAME_SECONDS:
             return
         active.due = due
@@ -326,7 +326,7 @@ class ExecutionDriver(ABC):
 
     def _show_later(self, active: ActiveExecution, call: StepCall) -> None:
         """Save that a call runs, if it still does after a moment."""
-        self._young.append((time.monotonic() + SEEN_SECONDS, active, call))
+        self._young.append((runtime.monotonic() + SEEN_SECONDS, active, call))
 
     def _show(self, active: ActiveExecution, call: StepCall) -> None:
         """Save that a call runs; later, if its execution is being saved."""

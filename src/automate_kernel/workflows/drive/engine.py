@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
-from queue import Empty
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import (
     AutomateError,
     ErrorCodes,
@@ -107,7 +106,7 @@ class Engine(ExecutionDriver):
         self._kinds = [handler.kind for handler in handlers]
         self._handlers = {handler.kind: handler for handler in handlers}
         self._portal, self._setup = portal, setup
-        self._stopped = threading.Event()
+        self._stopped = runtime.Event()
         super().__init__(
             runner,
             lease_seconds=setup.lease_seconds,
@@ -117,9 +116,10 @@ class Engine(ExecutionDriver):
         )
         setup.before_release(self._show_all)
         self._held = 0
-        self._lock = threading.Lock()
+        self._lock = runtime.Lock()
         # What is saved later: its time, and a number that tells it from others of that time.
         self._later: list[tuple[float, int, ActiveExecution]] = []
+        self._defers = itertools.count()
         self._steps = Threads(setup.slots, "automate-step", self._perform, self._performed)
         self._signal_sender = SignalSender()
         # For how long a call holds a thread, on average.
@@ -131,11 +131,11 @@ class Engine(ExecutionDriver):
         self._turner = 0
         self._calling_since: float | None = None
         # Set while there may be something for `_watch` to see.
-        self._watched = threading.Event()
+        self._watched = runtime.Event()
         self._started = False
         self._looks = False
         # Set when there may be a signal for an execution that stays, or the time of a wait is over.
-        self._told = threading.Event()
+        self._told = runtime.Event()
         self._begin: dict[str, Callable[[Sequence[Task]], Iterator[None]]] = {
             EVENT: self._begin_events, SIGNAL: self._deliver, CANCEL: self._run_each,
         }  # fmt: skip
@@ -214,7 +214,7 @@ class Engine(ExecutionDriver):
                 yield from self._begin_together(events)
 
     def _begin_together(self, tasks: Sequence[Task]) -> Iterator[None]:
-        began = time.monotonic()
+        began = runtime.monotonic()
         try:
             if self._handlers[EVENT].around is not None or ADVANCE not in self._handlers:
                 raise _OneByOneError
@@ -229,7 +229,7 @@ class Engine(ExecutionDriver):
             task.started_at = began
         if not begun:
             self._note_seconds(0.0, len(tasks))
-        now = time.monotonic()
+        now = runtime.monotonic()
         opened = [(Task(item, now, began), flow) for item, flow in begun]
         with self._lock:
             self._held += len(opened)
@@ -241,7 +241,7 @@ class Engine(ExecutionDriver):
 
     def _deliver(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Keep signals, and wake those that wait for them: some in each round."""
-        began = time.monotonic()
+        began = runtime.monotonic()
         if self._handlers[SIGNAL].around is not None:
             yield from self._run_each(tasks)
             return
@@ -292,7 +292,7 @@ class Engine(ExecutionDriver):
         if first.lease_expires_at is not None:
             # The database's time at the claim, without asking for it.
             lease = timedelta(seconds=self._setup.lease_seconds)
-            passed = timedelta(seconds=time.monotonic() - tasks[0].claimed_at)
+            passed = timedelta(seconds=runtime.monotonic() - tasks[0].claimed_at)
             now = first.lease_expires_at - lease + passed
         opened = self._opened([task.item for task in tasks], now)
         for task in tasks:
@@ -323,7 +323,7 @@ class Engine(ExecutionDriver):
         if isinstance(flow, Exception):
             self._end([(task, self._setup.failed(task, flow))])
             return
-        task.started_at, flow.leased_at = time.monotonic(), task.leased_at
+        task.started_at, flow.leased_at = runtime.monotonic(), task.leased_at
         active = ActiveExecution(task, flow)
         flow.signal_sender = self._signal_sender
         task.cancel, task.release = self._canceller(active), partial(self._request_release, active)
@@ -336,7 +336,7 @@ class Engine(ExecutionDriver):
         try:
             self._enter(active, *around)
         except BaseException as error:  # a plugin's SystemExit too: others begin after it
-            self._active.add(active)
+            self._active[active] = None
             self._fail(active, error)
         self._watched.set()
 
@@ -370,7 +370,7 @@ class Engine(ExecutionDriver):
         self._start_thread("engine", partial(self._serve_turns, 0))
 
     def _start_thread(self, name: str, target: Callable[[], None]) -> None:
-        threading.Thread(target=target, name=f"automate-{name}", daemon=True).start()
+        runtime.Thread(target=target, name=f"automate-{name}", daemon=True).start()
 
     def _canceller(self, active: ActiveExecution) -> Callable[[], None]:
         def cancel() -> None:
@@ -399,7 +399,7 @@ class Engine(ExecutionDriver):
     def _end(self, ended: list[Ended]) -> None:
         with self._lock:
             self._held -= len(ended)
-        now = time.monotonic()
+        now = runtime.monotonic()
         for task, _ in ended:
             task.ended_at = now
         self._setup.done_all(ended)
@@ -410,7 +410,7 @@ class Engine(ExecutionDriver):
         while self._turner == number and not self._stopped.is_set():
             try:
                 entry = self._ready.get(timeout=self._until_timer() if self._held else None)
-            except Empty:
+            except runtime.Empty:
                 entry = None
             else:
                 if entry is None:
@@ -428,7 +428,7 @@ class Engine(ExecutionDriver):
 
     def _wait_on(self, active: ActiveExecution, turn: Turn, *, told: bool) -> None:
         if self._stays(active, turn, told=told):
-            left = (active.stays_until or 0.0) - time.monotonic()
+            left = (active.stays_until or 0.0) - runtime.monotonic()
             turn.next_retry, turn.wait = min(turn.wait or 0.0, max(0.0, left)), None
         if active.flow.waiting:
             self._start_looking()
@@ -440,7 +440,7 @@ class Engine(ExecutionDriver):
             return False
         if not (active.flow.waiting and active.flow.is_long):
             return False
-        now = time.monotonic()
+        now = runtime.monotonic()
         if until is None and len(self._staying()) >= _MOST_STAYING:
             return False
         if told or until is None:
@@ -466,12 +466,12 @@ class Engine(ExecutionDriver):
         number, failure = self._turner, None
         # What comes for it in the meantime waits, as it does while a turn is being saved.
         active.saving = turn = Turn()
-        self._note_call(began := time.monotonic())
+        self._note_call(began := runtime.monotonic())
         try:
             turn = super()._turn(active, outcomes, come)
         except Exception as error:
             failure = error
-        self._note_long_turn(flow, time.monotonic() - began)
+        self._note_long_turn(flow, runtime.monotonic() - began)
         with self._lock:
             replaced = self._turner != number
             if not replaced:
@@ -513,7 +513,7 @@ class Engine(ExecutionDriver):
     # -- timers ------------------------------------------------------------------------------
 
     def _ring_timers(self) -> None:
-        while self._later and self._later[0][0] <= time.monotonic():
+        while self._later and self._later[0][0] <= runtime.monotonic():
             with self._lock:
                 _, _, active = heapq.heappop(self._later)
             self._dirty.put(active)
@@ -541,11 +541,11 @@ class Engine(ExecutionDriver):
         if not made or self._shown([one for calls in made.values() for one in calls]):
             return set()
         # An execution that somebody has locked must not keep the others.
-        deadline = time.monotonic() + _SHOW_SECONDS
+        deadline = runtime.monotonic() + _SHOW_SECONDS
         return {
             item_id
             for item_id, calls in made.items()
-            if time.monotonic() > deadline or not self._shown(calls)
+            if runtime.monotonic() > deadline or not self._shown(calls)
         }
 
     def _shown(self, calls: Sequence[tuple[Flow, StepCall]]) -> bool:
@@ -600,10 +600,10 @@ class Engine(ExecutionDriver):
     def _call_in_place(self, active: ActiveExecution, call: StepCall) -> bool:
         """Make a quick call; return False if another thread has taken the turns on meanwhile."""
         number = self._turner
-        self._note_call(began := time.monotonic())
+        self._note_call(began := runtime.monotonic())
         over = active.task.ran_out(self._setup.lease_seconds) and self._is_over(active)
         outcome = CallOutcome(call, begun=False) if over else self._outcome(active, call)
-        took = time.monotonic() - began
+        took = runtime.monotonic() - began
         with self._lock:
             replaced = self._turner != number
             if not replaced:
@@ -617,7 +617,7 @@ class Engine(ExecutionDriver):
 
     def _put_on_thread(self, active: ActiveExecution, call: StepCall | None) -> None:
         """Make *call* on the next free thread; None is for its large outputs."""
-        self._steps.put(((active, call, time.monotonic()),))
+        self._steps.put(((active, call, runtime.monotonic()),))
 
     def _performed(self, waited: _Waiting, _: None) -> None:
         self._offer_room()
@@ -632,11 +632,11 @@ class Engine(ExecutionDriver):
         if self._is_over(active) or self._setup.stopping() or held:
             self._ready.put((active, [CallOutcome(call, begun=False)]))
             return
-        began = time.monotonic()
+        began = runtime.monotonic()
         active.flow.started(call)
         self._show_later(active, call)
         outcome = self._outcome(active, call)
-        self._note_seconds(time.monotonic() - began)
+        self._note_seconds(runtime.monotonic() - began)
         self._ready.put((active, [outcome]))
 
     def _move(self, active: ActiveExecution) -> None:
@@ -728,16 +728,16 @@ class Engine(ExecutionDriver):
 
     def _watch(self) -> None:
         """Let another thread take the turns on while a call in place takes too long."""
-        looked_at, idle = time.monotonic(), 0
+        looked_at, idle = runtime.monotonic(), 0
         while not self._stopped.wait(OVERRUN_SECONDS):
-            if time.monotonic() - looked_at >= LATE_SECONDS / 2:
+            if runtime.monotonic() - looked_at >= LATE_SECONDS / 2:
                 self._release_late()
-                looked_at = time.monotonic()
+                looked_at = runtime.monotonic()
             since = self._calling_since
             idle = 0 if since is not None else idle + 1
             if idle > _LOOKS_AT_NOTHING:
                 idle = self._rest(idle)
-            if since is None or time.monotonic() - since < OVERRUN_SECONDS:
+            if since is None or runtime.monotonic() - since < OVERRUN_SECONDS:
                 continue
             with self._lock:
                 if self._calling_since == since:
@@ -796,7 +796,7 @@ class Engine(ExecutionDriver):
                         return
                     group.append(more)
                     size += _size(more)
-            except Empty:
+            except runtime.Empty:
                 pass
             self._commit_apart(group)
             liveness.rest("committer")
@@ -822,8 +822,9 @@ class Engine(ExecutionDriver):
             active.flow.execution.id, error.message,
         )  # fmt: skip
         pause = min(_MOST_DEFERRED, 2.0**active.deferred)
+        due = runtime.monotonic() + pause
         with self._lock:
-            heapq.heappush(self._later, (time.monotonic() + pause, id(active), active))
+            heapq.heappush(self._later, (due, next(self._defers), active))
 
     def _saved(self, active: ActiveExecution, turn: Turn) -> None:
         if active.task.item.attempt_count < 2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -14,6 +13,7 @@ from typing import Any
 from blinker import NamedSignal
 
 from automate_kernel import signals
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import PayloadError, UnknownHereError
 from automate_kernel.outbox.item import OutboxItem, bounded_seconds, new_id
 from automate_kernel.secrets.logs import get_logger
@@ -83,7 +83,7 @@ class Flow:
         """The context variables of its steps: what hooks around it have set."""
         self._around = ExitStack()
         # The last time of the database that is known, and when it was learnt.
-        self._known_at, self._learnt = loaded.now, time.monotonic()
+        self._known_at, self._learnt = loaded.now, runtime.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
         self._begun_before: set[StepKey] = set()
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
@@ -239,7 +239,7 @@ class Flow:
         """Take *outcomes* in, and what has *arrived*, and return what follows from them."""
         if arrived:
             self._take_in(arrived)
-        now = time.monotonic()
+        now = runtime.monotonic()
         for outcome in outcomes:
             self._end_call(outcome, now)
         elapsed, self._since = now - self._since, now
@@ -338,7 +338,7 @@ class Flow:
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
-        run, now = call.run, time.monotonic()
+        run, now = call.run, runtime.monotonic()
         if run.started_at is not None:
             self._begun_before.add(run.key)
         self.running[run.key] = call
@@ -357,8 +357,8 @@ class Flow:
         """Note that *call*, which had to wait for a thread, is made only now."""
         known = self._begun.get(call.run.key)
         if known is not None:
-            self._begun[call.run.key] = known[0], time.monotonic()
-            call.run.attempted_at = self._moment(time.monotonic())
+            self._begun[call.run.key] = known[0], runtime.monotonic()
+            call.run.attempted_at = self._moment(runtime.monotonic())
 
     def pause(self, turn: Turn) -> None:
         """Take the calls out of *turn*; with none in flight, the execution waits for a worker."""
@@ -403,7 +403,7 @@ class Flow:
         """Return the rest of the workflow's timeout, or None if that does not bound *call*."""
         if self._ends_at is None or call.recovers or plain_id(call.step.id) in self._recovery:
             return None
-        return max(0.001, self._ends_at - time.monotonic())
+        return max(0.001, self._ends_at - runtime.monotonic())
 
     @property
     def generation(self) -> str:
@@ -418,7 +418,7 @@ class Flow:
     @property
     def has_ended_waits(self) -> bool:
         """True if the time of a wait has just come: the database is to tell whether it is over."""
-        now = self._moment(time.monotonic())
+        now = self._moment(runtime.monotonic())
         just = now - timedelta(seconds=LOOK_SECONDS)
         ends = (wait.expires_at for wait in list(self.waiting.values()))
         return any(end is not None and just < end <= now for end in ends)
@@ -426,7 +426,7 @@ class Flow:
     @property
     def is_late(self) -> bool:
         """True if the workflow's timeout is over, or about to be."""
-        return self._ends_at is not None and time.monotonic() >= self._ends_at - _ABOUT_SECONDS
+        return self._ends_at is not None and runtime.monotonic() >= self._ends_at - _ABOUT_SECONDS
 
     def _moment(self, now: float) -> datetime:
         """Return about the time of the database, without asking it."""
@@ -436,7 +436,7 @@ class Flow:
 
     def save_of(self, turn: Turn) -> Save:
         """Return what is to be saved of *turn*."""
-        now = time.monotonic()
+        now = runtime.monotonic()
         for run in turn.saves:
             if run.started_at is None and run.status in _BEGUN and run.key not in self._begun:
                 self._note_around(run, turn, now)
@@ -467,7 +467,7 @@ class Flow:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
         first, self.fresh, self._stored = self.fresh, False, True
         self._advanced = self._advanced or _has_ended(turn)
-        self._known_at, self._learnt = at, time.monotonic()
+        self._known_at, self._learnt = at, runtime.monotonic()
         for key in [*turn.past, *[run.key for run in (*turn.saves, *turn.idle)]]:
             self.unsaved.pop(key, None)
         for run in turn.saves:

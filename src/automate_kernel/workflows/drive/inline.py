@@ -6,13 +6,12 @@ Executions without a worker: the thread that asks drives them, as far as they go
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, LeaseLostError, UnknownHereError
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.outbox.item import OutboxItem, OutcomeRecorded, Result
@@ -54,7 +53,7 @@ class InlineDriver(ExecutionDriver):
         self._results: dict[str, Result | BaseException] = {}
         self._calls: deque[tuple[ActiveExecution, StepCall]] = deque()
         # Calls beside others: each is made by the thread that takes it.
-        self._beside: SimpleQueue[tuple[ActiveExecution, StepCall]] = SimpleQueue()
+        self._beside: runtime.SimpleQueue[tuple[ActiveExecution, StepCall]] = runtime.SimpleQueue()
         self._has_threads = True
         self._look_at = 0.0
 
@@ -79,7 +78,7 @@ class InlineDriver(ExecutionDriver):
     def _take_next(self, timeout: float | None) -> None:
         try:
             entry = self._ready.get(timeout=timeout)
-        except Empty:
+        except runtime.Empty:
             return
         if entry is not None:
             try:
@@ -105,12 +104,12 @@ class InlineDriver(ExecutionDriver):
         try:
             function(*given)
         except Exception as error:
-            self._active.add(active)
+            self._active[active] = None
             self._fail(active, error)
 
     def _commit_all(self) -> None:
         group: list[ActiveExecution] = []
-        with suppress(Empty):
+        with suppress(runtime.Empty):
             while (active := self._dirty.get_nowait()) is not None:
                 group.append(active)
         self._commit(group)
@@ -122,9 +121,9 @@ class InlineDriver(ExecutionDriver):
 
     def _await_outcome(self) -> None:
         """Wait until another thread has made a call, a timer rings, or a signal may be there."""
-        waiting = self._waiting() if time.monotonic() >= self._look_at else {}
+        waiting = self._waiting() if runtime.monotonic() >= self._look_at else {}
         if waiting:
-            self._look_at = time.monotonic() + LOOK_SECONDS
+            self._look_at = runtime.monotonic() + LOOK_SECONDS
             if self._look_for(waiting):
                 return
         self._take_next(self._until_timer())
@@ -150,7 +149,7 @@ class InlineDriver(ExecutionDriver):
 
     def help(self) -> None:
         """Make a call that is to be made beside others, if one is left."""
-        with suppress(Empty):
+        with suppress(runtime.Empty):
             active, call = self._beside.get_nowait()
             if active not in self._active or active.abandoned or active.flow.to_release:
                 outcome = CallOutcome(call, begun=False)

@@ -7,12 +7,10 @@ no claim for others, and nothing else that is claimed here for longer than a few
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from queue import SimpleQueue
 
+from automate_kernel.base import runtime
 from automate_kernel.worker.heartbeat import Liveness
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.periodic import note_tries
@@ -48,8 +46,8 @@ class Intake:
         self._stopping, self._release = stopping, release
         self._failed, self._went_on, self._liveness = failed, went_on, liveness
         self._seconds = dict.fromkeys(paced, _FIRST_SECONDS)
-        self._entries: SimpleQueue[_Entry | None] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._entries: runtime.SimpleQueue[_Entry | None] = runtime.SimpleQueue()
+        self._lock = runtime.Lock()
         self._untouched = 0  # what was put and has had no round
         self.waiting: int = 0
         """The number of items of paced kinds that have not begun."""
@@ -97,7 +95,7 @@ class Intake:
         """Go on with *entry* for a round; return True if there are more."""
         kind, tasks, rounds, _ = entry
         left, goes_on = _unbegun(tasks), True
-        began = at = time.monotonic()
+        began = at = runtime.monotonic()
         while goes_on and at - began < _ROUND_SECONDS / 2:
             before, since = left, at
             try:
@@ -107,7 +105,7 @@ class Intake:
             except BaseException as error:  # a plugin's SystemExit too: the thread would end
                 self._failed(_unbegun(tasks), error)
                 goes_on = False
-            left, at = _unbegun(tasks) if goes_on else [], time.monotonic()
+            left, at = _unbegun(tasks) if goes_on else [], runtime.monotonic()
             self._count(kind, len(left) - len(before))
             if len(left) < len(before) and kind in self._seconds:
                 self._note_pace(kind, (at - since) / (len(before) - len(left)))

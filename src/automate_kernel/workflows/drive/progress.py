@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.reports import CallReport, Ending
 from automate_kernel.outbox.item import OutboxItem, new_id
@@ -51,7 +50,7 @@ class StepReport(CallReport):
         super().__init__(run.progress, asked, redact, heartbeat)
         self.item, self.run = item, run
         self.attempt: int = run.attempts
-        self.begun: float = time.monotonic()
+        self.begun: float = runtime.monotonic()
         self.written: str | None = None
         """The progress that stands in the row, as far as is known."""
         self._writer = writer
@@ -87,17 +86,17 @@ class ProgressWriter:
 
     def renew(self) -> None:
         """Begin anew, without the reports of calls in another process."""
-        self._lock = threading.Lock()
+        self._lock = runtime.Lock()
         self._new: dict[StepReport, None] = {}
         self._writing = False
-        self._closed = threading.Event()
+        self._closed = runtime.Event()
 
     def note(self, report: StepReport) -> None:
         """Have *report* written soon."""
         with self._lock:
             self._new[report] = None
             if not self._writing:
-                thread = threading.Thread(target=self._serve, name="automate-progress", daemon=True)
+                thread = runtime.Thread(target=self._serve, name="automate-progress", daemon=True)
                 # Where the machine has no more threads, the next report tries again.
                 with suppress(RuntimeError):
                     thread.start()
@@ -204,8 +203,8 @@ def _row(report: StepReport) -> dict[str, Any]:
         # Without those that killed a worker: the item counts them.
         "attempts": max(1, report.attempt - max(0, report.item.attempt_count - 1)),
         "failures": run.failures,
-        "started_at": Now(report.begun - time.monotonic()),
-        "attempted_at": Now(report.begun - time.monotonic()),
+        "started_at": Now(report.begun - runtime.monotonic()),
+        "attempted_at": Now(report.begun - runtime.monotonic()),
         "worker_id": report.item.lease_owner,
         "progress": report.latest,
     }

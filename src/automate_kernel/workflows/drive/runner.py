@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -14,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from automate_kernel import signals
+from automate_kernel.base import runtime
 from automate_kernel.base.durations import format_duration
 from automate_kernel.base.errors import (
     AutomateError,
@@ -592,7 +592,7 @@ class Runner:
             left = bool(reports) and _was_left(reports[-1], outcome.error)
             return replace(outcome, begun=False) if left else outcome
         report, timeout = self._report_of(flow, call, self._progress), flow.timeout_of(call)
-        name, began = call.action, time.monotonic()
+        name, began = call.action, runtime.monotonic()
         about = _about(flow, call, report)
         try:
             elsewhere = call.step.runs_on is not None or self.operations.executors.placements
@@ -610,7 +610,7 @@ class Runner:
             return CallOutcome(call, error=failed, begun=not _was_left(report, failed))
         finally:
             report.end()
-            self._note(name, time.monotonic() - began)
+            self._note(name, runtime.monotonic() - began)
 
     def _report_of(
         self, flow: Flow, call: StepCall, writer: ProgressWriter | None = None
@@ -628,14 +628,14 @@ class Runner:
         report = self._report_of(flow, call)
         reports.append(report)
         about = replace(_about(flow, call, report), transaction=transaction)
-        timeout, began = flow.timeout_of(call), time.monotonic()
+        timeout, began = flow.timeout_of(call), runtime.monotonic()
         # Judged afterwards only, as is its timeout.
         report.heartbeat = None
         output = self.operations.invoke(
             call.action, call.input, call=about, runs_on=call.step.runs_on
         )
         # Nobody else may use its transaction, so it can't be left behind while it runs.
-        if timeout is not None and time.monotonic() - began > timeout:
+        if timeout is not None and runtime.monotonic() - began > timeout:
             text = f"it took longer than {timeout:g} seconds"
             late = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
             raise _timed_out(flow, call, timeout, late)
@@ -765,7 +765,7 @@ class Runner:
         rest of what it has refused. With *briefly* a `LockedError` stands for a turn that an
         application's transaction holds up.
         """
-        now = time.monotonic()
+        now = runtime.monotonic()
         try:
             written = self._written(group, until, briefly=briefly)
         except (AutomateError, StorageError) as error:

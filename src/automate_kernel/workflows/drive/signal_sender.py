@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from copy import copy
-from queue import Empty, Full, Queue
 from typing import Any
 
 from automate_kernel import signals
+from automate_kernel.base import runtime
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.execution import Execution, StepKey, StepRun
@@ -70,27 +69,48 @@ class ExecutionCopies:
 _Entry = tuple[Context, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
-class _Waiting(Queue["_Entry | None"]):
+class _Waiting:
     """Signals that wait. Its size is the room that they take, of which there are so many."""
 
-    def _init(self, maxsize: int) -> None:
-        super()._init(maxsize)
+    def __init__(self) -> None:
+        self._entries: deque[_Entry | None] = deque()
         self._size = 0
+        lock = runtime.Lock()
+        self._filled, self._freed = runtime.Condition(lock), runtime.Condition(lock)
 
-    def _qsize(self) -> int:
-        return self._size
+    def full(self) -> bool:
+        """Return True if there is no room."""
+        return self._size >= _MOST_WAITING
 
-    def _put(self, item: _Entry | None) -> None:
-        super()._put(item)
-        self._size += _room_of(item)
+    def put(self, entry: _Entry | None, seconds: float) -> bool:
+        """Put *entry* last; return False if there is no room for so many *seconds*."""
+        with self._freed:
+            if not self._freed.wait_for(lambda: not self.full(), seconds):
+                return False
+            self._entries.append(entry)
+            self._size += _room_of(entry)
+            self._filled.notify()
+        return True
 
-    def _get(self) -> _Entry | None:
-        item: _Entry | None = super()._get()
-        self._size -= _room_of(item)
-        return item
+    def get(self) -> _Entry | None:
+        """Take the first, when there is one."""
+        with self._filled:
+            self._filled.wait_for(lambda: self._entries)
+            entry = self._entries.popleft()
+            self._size -= _room_of(entry)
+            self._freed.notify()
+        return entry
+
+    def drop(self) -> None:
+        """Drop all, and have the thread that sends them end."""
+        with self._filled:
+            self._entries.clear()
+            self._entries.append(None)
+            self._size = 1
+            self._filled.notify()
 
     def __len__(self) -> int:
-        return len(self.queue)
+        return len(self._entries)
 
 
 def _room_of(entry: _Entry | None) -> int:
@@ -111,10 +131,10 @@ class SignalSender:
 
     def renew(self) -> None:
         """Begin anew, without the signals that wait: another process sends them."""
-        self._waiting = _Waiting(_MOST_WAITING)
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._waiting = _Waiting()
+        self._thread: runtime.Thread | None = None
+        self._lock = runtime.Lock()
+        self._stopped = runtime.Event()
 
     def send(self, signal: Any, sender: Any, **arguments: Any) -> None:
         """Have *signal* sent soon, in the context of this call."""
@@ -132,18 +152,15 @@ class SignalSender:
         entry = copy_context(), function, given, named
         while not self._stopped.is_set():
             self._start()
-            try:
-                self._waiting.put(entry, timeout=_LOOK_SECONDS)
-            except Full:
-                continue
-            return
+            if self._waiting.put(entry, _LOOK_SECONDS):
+                return
         logger.warning("signal %s is not sent: its receivers are too slow", name)
 
     def _start(self) -> None:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    thread = threading.Thread(target=self._serve, name=signals.THREAD, daemon=True)
+                    thread = runtime.Thread(target=self._serve, name=signals.THREAD, daemon=True)
                     # Where the machine has no more threads, the next signal tries again.
                     with suppress(RuntimeError):
                         thread.start()
@@ -161,24 +178,14 @@ class SignalSender:
         """Send what waits, for at most *seconds*; then drop the rest, with a warning."""
         if len(self._waiting):
             self._start()
-        thread, deadline = self._thread, time.monotonic() + seconds
+        thread, deadline = self._thread, runtime.monotonic() + seconds
         if thread is None:
             return
-        while thread.is_alive() and time.monotonic() < deadline:
-            try:
-                self._waiting.put(None, timeout=_LOOK_SECONDS)
-            except Full:
-                continue
-            thread.join(max(0.0, deadline - time.monotonic()))
+        while thread.is_alive() and runtime.monotonic() < deadline:
+            if self._waiting.put(None, _LOOK_SECONDS):
+                thread.join(max(0.0, deadline - runtime.monotonic()))
         self._stopped.set()
         if thread.is_alive():
             left = len(self._waiting)
             logger.warning("%d signals are not sent: a receiver takes too long", left)
-            self._drop()
-
-    def _drop(self) -> None:
-        try:
-            while True:
-                self._waiting.get_nowait()
-        except Empty:
-            self._waiting.put(None)
+            self._waiting.drop()

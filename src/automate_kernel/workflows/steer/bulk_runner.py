@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import UUID, uuid4
+from uuid import UUID
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import LeaseLostError
 from automate_kernel.outbox import BulkAction, ItemStatus, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.controls import controls_of
@@ -164,7 +165,7 @@ class BulkRunner:
 
     def hand_over(self, request: BulkRequest) -> str:
         """Let a worker carry *request* on; return an id to follow it by."""
-        request_id = str(uuid4())
+        request_id = str(runtime.uuid4())
         request = replace(request, tied=request.tied or self._host.is_tied(request))
         self._enqueue(request_id, 0, request)
         return request_id

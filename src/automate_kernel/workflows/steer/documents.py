@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeVar, get_args
-from uuid import uuid4
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
@@ -368,7 +368,7 @@ class Documents:
         def stamped(rows: Rows) -> T:
             # Written before anything is read: SQLite then waits for other writers, here and not
             # later.
-            token, its = uuid4().hex, [Where("id", "eq", _STAMP)]
+            token, its = runtime.uuid4().hex, [Where("id", "eq", _STAMP)]
             if not rows.update(DOCUMENT_STAMP, its, {"token": token}):
                 rows.ensure(DOCUMENT_STAMP, [{"id": _STAMP, "token": ""}])
                 rows.update(DOCUMENT_STAMP, its, {"token": token})

@@ -12,11 +12,11 @@ from __future__ import annotations
 import logging
 import math
 import re
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
@@ -79,7 +79,7 @@ class LeaderElection:
     workers: Callable[[], Sequence[WorkerInfo]]
     known: Callable[[], Collection[str]]
     version: str | None = None
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = runtime.clock
     leaves_events: bool = field(default=False, init=False)
     """True while events are left to another worker."""
     leader: str | None = field(default=None, init=False)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.outbox.item import new_id
@@ -69,7 +69,7 @@ class ExecutionListener:
             found = store.get(execution.id)
             if found is not None and found.status is ExecutionStatus.CANCELLED:
                 yield found
-            elif found is not None and not found.status.finished and time.monotonic() < until:
+            elif found is not None and not found.status.finished and runtime.monotonic() < until:
                 self._cancelled.append((execution, until))
 
     def ended(self, rows: Rows, items: Sequence[OutboxItem]) -> None:
@@ -108,7 +108,7 @@ class ExecutionListener:
     def _cancel(self, rows: Rows, found: Sequence[Row]) -> None:
         ended = end_cancelled(rows, found)
         _tell_relatives(rows, ended)
-        until = time.monotonic() + _COMMIT_SECONDS
+        until = runtime.monotonic() + _COMMIT_SECONDS
         self._cancelled.extend((execution, until) for execution in ended)
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:

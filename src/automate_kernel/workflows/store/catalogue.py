@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import (
     AutomateError,
     ConfigError,
@@ -264,20 +264,20 @@ class Catalogue:
 
     def _fresh(self) -> _SourceState:
         """Return the source's workflows, as of a second ago at most."""
-        if self.source is None or time.monotonic() < self._check_at:
+        if self.source is None or runtime.monotonic() < self._check_at:
             return self._supplied
         # One thread asks; the others go on with the last state, if there is one.
         if not self._checking.acquire(blocking=not self._is_read):
             return self._supplied
         try:
-            if time.monotonic() >= self._check_at:
+            if runtime.monotonic() >= self._check_at:
                 self._ask(self.source)
         finally:
             self._checking.release()
         return self._supplied
 
     def _ask(self, source: WorkflowSource) -> None:
-        started = time.monotonic()
+        started = runtime.monotonic()
         if not self._is_read or source.stamp() != self._supplied.stamp:
             state = self._read_source(source)
             for key, error in state.problems.items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
+from automate_kernel.base import runtime
 from automate_kernel.outbox.item import (
     ACCEPTED_MAX_ATTEMPTS,
     NewItem,
@@ -126,4 +127,4 @@ def scheduled_event(
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat()
+    return runtime.utc_now().isoformat()

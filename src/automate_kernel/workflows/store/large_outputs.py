@@ -16,10 +16,10 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import time
 from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.base.forks import new_lock
 from automate_kernel.operations.outputs import stored_output
@@ -201,10 +201,10 @@ class LargeOutputs:
         """
         with self._lock:  # several workers of a kernel: the others begin anew
             lost, self._sweep = self._sweep or self._lost(storage, _LOST_SECONDS), None
-        end, failures = time.monotonic() + seconds, 0
+        end, failures = runtime.monotonic() + seconds, 0
         for deleted in lost:
             failures = 0 if deleted else failures + (deleted is None)
-            if failures >= _FAILURES or time.monotonic() >= end:
+            if failures >= _FAILURES or runtime.monotonic() >= end:
                 self._sweep = lost
                 return failures < _FAILURES
         return False

@@ -9,10 +9,10 @@ of a parent, since whatever else it has to do would wait with it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from automate_kernel.base import runtime
 from automate_kernel.storage.rows import Rows
 from automate_kernel.workflows.decide.admission import Admission
 from automate_kernel.workflows.definition.model import Workflow
@@ -63,7 +63,7 @@ class LockedStarts:
 
     def note(self, plain: Sequence[Plain], admitted: Sequence[Admitted]) -> None:
         """Note that these starts are held up."""
-        now = time.monotonic()
+        now = runtime.monotonic()
         self._until = {key: until for key, until in self._until.items() if until > now}
         self._until |= dict.fromkeys(_in_the_way(plain, admitted), now + _KNOWN_SECONDS)
 
@@ -71,7 +71,7 @@ class LockedStarts:
         """Return True if one of these starts was held up a moment ago."""
         if not self._until:
             return False
-        now = time.monotonic()
+        now = runtime.monotonic()
         return any(self._until.get(key, now) > now for key in _in_the_way(plain, admitted))
 
 

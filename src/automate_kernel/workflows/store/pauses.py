@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from automate_kernel.base import runtime
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.limits import TimedCache
@@ -41,7 +41,7 @@ class WorkflowPauses:
     """The pauses of workflows by their names, in the database; *clock* returns seconds."""
 
     def __init__(
-        self, storage: Storage, outbox: OutboxStore, clock: Callable[[], float] = time.monotonic
+        self, storage: Storage, outbox: OutboxStore, clock: Callable[[], float] = runtime.clock
     ) -> None:
         self._storage, self._outbox = storage, outbox
         self._known: TimedCache[frozenset[str]] = TimedCache(_REMEMBERED_SECONDS, clock)

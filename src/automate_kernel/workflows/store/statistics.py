@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.forks import new_lock
 from automate_kernel.outbox.item import new_id
 from automate_kernel.outbox.statistics import (
@@ -145,7 +145,7 @@ class ExecutionActivity(Minutes[_MinuteCounts]):
 
     def __init__(self) -> None:
         super().__init__(_MinuteCounts)
-        self.writing: threading.Lock = new_lock()
+        self.writing: runtime.Lock = new_lock()
         """The lock of whoever writes the counts down: several workers may share a kernel."""
 
     def add(

@@ -8,11 +8,11 @@ term is that of stream processing (T. Akidau et al., "The Dataflow Model", VLDB 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from automate_kernel.base import runtime
 from automate_kernel.base.forks import new_lock
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.storage.query import Now, Where
@@ -131,10 +131,10 @@ class Watermarks:
         return timedelta(seconds=self._outbox.lease_seconds) + _BRINGING_TIME
 
     def _looked(self, rows: Rows, now: datetime) -> _Look:
-        began = time.monotonic()
+        began = runtime.monotonic()
         # In one statement: what changes its place meanwhile would be missed by two.
         oldest = rows.least(OUTBOX, by="tenant_id", of=_ON_THE_WAY)
-        took = timedelta(seconds=time.monotonic() - began)
+        took = timedelta(seconds=runtime.monotonic() - began)
         before, self._moved = self._moved, {}
         for tenant_id, sent_at in oldest.items():
             known = before.get(tenant_id, (_NEVER, now))

@@ -1,0 +1,72 @@
+"""
+The one source of time, threads, locks, queues, loops, ids and random numbers.
+
+The kernel takes them from this module at each use, as ``runtime.monotonic()``. So a simulation
+(`automate_testing.simulation`) can put its own in their place. Never bind a name of this module at
+an import or as a default value: that keeps the real one.
+"""
+
+from __future__ import annotations
+
+import random as _random
+from asyncio import new_event_loop as new_event_loop
+from asyncio import run_coroutine_threadsafe as run_coroutine_threadsafe
+from concurrent.futures import Future as Future
+from concurrent.futures import wait as wait
+from datetime import datetime, timezone
+from os import urandom as urandom
+from queue import Empty as Empty
+from queue import SimpleQueue as SimpleQueue
+from threading import TIMEOUT_MAX as TIMEOUT_MAX
+from threading import Condition as Condition
+from threading import Event as Event
+from threading import Lock as Lock
+from threading import RLock as RLock
+from threading import Thread as Thread
+from threading import current_thread as current_thread
+from threading import get_ident as get_ident
+from threading import local as local
+from threading import main_thread as main_thread
+from time import monotonic as monotonic
+from time import sleep as sleep
+from time import thread_time as thread_time
+from time import time as time
+from time import time_ns as time_ns
+from uuid import uuid4 as uuid4
+
+
+class Numbers(_random.Random):
+    """Numbers of our own, so that nobody's `random.seed` makes two processes count alike."""
+
+    def renew(self) -> None:
+        """Seed them again: a forked process would go on with its parent's numbers."""
+        self.seed()
+
+
+numbers: Numbers = Numbers()
+"""Random numbers that need not be hard to guess."""
+
+
+def utc_now() -> datetime:
+    """Return the wall time of this process, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def clock() -> float:
+    """Return `monotonic`; a default for what takes a clock."""
+    return monotonic()
+
+
+def wall_clock() -> float:
+    """Return `time`, the seconds since 1970; a default for what takes a clock."""
+    return time()
+
+
+def pause(seconds: float) -> None:
+    """Call `sleep`; a default for what takes a function that waits."""
+    sleep(seconds)
+
+
+def chance() -> float:
+    """Return a random number from 0 up to 1; a default for what takes a source of them."""
+    return numbers.random()
