@@ -47,6 +47,14 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_testing.contracts.step_executor",
         ),
     ),
+    "relays": (
+        "Relays",
+        (
+            "automate_kernel.relays.cloud_events",
+            "automate_kernel.relays.relay",
+            "automate_testing.contracts.relay",
+        ),
+    ),
     "signals": ("Signals", ("automate_kernel.signals",)),
     "outbox": (
         "Outbox",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
-    "database", "outbox", "output_store", "executors", "plugins", "secrets", "config",
+    "database", "outbox", "output_store", "executors", "relays", "plugins", "secrets", "config",
     "env_allow", "discover", "strict", "disabled", "winners", "worker.lease_seconds",
     "worker.listen", "worker.version", "signing_keys", "public_url", "audit_retention_seconds",
 )  # fmt: skip
@@ -117,7 +117,7 @@ class Session:
         settings = self.settings
         names = (
             "outbox", "plugins", "config", "env_allow", "discover", "strict", "disabled",
-            "signing_keys", "public_url", "audit_retention_seconds", "executors",
+            "signing_keys", "public_url", "audit_retention_seconds", "executors", "relays",
         )  # fmt: skip
         from automate_kernel.workflows import StoredWorkflows
 

@@ -95,6 +95,9 @@ _EXECUTORS = """\
 Other places where operations run: [executors.gpu] with type = "nats", the key of a plugin, and its
 options; operations = ["llm.*"] run there, as do steps with runs_on: gpu. With durable = true steps
 wait without being held in a worker."""
+_RELAYS = """\
+Other systems that get events: [relays.orders] with to = "nats", the key of a plugin, and its
+options; events = ["order.*"] are the patterns of names that go there, by default all."""
 _OUTPUTS = """\
 Where outputs go that are too large for a row: a folder that all processes share, or a table. In
 the table, store is the key of a plugin or the dotted path of your own, and its options stand beside
@@ -112,6 +115,7 @@ _ALL = (
     Setting("outbox", "text", None, "The key or dotted path of an outbox store of your own."),
     Setting("output_store", "place", None, _OUTPUTS.replace("\n", " ")),
     Setting("executors", "table", {}, _EXECUTORS.replace("\n", " ")),
+    Setting("relays", "table", {}, _RELAYS.replace("\n", " ")),
     Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
     Setting("plugins", "list", [], _PLUGINS),
     Setting("discover", "bool", True, "Use installed plugins."),

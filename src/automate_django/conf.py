@@ -21,6 +21,8 @@ The settings, all of them optional.
     reads ``{"mcp": {…}}``.
 ``AUTOMATE_EXECUTORS``
     Other places where operations run, by name: ``{"gpu": {"type": "nats", "servers": […]}}``.
+``AUTOMATE_RELAYS``
+    Other systems that get events, by name: ``{"orders": {"to": "nats", "events": ["order.*"]}}``.
 ``AUTOMATE_ENV_ALLOW``
     The environment variables that templates may read as ``$env:NAME``. None by default.
 ``AUTOMATE_OUTBOX``
@@ -124,6 +126,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "AUTOMATE_CONFIG": {},
     "AUTOMATE_COMMANDS": {},
     "AUTOMATE_EXECUTORS": {},
+    "AUTOMATE_RELAYS": {},
     "AUTOMATE_ENV_ALLOW": {},
     "AUTOMATE_OUTBOX": {
         "USING": None,

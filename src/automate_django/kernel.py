@@ -109,6 +109,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         },
         config=conf.options("AUTOMATE_CONFIG"),
         executors=conf.options("AUTOMATE_EXECUTORS"),
+        relays=conf.options("AUTOMATE_RELAYS"),
         secrets=conf.secrets_backends(),
         workflows=conf.workflows() if workflows is None else workflows,
         workflow_source=conf.replaced("workflow_source", StoredWorkflows)(storage),
@@ -162,6 +163,7 @@ def emit(
     delay: float | timedelta = 0.0,
     priority: int = 0,
     idempotency_key: str | None = None,
+    ordering_key: str | None = None,
     headers: Mapping[str, Any] | None = None,
     labels: Labels | None = None,
 ) -> str:
@@ -172,7 +174,8 @@ def emit(
     """
     return get_kernel().emit(
         name, payload, transaction=transaction, source=source, tenant_id=tenant_id, delay=delay,
-        priority=priority, idempotency_key=idempotency_key, headers=headers, labels=labels,
+        priority=priority, idempotency_key=idempotency_key, ordering_key=ordering_key,
+        headers=headers, labels=labels,
     )  # fmt: skip
 
 
@@ -186,11 +189,13 @@ async def aemit(
     delay: float | timedelta = 0.0,
     priority: int = 0,
     idempotency_key: str | None = None,
+    ordering_key: str | None = None,
     headers: Mapping[str, Any] | None = None,
     labels: Labels | None = None,
 ) -> str:
     """Accept an event as `emit` does, from asynchronous code. It commits at once."""
     return await get_kernel().aemit(
         name, payload, transaction=transaction, source=source, tenant_id=tenant_id, delay=delay,
-        priority=priority, idempotency_key=idempotency_key, headers=headers, labels=labels,
+        priority=priority, idempotency_key=idempotency_key, ordering_key=ordering_key,
+        headers=headers, labels=labels,
     )  # fmt: skip

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
     from automate_kernel.outbox.labels import Labelled, Labels
     from automate_kernel.plugins import Plugins
+    from automate_kernel.relays.relays import Relays
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import Row, Rows, Storage
     from automate_kernel.storage.output_store import OutputStore
@@ -141,7 +142,9 @@ class Kernel:
     different workflows run side by side, those of the latest version decide what events start;
     without versions those that were started last. *output_store* keeps outputs that are too large
     for a row: an `OutputStore`, a folder that all processes share, or ``{"store": key}`` with
-    options beside it, as for *secrets*; a text in them may be ``$secret:KEY``. *lease_seconds*,
+    options beside it, as for *secrets*; a text in them may be ``$secret:KEY``. *executors* are
+    other places where operations run, and *relays* send events to other systems, each by its name:
+    an instance, or the key of a plugin with options beside it. *lease_seconds*,
     *retention_seconds* and *failed_retention_seconds* are for an outbox that the kernel makes; see
     `RowsOutboxStore`. Entries of the audit trail go after *audit_retention_seconds*, a year by
     default; None keeps them for ever. Raises `ConfigError` for wrong arguments.
@@ -173,6 +176,7 @@ class Kernel:
         output_store: OutputStore | str | Path | Mapping[str, Any] | None = None,
         audit_retention_seconds: float | None = _AUDIT_SECONDS,
         executors: Mapping[str, Any] | None = None,
+        relays: Mapping[str, Any] | None = None,
     ) -> None:
         from automate_kernel.templates import EnvironmentResolver, FilterRegistry, default_filters
 
@@ -205,8 +209,7 @@ class Kernel:
         """Runs of workflows: get, find, cancel, resume."""
         self.schedules: Schedules = self._schedules()
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
-        self._audit_kept = _age(audit_retention_seconds, "audit_retention_seconds")
-        self._set_up(workflows, strict=strict)
+        self._set_up(workflows, relays, audit_retention_seconds, strict=strict)
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
@@ -233,6 +236,7 @@ class Kernel:
             find_child=self._find_child,
             sender=self,
             leaves_events=leader_election.leaves,
+            relays=self.relays,
         )
         self._inline = InlineExecutions(self._runner)
         notices = ApprovalNotices(
@@ -272,6 +276,8 @@ class Kernel:
         deliver, together = self._runner.handle_signal, self._runner.handle_signals
         self._handlers.add(Handler(SIGNAL, deliver, pool=engine, together=together))
         self._handlers.add(Handler(CANCEL, self._runner.handle_cancel, pool=engine))
+        for handler in self.relays.handlers():
+            self._handlers.add(handler)
 
     def _listen(self) -> None:
         """Hear of items that end, and see those that come in."""
@@ -290,8 +296,18 @@ class Kernel:
         outbox.redact = EnteringRedaction(self.redactor, outbox.redact)
         outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
 
-    def _set_up(self, workflows: Iterable[Workflow | str | Path], *, strict: bool) -> None:
+    def _set_up(
+        self,
+        workflows: Iterable[Workflow | str | Path],
+        relays: Mapping[str, Any] | None,
+        audit_retention_seconds: float | None,
+        *,
+        strict: bool,
+    ) -> None:
         """Connect the parts, and add filters, hooks' changes and the host's workflows, in order."""
+        self._audit_kept = _age(audit_retention_seconds, "audit_retention_seconds")
+        self.relays: Relays = self._relays_of(relays)
+        """The ways by which events go out to other systems, by name."""
         self._wire()
         self._open = object()
         if isinstance(self.storage, MemoryStorage):
@@ -369,6 +385,14 @@ class Kernel:
         given = check_table(given, "executors", '{"gpu": {"type": "nats"}}')
         placements = parts.step_executors(given, self.plugins, self.secrets, self._render_config)
         return Executors(placements, outputs)
+
+    def _relays_of(self, given: Mapping[str, Any] | None) -> Relays:
+        from automate_kernel.plugins import parts
+        from automate_kernel.relays.relays import Relays
+
+        given = check_table(given, "relays", '{"orders": {"to": "nats", "events": ["order.*"]}}')
+        routes = parts.relay_routes(given, self.plugins, self.secrets, self._render_config)
+        return Relays(routes, self.operations.portal)
 
     def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
         from automate_kernel.workflows.store.catalogue import Catalogue
@@ -515,6 +539,8 @@ class Kernel:
         self._runner.close()
         self._poller.close()
         self._outcomes.close()
+        if self.relays:
+            self.operations.portal.run(self.relays.close())
         if not self._runner.activity.idle:
             self._report_executions()
         self.operations.close()
@@ -734,6 +760,7 @@ class Kernel:
         delay: float | timedelta = 0.0,
         priority: int = 0,
         idempotency_key: str | None = None,
+        ordering_key: str | None = None,
         headers: Mapping[str, Any] | None = None,
         labels: Labels | None = None,
     ) -> str:
@@ -743,6 +770,7 @@ class Kernel:
         The event exists exactly if the transaction commits; without one, when this returns. With
         SQLAlchemy *transaction* is a ``Session`` or a ``Connection``; in Django it is left out. A
         second event with the same *idempotency_key* adds nothing: the first event's id is returned.
+        Events with one *ordering_key* are handled, and sent on by relays, one after the other.
         Queries by *labels* (``{"order": 4711}``) find the event and the executions that it starts.
         Raises `PayloadError`, before anything is written, for values that can't be stored.
         """
@@ -750,7 +778,8 @@ class Kernel:
 
         item = event_item(
             name, payload, source=source, tenant_id=tenant_id, delay=delay, priority=priority,
-            idempotency_key=idempotency_key, headers=headers, labels=labels,
+            idempotency_key=idempotency_key, ordering_key=ordering_key, headers=headers,
+            labels=labels,
         )  # fmt: skip
         return self.outbox.enqueue_many([item], transaction=transaction)[0]
 
@@ -765,6 +794,7 @@ class Kernel:
         delay: float | timedelta = 0.0,
         priority: int = 0,
         idempotency_key: str | None = None,
+        ordering_key: str | None = None,
         headers: Mapping[str, Any] | None = None,
         labels: Labels | None = None,
     ) -> str:
@@ -774,7 +804,8 @@ class Kernel:
         require_asyncio("aemit", "emit")
         item = event_item(
             name, payload, source=source, tenant_id=tenant_id, delay=delay, priority=priority,
-            idempotency_key=idempotency_key, headers=headers, labels=labels,
+            idempotency_key=idempotency_key, ordering_key=ordering_key, headers=headers,
+            labels=labels,
         )  # fmt: skip
         return (await self.outbox.aenqueue_many([item], transaction=transaction))[0]
 
@@ -1308,11 +1339,11 @@ class Kernel:
                     )  # fmt: skip
 
     def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
-        # A process without workflows leaves events to the others: it would finish them, and start
-        # nothing.
-        knows_workflows = self.workflows.changing or self.workflows.added()
+        # A process with neither workflows nor relays leaves events to the others: it would finish
+        # them, and start nothing.
+        takes_events = self.workflows.changing or self.workflows.added() or self.relays
         handlers = self._handlers.choose(
-            kinds, exclude_kinds, unwanted=() if knows_workflows else (EVENT,)
+            kinds, exclude_kinds, unwanted=() if takes_events else (EVENT,)
         )
         return self._around_items(handlers)
 

@@ -30,6 +30,7 @@ from automate_kernel.monitoring.diagnosis import (
     findings_of,
     plugin_findings,
     poll_findings,
+    relay_findings,
     schedule_findings,
     schema_findings,
     secret_findings,
@@ -131,6 +132,7 @@ def _checks(
         ),
     )
     yield "executors", lambda: executor_findings(kernel())
+    yield "relays", lambda: relay_findings(kernel())
     yield (
         "executions",
         lambda: execution_findings(session.plain, command=context.named("executions")),

@@ -741,6 +741,27 @@ def executor_findings(kernel: Kernel) -> list[Finding]:
     return found or [Finding("executors", "ok", f"{names}: nothing keeps their tasks")]
 
 
+def relay_findings(kernel: Kernel) -> list[Finding]:
+    """Report what keeps relays from sending events; their brokers are asked."""
+    if not kernel.relays:
+        return []
+    problems = kernel.operations.portal.run(kernel.relays.problems())
+    with kernel.storage.begin(atomic=False) as rows:
+        lags = kernel.relays.lags(rows)
+    found = []
+    for name, lag in lags.items():
+        kind = kernel.relays.routes[name].kind
+        remedy = f"look at the broker; what waits goes out by itself: items of the kind {kind}"
+        texts = list(problems[name])
+        if lag > _LATE_SECONDS:
+            texts.append(f"the oldest event has waited for {lag:.0f} s")
+        found += [
+            Finding("relays", "warn", redact_text(f"{name}: {each}"), remedy) for each in texts
+        ]
+    names = ", ".join(lags)
+    return found or [Finding("relays", "ok", f"{names}: nothing keeps their events")]
+
+
 def findings_of(
     checks: Iterable[tuple[str, Callable[[], list[Finding]]]], *, debug: bool = False
 ) -> list[Finding]:

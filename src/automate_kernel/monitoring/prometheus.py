@@ -97,6 +97,7 @@ _TEXTS = {
     "automate_poll_late_seconds": "For how long a poll is due.",
     "automate_poll_failures": "Failures of a poll since its last success.",
     "automate_oldest_approval_seconds": "How long the oldest open approval waits; 0 if none does.",
+    "automate_relay_lag_seconds": "The age of the oldest event that a relay has not sent.",
     "automate_plugins": "Plugins by their states.",
     "automate_webhooks_total": "Webhooks that came to this process.",
     "automate_secret_lookups_total": "Look-ups of secrets in this process.",
@@ -141,6 +142,9 @@ class Exporter:
                 with self._kernel.storage.begin(atomic=False) as rows:
                     now = rows.now()
                     _write_oldest_approval(page, rows, now)
+                    page.write(
+                        "automate_relay_lag_seconds", _by("relay", self._kernel.relays.lags(rows))
+                    )
                 _write_schedules(page, self._kernel, now)
                 _write_polls(page, self._kernel, now)
                 _write_plugins(page, self._kernel, workflows)

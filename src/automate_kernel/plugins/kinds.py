@@ -177,6 +177,7 @@ STEP_EXECUTOR = Kind(
     ("automate.step_executors",),
     "automate_kernel.operations.executors:StepExecutor",
 )
+RELAY = Kind("relay", ("automate.relays",), "automate_kernel.relays.relay:Relay")
 FILTER = Kind("filter", ("automate.filters",), key_pattern=r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 HOOK = Kind("hook", ("automate.hooks",), key_pattern=_ANY_NAME)
 COMMAND = Kind("command", ("automate.commands",), of_kernels=False)
@@ -190,6 +191,7 @@ KINDS: dict[str, Kind] = {
         OUTBOX_STORE,
         OUTPUT_STORE,
         STEP_EXECUTOR,
+        RELAY,
         FILTER,
         HOOK,
         COMMAND,

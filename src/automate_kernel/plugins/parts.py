@@ -1,5 +1,5 @@
 """
-The parts of a kernel that may be plugins: secrets backends, the outbox, output store, executors.
+The parts of a kernel that may be plugins: secrets backends, stores, executors, relays.
 
 Each is given as itself, or named: by its class, its dotted path, or the key of an installed plugin.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +23,8 @@ from automate_kernel.base.errors import (
 from automate_kernel.operations.executors import HERE, Placement, StepExecutor
 from automate_kernel.outbox import OutboxStore, RowsOutboxStore
 from automate_kernel.plugins.plugins import Plugins
+from automate_kernel.relays.relay import Relay
+from automate_kernel.relays.relays import Route
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     MemorySecretsBackend,
@@ -280,7 +282,7 @@ def _placement(
     if isinstance(executor, str):
         options = {key: value for key, value in given.items() if key not in _OF_PLACEMENTS}
         cls: Any = plugins.named("step_executor", executor)
-        executor = _made_executor(cls, place, {"queue": name, **options}, secrets, render)
+        executor = _made(cls, place, {"queue": name, **options}, secrets, render, own=("queue",))
     if durable and not executor.supports_durable:
         raise ConfigError(
             f"{place}: an executor of the type {given['type']!r} can't be durable",
@@ -289,25 +291,76 @@ def _placement(
     return Placement(name, executor, tuple(patterns), durable)
 
 
-def _made_executor(
+# -- relays ----------------------------------------------------------------------------------
+
+_OF_ROUTES = ("to", "events")
+
+
+def relay_routes(
+    given: Mapping[str, Any],
+    plugins: Plugins,
+    secrets: SecretResolver,
+    render: Callable[[Any, str], Any],
+) -> dict[str, Route]:
+    """
+    Return the relays that are *given* by name: each itself, or a plugin with its options.
+
+    *render* and *secrets* are for the options, as in `output_store`. Raises `ConfigError` for what
+    is no relay, or has other options.
+    """
+    return {name: _route(name, each, plugins, secrets, render) for name, each in given.items()}
+
+
+def _route(
+    name: str,
+    given: Any,
+    plugins: Plugins,
+    secrets: SecretResolver,
+    render: Callable[[Any, str], Any],
+) -> Route:
+    place = f"relays.{name}"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{place} can't have this name", hint="use letters, digits, _ and -")
+    if isinstance(given, Relay):
+        return Route(name, given)
+    if not isinstance(given, Mapping) or not isinstance(given.get("to"), (str, Relay)):
+        raise ConfigError(
+            f"{place} doesn't say where its events go",
+            hint='write {"to": "nats", …}: the key of an installed plugin, or a Relay',
+        )
+    patterns = several(given.get("events", ("*",)))
+    if not patterns or not all(isinstance(each, str) and each for each in patterns):
+        raise ConfigError(
+            f"{place}: events is a list of patterns", hint='for example events = ["order.*"]'
+        )
+    relay = given["to"]
+    options = {key: value for key, value in given.items() if key not in _OF_ROUTES}
+    if isinstance(relay, str):
+        relay = _made(plugins.named("relay", relay), place, options, secrets, render)
+    elif options:
+        raise ConfigError(f"{place}: a Relay that is made takes no {', '.join(options)}")
+    return Route(name, relay, tuple(patterns))
+
+
+def _made(
     cls: Any,
     place: str,
     options: Mapping[str, Any],
     secrets: SecretResolver,
     render: Callable[[Any, str], Any],
-) -> StepExecutor:
-    """Return an executor of *cls*, with the secrets that its *options* refer to."""
+    own: Collection[str] = (),
+) -> Any:
+    """Return a part of *cls*, with the secrets that its *options* refer to; *own* are ours."""
     takes = inspect.signature(cls).parameters
-    unknown = sorted(set(options) - set(takes) - {"queue"})
+    unknown = sorted(set(options) - set(takes) - set(own))
     if unknown:
         hint = did_you_mean(unknown[0], takes, also=f"it takes: {', '.join(takes)}")
         raise ConfigError(f"{place} doesn't take {unknown[0]!r}", hint=hint)
     rendered = {name: render(value, f"{place}.{name}") for name, value in options.items()}
     try:
-        made: StepExecutor = cls(**reveal(rendered, secrets))
+        return cls(**reveal(rendered, secrets))
     except TypeError as error:
-        _refuse("step executor", cls, "doesn't take these options", error, hint="see its page")
-    return made
+        _refuse(place, cls, "doesn't take these options", error, hint="see its page")
 
 
 # -- refusals --------------------------------------------------------------------------------

@@ -62,9 +62,14 @@ Redact = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """A handler's result that asks for another call in *seconds*; this attempt isn't counted."""
+    """
+    A handler's result that asks for another call in *seconds*; this attempt isn't counted.
+
+    Operators see the *reason* at the item, with the code ``UNAVAILABLE``.
+    """
 
     seconds: float
+    reason: str | None = None
 
 
 _Asked = Callable[[], bool]
@@ -274,7 +279,10 @@ class ItemRunner:
             self.store.forget_claims([item.id], token=item.lease_token)
             return result
         if isinstance(result, Snooze):
-            return Outcome(item.id, ItemStatus.PENDING, result.seconds, token=item.lease_token)
+            code = str(ErrorCodes.UNAVAILABLE) if result.reason else None
+            return Outcome(
+                item.id, ItemStatus.PENDING, result.seconds, code, result.reason, item.lease_token
+            )
         return Outcome(item.id, token=item.lease_token)
 
 

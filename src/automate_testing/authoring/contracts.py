@@ -47,6 +47,7 @@ _TESTED = {
     "outbox_store",
     "output_store",
     "step_executor",
+    "relay",
     "filter",
 }
 """The kinds that have a contract."""

@@ -16,6 +16,7 @@ _KINDS = {
     "outbox_store": "Outbox store",
     "output_store": "Output store",
     "step_executor": "Step executor",
+    "relay": "Relay",
     "filter": "Template filter",
     "hook": "Hook",
     "command": "Command",

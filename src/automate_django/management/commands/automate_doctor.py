@@ -138,6 +138,7 @@ class Command(KernelCommand):
             ),
             "workers": lambda: _workers(seconds),
             "executors": lambda: diagnosis.executor_findings(get_kernel()),
+            "relays": lambda: diagnosis.relay_findings(get_kernel()),
         }
         if options["test_connections"]:
             checks["connections"] = lambda: connection_findings(get_kernel())

@@ -30,6 +30,7 @@ from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.operations.tasks import task_id
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import OutcomeRecorded, bounded_seconds
+from automate_kernel.relays.relays import Relays
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.checkpoint import Saved
@@ -67,6 +68,7 @@ from automate_kernel.workflows.execution import (
 )
 from automate_kernel.workflows.steer.executions import ExecutionStore
 from automate_kernel.workflows.store.catalogue import Entry
+from automate_kernel.workflows.store.events import cloud_event
 from automate_kernel.workflows.store.locked_starts import DEFERRED_SECONDS, Admitted, Plain
 from automate_kernel.workflows.store.start_locks import announce_skipped
 from automate_kernel.workflows.store.statistics import ExecutionActivity
@@ -152,7 +154,8 @@ class Runner:
     *listening* those that an event starts if their condition holds, and *find_child* those that
     steps start. *sender* is the sender of the
     signals. The context manager that *around* returns is entered while an execution is driven.
-    While *leaves_events* returns True, a worker leaves events to the others.
+    While *leaves_events* returns True, a worker leaves events to the others. Events that end go out
+    by *relays*.
     """
 
     def __init__(
@@ -166,6 +169,7 @@ class Runner:
         sender: Any = None,
         around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
         leaves_events: Callable[[], bool] = bool,
+        relays: Relays | None = None,
     ) -> None:
         self.store = store
         self.operations = operations
@@ -175,6 +179,7 @@ class Runner:
         self._sender = sender
         self.around = around
         self.leaves_events = leaves_events
+        self._relays = relays
         fenced = store.outbox.tables is not None
         self._progress = ProgressWriter(store.storage, fenced=fenced)
         self._means: dict[str, float] = {}
@@ -312,14 +317,22 @@ class Runner:
         rows: Rows,
         done: Sequence[tuple[OutboxItem, Event, Sequence[tuple[Any, ...]], Outcome]],
     ) -> None:
-        """Keep events as signals, and finish their items: of each the starts and the outcome."""
+        """
+        Keep events as signals, and finish their items: of each the starts and the outcome.
+
+        Here each event passes once, whatever way it came in: so here it gets its relays' items.
+        """
+        first = [(item, event) for item, event, _, _ in done if STARTED not in item.headers]
         self.store.signals.pass_on(
-            rows,
-            [
-                (event, item.priority, _sent_at(item))
-                for item, event, _, _ in done if STARTED not in item.headers
-            ],
-        )  # fmt: skip
+            rows, [(event, item.priority, _sent_at(item)) for item, event in first]
+        )
+        if self._relays:
+            out = [
+                new for item, event in first
+                for new in self._relays.items(cloud_event(event, item), item)
+            ]  # fmt: skip
+            if out:
+                self.store.outbox.enqueue_many(out, transaction=rows.native)
         for item, _, starts, outcome in done:
             if outcome.status is ItemStatus.FAILED:
                 # Put back, it starts the rest alone: what it has started may be purged by then.

@@ -10,12 +10,15 @@ from typing import Any, TypedDict
 from automate_kernel.base import runtime
 from automate_kernel.outbox.item import (
     ACCEPTED_MAX_ATTEMPTS,
+    TRACE_HEADERS,
     NewItem,
+    OutboxItem,
     bounded_seconds,
     new_id,
     seconds,
 )
 from automate_kernel.outbox.labels import Labels
+from automate_kernel.relays.cloud_events import CloudEvent, source_uri
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import Redaction, encode_around
 from automate_kernel.workflows.decide.waits import DELAY, EVENT
@@ -82,6 +85,17 @@ def event_item(
         body["headers"] = dict(event_headers)
     options["max_attempts"] = ACCEPTED_MAX_ATTEMPTS
     return _NewEvent(EVENT, body, headers=headers or {}, **options)
+
+
+def cloud_event(event: Event, item: OutboxItem) -> CloudEvent:
+    """Return the CloudEvent of *event*, which came with *item*."""
+    headers = item.headers
+    return CloudEvent(
+        id=event.id, source=source_uri(event.source or ""), type=event.name, data=event.payload,
+        time=event.occurred_at, tenant_id=event.tenant_id, partition_key=item.ordering_key,
+        labels=event.labels,
+        trace={name: headers[name] for name in TRACE_HEADERS if name in headers},
+    )  # fmt: skip
 
 
 def manual_event(workflow: str, payload: Any) -> Event:
