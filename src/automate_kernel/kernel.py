@@ -306,8 +306,7 @@ class Kernel:
     ) -> None:
         """Connect the parts, and add filters, hooks' changes and the host's workflows, in order."""
         self._audit_kept = _age(audit_retention_seconds, "audit_retention_seconds")
-        self.relays: Relays = self._relays_of(relays)
-        """The ways by which events go out to other systems, by name."""
+        self._relays = self._relays_of(relays)
         self._wire()
         self._open = object()
         if isinstance(self.storage, MemoryStorage):
@@ -455,6 +454,11 @@ class Kernel:
     def executors(self) -> Executors:
         """The other places where operations are called, by name."""
         return self.operations.executors
+
+    @property
+    def relays(self) -> Relays:
+        """The ways by which events go out to other systems, by name."""
+        return self._relays
 
     @property
     def budgets(self) -> Budgets:
