@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.portal import Portal
 from automate_kernel.outbox.item import (
@@ -74,7 +73,7 @@ class Route:
     """The failures since an event was sent."""
     pause: float = field(default=_FIRST_PAUSE, compare=False)
     again_at: float = field(default=0.0, compare=False)
-    """The time, by `time.monotonic`, until which nothing is tried."""
+    """The time, by the clock of `Relays`, until which nothing is tried."""
     problem: str = field(default="", compare=False)
 
     @property
@@ -98,7 +97,7 @@ class Relays:
         self,
         routes: Mapping[str, Route],
         portal: Portal,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = runtime.clock,
     ) -> None:
         self.routes: dict[str, Route] = dict(routes)
         """The relays by their names."""
@@ -205,7 +204,7 @@ async def _bounded(work: Any) -> None:
 
 def _snooze(seconds: float, reason: str) -> Snooze:
     # Not all at the same moment: a broker that comes back would be flooded.
-    return Snooze(seconds * random.uniform(1.0, 1.3), reason)
+    return Snooze(seconds * runtime.numbers.uniform(1.0, 1.3), reason)
 
 
 def _ordering_key(route: Route, cause: OutboxItem) -> str | None:
