@@ -19,6 +19,7 @@ from automate_cli.commands import (
     executions,
     executor,
     outbox,
+    pausing,
     polls,
     schedules,
     tokens,
@@ -64,12 +65,12 @@ def _root(
 
 for _each in (
     demo.app, dev.app, events.app, call.app, worker.app, executor.app, documents.app,
-    executions.app, approvals.app, schedules.app, polls.app, outbox.app, tokens.app,
+    executions.app, approvals.app, schedules.app, polls.app, outbox.app, pausing.app, tokens.app,
     overview.app, authoring.app, connect.app, doctor.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)
 for _each in (
     call.app, executions.app, approvals.app, schedules.app, polls.app, outbox.app,
-    overview.app, db.hosted, documents.hosted, tokens.hosted,
+    pausing.app, overview.app, db.hosted, documents.hosted, tokens.hosted,
 ):  # fmt: skip
     hosted.add_typer(_each)

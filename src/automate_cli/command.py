@@ -65,7 +65,12 @@ class Context(typer.Context):
 
     def named(self, command: str) -> str:
         """Return the words with which the user calls *command*: ``automate outbox ls``, say."""
-        return f"{self.find_root().info_name} {command}"
+        return f"{self.program} {command}"
+
+    @property
+    def program(self) -> str:
+        """The words in front of each command: ``automate``, say."""
+        return str(self.find_root().info_name)
 
     def doubt(self, what: str, name: str, known: Iterable[str]) -> None:
         """Ask whether *name*, of which there is no *what* yet, is right; *known* are others."""

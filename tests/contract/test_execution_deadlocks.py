@@ -37,7 +37,7 @@ class World:
         return ids
 
     def findings(self) -> list[Finding]:
-        found = execution_findings(self.kernel, command="automate executions")
+        found = execution_findings(self.kernel, program="automate")
         return [each for each in found if each.state != "ok"]
 
 

@@ -209,7 +209,7 @@ def test_the_pause_of_a_workflow_is_none_of_a_kind(store: ExecutionStore) -> Non
     for command in (store.outbox.pause, store.outbox.resume):
         with pytest.raises(PayloadError, match="names a workflow") as refused:
             command("workflow:w")
-        assert "automate workflow pause w" in str(refused.value.hint)
+        assert "automate pause workflow w" in str(refused.value.hint)
     assert [one.workflow for one in store.pauses.paused()] == ["w"]
 
 

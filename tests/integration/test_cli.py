@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import typer
 from command_line import CliRunner
 
 from automate_cli.app import app
@@ -352,7 +353,7 @@ def test_an_executions_own_item_is_left_to_the_executions_commands(project) -> N
     project.run("worker", "--until-idle")
     [item] = project.data("outbox", "ls", "--kind", "automate.advance")
     result = project.run("outbox", "requeue", item["id"], code=2)
-    assert "use automate executions resume" in result.stderr
+    assert "use automate executions retry" in result.stderr
     for given in (item["id"],), ("--all", "--kind", item["kind"], "--yes"):
         result = project.run("outbox", "cancel", *given, code=2)
         assert "belongs to an execution" in result.stderr
@@ -362,11 +363,11 @@ def test_an_executions_own_item_is_left_to_the_executions_commands(project) -> N
 
 def test_kinds_are_paused_and_resumed_and_old_items_purged(project) -> None:
     """What is paused shows in stats; purge asks for how old."""
-    asked = project.run("outbox", "pause", "mail.send", "--reason", "down").stderr
+    asked = project.run("pause", "kind", "mail.send", "--reason", "down").stderr
     assert "there is no item of mail.send yet; is the name right?" in asked
     assert project.data("outbox", "ls", "--by-kind")["paused"] == ["mail.send"]
     assert "paused: mail.send" in project.run("outbox", "ls", "--by-kind").stdout
-    project.run("outbox", "resume", "mail.send")
+    project.run("resume", "kind", "mail.send")
     assert project.data("outbox", "ls", "--by-kind")["paused"] == []
     assert project.data("outbox", "requeue", "--stale") == {"reaped": 0}
     project.run("emit", "x.y")
@@ -381,11 +382,11 @@ def test_kinds_are_paused_and_resumed_and_old_items_purged(project) -> None:
 def test_a_workflow_that_nobody_has_seen_is_paused_with_a_question(project) -> None:
     """A misspelt name would hold up nothing, though the command said that it is paused."""
     project.run("run", "order-notify", "--detach", "--payload", EVENT)
-    asked = project.run("workflow", "pause", "order-notfy").stderr
+    asked = project.run("pause", "workflow", "order-notfy").stderr
     assert "there is no execution of order-notfy yet" in asked
     assert "did you mean 'order-notify'?" in asked
-    assert project.data("workflow", "resume", "order-notfy")["paused"] is False
-    assert project.run("workflow", "pause", "order-notify").stderr == ""
+    assert project.data("resume", "workflow", "order-notfy") == {"order-notfy": "resumed"}
+    assert project.run("pause", "workflow", "order-notify").stderr == ""
 
 
 def test_executions_are_cancelled_and_resumed(project) -> None:
@@ -393,10 +394,10 @@ def test_executions_are_cancelled_and_resumed(project) -> None:
     flow = project.folder / "workflows" / "order.yaml"
     flow.write_text(WORKFLOW.replace("attempts: 3", "attempts: 1"))
     failed = project.data("run", "order-notify", "--event", "-", "--store", input=EVENT, code=1)
-    project.run("executions", "resume", failed["id"])
+    project.run("executions", "retry", failed["id"])
     project.run("worker", "--until-idle")
     assert project.data("executions", "show", failed["id"])["status"] == "FAILED"  # the second try
-    assert project.data("executions", "resume", failed["id"]) == {failed["id"]: "resumed"}
+    assert project.data("executions", "retry", failed["id"]) == {failed["id"]: "resumed"}
     project.run("worker", "--until-idle")
     assert project.data("executions", "show", failed["id"])["status"] == "COMPLETED"
     assert "is COMPLETED" in project.run("executions", "cancel", failed["id"], code=1).stderr
@@ -1146,7 +1147,7 @@ def test_a_look_makes_no_file(project, line: str, code: int, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["emit a.b {}", "outbox pause k", "outbox limit k --concurrency 1", "db migrate"]
+    "line", ["emit a.b {}", "pause kind k", "outbox limit k --concurrency 1", "db migrate"]
 )
 def test_the_first_row_makes_the_file(project, line: str) -> None:
     """With its tables."""
@@ -1233,7 +1234,7 @@ def test_executions_are_counted_and_resumed_by_filter(project) -> None:
         ["ID", "--failed"],
         ["ID", "--rate", "1"],
     ):
-        assert "--failed" in project.run("executions", "resume", *arguments, code=2).stderr
+        assert "--failed" in project.run("executions", "retry", *arguments, code=2).stderr
     found = project.data("executions", "ls", "--by-workflow")["workflows"]["order-notify"]
     assert found["standing"] == {
         "PENDING": 0, "RUNNING": 0, "PAUSED": 0, "CANCELLING": 0, "FAILED": 1
@@ -1243,8 +1244,8 @@ def test_executions_are_counted_and_resumed_by_filter(project) -> None:
     shown = project.run("executions", "ls", "--by-workflow", "--within", "15m").stdout
     assert "order-notify" in shown
     assert "order-notify" in project.run("top", "--once").stdout
-    assert "--yes" in project.run("executions", "resume", "--failed", code=2).stderr
-    resume = ("executions", "resume", "--failed", "--yes")
+    assert "--yes" in project.run("executions", "retry", "--failed", code=2).stderr
+    resume = ("executions", "retry", "--failed", "--yes")
     assert project.data(*resume, "--error-code", "NOT_FOUND") == {"resumed": 0}
     assert project.data(*resume, "--older-than", "1h") == {"resumed": 0}
     (project.folder / "tries").write_text("100")
@@ -1254,7 +1255,7 @@ def test_executions_are_counted_and_resumed_by_filter(project) -> None:
     assert project.data("executions", "ls")[0]["status"] == "COMPLETED"
 
 
-# -- workflow versions, publish ----------------------------------------------------------------------
+# -- workflow ls --stored, publish ----------------------------------------------------------------------
 
 GREETING = """\
 name: greet
@@ -1277,12 +1278,12 @@ def test_a_file_becomes_versions_of_a_workflow_in_the_database(project) -> None:
     assert project.data("workflow", "publish", "greet")["version"] == 2
     back = project.run("workflow", "publish", "greet", "--number", "1").stdout
     assert back == "greet: version 3 is published\n"
-    listed = project.data("workflow", "versions", "greet")
+    listed = project.data("workflow", "ls", "greet", "--stored")
     assert [(each["number"], each["state"]) for each in listed] == [
         (3, "published"), (2, ""), (1, ""),
     ]  # fmt: skip
     assert (listed[0]["restored_from"], listed[2]["comment"]) == (1, "first")
-    assert [each["name"] for each in project.data("workflow", "versions")] == ["greet"]
+    assert [each["name"] for each in project.data("workflow", "ls", "--stored")] == ["greet"]
     assert project.run("emit", "customer.came", "--json").stdout  # it runs where workers are
 
 
@@ -1299,9 +1300,12 @@ def test_a_tenants_workflow_is_another(project) -> None:
     )
     for tenant in ("acme", "rival"):
         project.run("workflow", "publish", "greet.json", "--tenant", tenant)
-    assert len(project.data("workflow", "versions")) == 2
-    assert len(project.data("workflow", "versions", "--tenant", "acme")) == 1
-    assert "no workflow 'greet' in" in project.run("workflow", "versions", "greet", code=1).stderr
+    assert len(project.data("workflow", "ls", "--stored")) == 2
+    assert len(project.data("workflow", "ls", "--stored", "--tenant", "acme")) == 1
+    assert (
+        "no workflow 'greet' in"
+        in project.run("workflow", "ls", "greet", "--stored", code=1).stderr
+    )
 
 
 def test_what_can_not_be_published_says_why_and_saves_nothing(project) -> None:
@@ -1319,4 +1323,48 @@ def test_what_can_not_be_published_says_why_and_saves_nothing(project) -> None:
         (["greet", "--draft"], 2, "--draft doesn't go with a workflow's name"),
     ):
         assert told in project.run("workflow", "publish", *arguments, code=code).stderr, arguments
-    assert project.data("workflow", "versions") == []
+    assert project.data("workflow", "ls", "--stored") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("pause", "kind", "k", "--tenant", "acme"), "--tenant doesn't go with a kind"),
+        (("pause", "poll", "a.b", "--reason", "why"), "--reason doesn't go with a poll"),
+        (("pause", "workflow", "w", "--number", "0"), "--number doesn't go with a workflow"),
+        (("resume", "schedule", "w", "--start-over"), "--start-over doesn't go with a schedule"),
+        (("resume", "poll", "a.b", "--start-over"), "add --yes"),
+        (("workflow", "ls", "order-notify"), "--stored lists its versions"),
+        (("workflow", "ls", "--paused", "--tenant", "acme"), "--tenant doesn't go with --paused"),
+    ],
+)
+def test_an_option_of_something_else_is_refused(project, arguments, told) -> None:
+    """Ignored, it would let more stand still, or go on, than was meant."""
+    assert told in project.run(*arguments, code=2).stderr
+
+
+def test_an_execution_is_paused_by_its_id_and_one_that_ended_can_not_be(project) -> None:
+    """The result of each id is printed, and the exit code says that not all were paused."""
+    waiting = project.data("run", "order-notify", "--detach", "--payload", EVENT)["execution_id"]
+    assert project.data("pause", "execution", waiting) == {waiting: "paused"}
+    assert project.data("executions", "ls")[0]["status"] == "PAUSED"
+    assert "not all were paused" in project.run("pause", "execution", waiting, code=1).stderr
+    assert project.data("resume", "execution", waiting) == {waiting: "resumed"}
+    project.run("worker", "--until-idle")
+    told = project.run("resume", "execution", waiting, code=1).stderr
+    assert "executions retry is for FAILED" in told
+
+
+def test_there_are_at_most_45_commands_each_with_an_example() -> None:
+    """Somebody who looks for a command reads the list; what is another's option isn't in it."""
+
+    def shown(command, path=()):
+        for name, each in getattr(command, "commands", {}).items():
+            if not each.hidden:
+                yield from shown(each, (*path, name))
+        if not hasattr(command, "commands"):
+            yield " ".join(path), command.epilog or ""
+
+    found = dict(shown(typer.main.get_command(app)))
+    assert len(found) <= 45, sorted(found)
+    assert [name for name, text in found.items() if f"automate {name}" not in text] == []

@@ -110,6 +110,18 @@ poll_seconds = 0.05
 COMMON = {"--config", "--database", "--debug", "--json"}
 CASES: dict[str, list[Case]] = {
     **SHARED,
+    "pause": [
+        *SHARED["pause"],
+        Case("poll sheet.new_row", "paused"),
+        Case("schedule hourly --number 0", "paused"),
+    ],
+    "resume": [
+        *SHARED["resume"],
+        Case("poll sheet.new_row", "sheet.new_row"),
+        Case("poll sheet.new_row --start-over --yes", "started over"),
+        Case("poll sheet.new_row --start-over -y", "started over"),
+        Case("schedule hourly --number 0", "hourly"),
+    ],
     "": [Case("--version")],
     "init": [Case("shop", "shop/automate.toml")],
     "run": [
@@ -134,14 +146,7 @@ CASES: dict[str, list[Case]] = {
         Case("note.do --x hi --yes"),
     ],
     "polls ls": [Case("", "sheet.new_row")],
-    "polls pause": [Case("sheet.new_row", "paused")],
-    "polls resume": [
-        Case("sheet.new_row", "resumed"),
-        Case("sheet.new_row --start-over --yes", "started_over"),
-    ],
     "schedules ls": [Case("", "hourly"), Case("hourly")],
-    "schedules pause": [Case("hourly --number 0", "paused")],
-    "schedules resume": [Case("hourly --number 0", "resumed")],
     "schedules trigger": [
         Case("hourly --number 0", "execution_id"),
         Case("hourly --from 2026-01-01 --to 2026-01-01T03:00Z --number 0 --limit 10 --yes", "4"),
@@ -168,11 +173,12 @@ CASES: dict[str, list[Case]] = {
         Case("--schema", "properties"),
     ],
     "workflow test": [Case("greet.test.yaml --only greets", "greets")],
-    "workflow ls": [Case("", "greet"), Case("--paused")],
-    "workflow versions": [
-        Case("", "edited"),
-        Case("--tenant acme --limit 5"),
-        Case("edited", "published"),
+    "workflow ls": [
+        Case("", "greet"),
+        Case("--paused"),
+        Case("--stored", "edited"),
+        Case("--stored --tenant acme --limit 5"),
+        Case("edited --stored", "published"),
     ],
     "workflow publish": [
         Case("edited.yaml --draft --comment 'more'", "edited"),
@@ -203,8 +209,7 @@ CASES: dict[str, list[Case]] = {
 # These need more than a case: a test of their own, below or elsewhere.
 RUN_ELSEWHERE = {
     # Files hold no tenant's workflows: test_every_django_command.py.
-    **{f"polls {name}": {"--tenant"} for name in ("pause", "resume")},
-    **{f"schedules {name}": {"--tenant"} for name in ("pause", "resume", "trigger")},
+    "schedules trigger": {"--tenant"},
     "demo": {"--keep", "--json"},  # test_cli_processes.py
     # test_plugin_authoring.py, and --operation in the tests of automate-openapi
     "plugins new": {"--from-openapi", "--url", "--tag", "--operation"},
@@ -530,7 +535,7 @@ def test_a_kind_that_nobody_knows_is_told_at_the_start(
 def problems(project: Path) -> list[str]:
     """What ``automate doctor`` says of workers that can't begin."""
     with contextlib.closing(Session(str(project / "automate.toml"))) as session:
-        found = worker_findings(session.plain.outbox, command="automate outbox")
+        found = worker_findings(session.plain.outbox, program="automate")
     return [each.text for each in found if each.state == "fail" and "can't begin" in each.text]
 
 

@@ -109,7 +109,6 @@ SHARED: dict[str, list[Case]] = {
     "executions signal": [
         Case("""{acme_execution} go --payload '{{"by": "ann"}}' --tenant acme""", "go"),
     ],
-    "executions pause": [Case("{running_execution} --tenant nobody", codes=(1,))],
     "executions cancel": [
         Case("{running_execution} --tenant nobody", codes=(1,)),
         Case("{running_execution} --force", "cancelled"),
@@ -117,10 +116,10 @@ SHARED: dict[str, list[Case]] = {
     "executions fork": [
         Case("{execution} --step {step} --payload 1 --definition current", "forked_from"),
     ],
-    "executions resume": [
+    "executions retry": [
         Case("{failed_execution} --step {step} --definition current", "resumed"),
         Case("{failed_execution}"),
-        Case("{failed_execution} --retry nothing --position 1 --tenant nobody", codes=(1,)),
+        Case("{failed_execution} --only nothing --position 1 --tenant nobody", codes=(1,)),
         Case(
             "--failed --workflow {workflow} --tenant nobody --error-code ABORTED --older-than 1h"
             " --newer-than 2h --limit 5 --rate 5 --yes"
@@ -151,8 +150,16 @@ SHARED: dict[str, list[Case]] = {
             "kim",
         ),
     ],
-    "workflow pause": [Case("{workflow} --reason 'stock-taking' --tenant acme", "paused")],
-    "workflow resume": [Case("{workflow} --tenant acme", "paused")],
+    "pause": [
+        Case("kind {kind} --reason 'the server is down'", "paused"),
+        Case("workflow {workflow} --reason 'stock-taking' --tenant acme", "paused"),
+        Case("execution {running_execution} --tenant nobody", codes=(1,)),
+    ],
+    "resume": [
+        Case("kind {kind}", "resumed"),
+        Case("workflow {workflow} --tenant acme", "{workflow}"),
+        Case("execution {running_execution} --tenant nobody", codes=(1,)),
+    ],
     "outbox ls": [
         Case("--status FAILED --kind {kind} --limit 1", "{kind}"),
         Case("--tenant nobody"),
@@ -188,8 +195,6 @@ SHARED: dict[str, list[Case]] = {
         Case("{kind} --remove"),
         Case(""),
     ],
-    "outbox pause": [Case("{kind} --reason 'the server is down'")],
-    "outbox resume": [Case("{kind}")],
     "top": [Case("--once"), Case("--every 0.2", "{kind}", endless=True)],
 }
 """By the command's words. ``{{`` in a case stands for a brace."""

@@ -357,7 +357,7 @@ def test_what_no_code_repeats_any_more_is_ended_by_an_operator(storage: MemorySt
     good = deployed(storage, before)
     for execution_id in ids:
         assert wake(good, execution_id).status is ExecutionStatus.RUNNING
-    findings = worker_findings(good.outbox, command="automate outbox")
+    findings = worker_findings(good.outbox, program="automate")
     (found,) = [each for each in findings if "handed over" in each.text]
     assert "3 items" in found.text and "does not repeat what is recorded" in found.text
     assert "now b at" in found.text

@@ -29,7 +29,7 @@ def report(outbox: RowsOutboxStore, name: str, *kinds: str, problem: str | None 
 
 def failures(outbox: RowsOutboxStore, **options: float) -> list[Finding]:
     """What the doctor fails for."""
-    found = worker_findings(outbox, command="automate outbox", **options)
+    found = worker_findings(outbox, program="automate", **options)
     return [each for each in found if each.state == "fail"]
 
 
@@ -163,7 +163,7 @@ def test_an_outbox_that_cant_be_told(
 
 
 def warnings(outbox: RowsOutboxStore) -> list[Finding]:
-    found = worker_findings(outbox, command="automate outbox")
+    found = worker_findings(outbox, program="automate")
     return [each for each in found if each.state == "warn"]
 
 

@@ -751,9 +751,9 @@ def test_the_doctor_says_how_a_tenants_poll_is_resumed(sheet: Sheet) -> None:
 
     kernel = kernel_of_tenants(sheet, FakeClock(), "acme", None)
     kernel.polls.pause("sheet.new_row", tenant_id="acme")
-    (found,) = poll_findings(kernel, command="automate polls", idle_seconds=60)
+    (found,) = poll_findings(kernel, program="automate", idle_seconds=60)
     assert found.text == "sheet.new_row of acme is paused"
-    assert found.remedy == "automate polls resume sheet.new_row --tenant acme"
+    assert found.remedy == "automate resume poll sheet.new_row --tenant acme"
     kernel.polls.resume("sheet.new_row", tenant_id="acme")
     with pytest.raises(AutomateError) as refused:
         kernel.polls.pause("sheet.new_row", tenant_id="beta")
@@ -774,7 +774,7 @@ def test_the_doctor_finds_no_fault_with_a_poll_that_is_being_called(sheet: Sheet
     def look() -> None:
         with kernel.storage.begin() as rows:
             rows.update(POLL, [], {"next_at": clock() - timedelta(seconds=80)})
-        found = poll_findings(kernel, command="automate polls", idle_seconds=60)
+        found = poll_findings(kernel, program="automate", idle_seconds=60)
         states.append(found[0].state)
 
     sheet.on_call = look
@@ -1021,7 +1021,7 @@ def test_the_doctor_knows_how_polls_fare(sheet: Sheet) -> None:
     kernel = kernel_on(MemoryStorage(clock), sheet)
 
     def found() -> tuple[str, str]:
-        (each,) = poll_findings(kernel, command="automate polls", idle_seconds=60)
+        (each,) = poll_findings(kernel, program="automate", idle_seconds=60)
         return each.state, each.text
 
     assert found() == ("ok", "1 poll, none failing")
@@ -1074,7 +1074,7 @@ def test_the_doctor_knows_of_an_event_that_never_comes(event: str, remedy: str |
     with Kernel(MemoryStorage(), plugins=[Hub], discover=False) as kernel:
         trigger = {"type": "event", "event": event}
         define(kernel, {"id": "a", "sleep": "1s"}, trigger=trigger)
-        (found,) = poll_findings(kernel, command="automate polls", idle_seconds=60)
+        (found,) = poll_findings(kernel, program="automate", idle_seconds=60)
     assert (found.state, found.remedy) == ("ok" if remedy is None else "warn", remedy)
 
 
@@ -1091,11 +1091,12 @@ def test_commands_show_and_steer_polls(sheet: Sheet) -> None:
     def printed(*words: str) -> str:
         out = io.StringIO()
         with redirect_stdout(out):
-            assert run(["polls", *words]) == 0
+            assert run(words) == 0
         return out.getvalue()
 
-    assert json.loads(printed("ls", "--json"))[0]["state"] == "new"
-    assert "1 poll paused" in printed("pause", "sheet.new_row")
-    assert "paused" in printed("ls")
-    assert "1 poll resumed" in printed("resume", "sheet.new_row")
-    assert "1 poll started over" in printed("resume", "sheet.new_row", "--start-over", "--yes")
+    assert json.loads(printed("polls", "ls", "--json"))[0]["state"] == "new"
+    assert "is paused" in printed("pause", "poll", "sheet.new_row")
+    assert "paused" in printed("polls", "ls")
+    assert "is resumed" in printed("resume", "poll", "sheet.new_row")
+    over = printed("resume", "poll", "sheet.new_row", "--start-over", "--yes")
+    assert "is started over" in over

@@ -47,7 +47,7 @@ def kernel(clock: FakeClock) -> Iterator[Kernel]:
 
 
 def findings(kernel: Kernel) -> list[Finding]:
-    return schedule_findings(kernel, command="automate schedules", idle_seconds=60)
+    return schedule_findings(kernel, program="automate", idle_seconds=60)
 
 
 def last_fired(kernel: Kernel, clock: FakeClock, ago: timedelta) -> None:
@@ -73,7 +73,7 @@ def test_a_paused_one_is_named_with_its_tenant(kernel: Kernel) -> None:
     (found,) = findings(kernel)
     assert (found.check, found.state) == ("schedules", "warn")
     assert found.text.startswith("hourly of acme (every 1h) is paused since ")
-    assert found.remedy == "automate schedules resume hourly --tenant acme"
+    assert found.remedy == "automate resume schedule hourly --tenant acme"
     kernel.schedules.resume("hourly", tenant_id="acme")
     assert [each.state for each in findings(kernel)] == ["ok"]
 

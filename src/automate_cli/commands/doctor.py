@@ -121,27 +121,23 @@ def _checks(
     listening = cache(partial(_listening, context))
     yield (
         "polls",
-        lambda: poll_findings(
-            listening(), command=context.named("polls"), idle_seconds=idle_seconds
-        ),
+        lambda: poll_findings(listening(), program=context.program, idle_seconds=idle_seconds),
     )
     yield (
         "schedules",
-        lambda: schedule_findings(
-            listening(), command=context.named("schedules"), idle_seconds=idle_seconds
-        ),
+        lambda: schedule_findings(listening(), program=context.program, idle_seconds=idle_seconds),
     )
     yield "executors", lambda: executor_findings(kernel())
     yield "relays", lambda: relay_findings(kernel())
     yield (
         "executions",
-        lambda: execution_findings(session.plain, command=context.named("executions")),
+        lambda: execution_findings(session.plain, program=context.program),
     )
     yield (
         "workers",
         lambda: worker_findings(
             session.plain.outbox,
-            command=context.named("outbox"),
+            program=context.program,
             worker=context.named("worker"),
             idle_seconds=idle_seconds,
         ),

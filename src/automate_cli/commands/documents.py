@@ -1,8 +1,9 @@
-"""``automate workflow versions`` and ``publish``: the workflows that people edit, in versions."""
+"""``automate workflow ls`` and ``publish``: workflows of files, and those that people edit."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from automate_cli.command import Commands, Context
 from automate_cli.commands import workflow as definitions
 from automate_cli.commands.events import is_path
 from automate_cli.inputs import argument, flag, option
-from automate_cli.output import Columns, ago
+from automate_cli.output import Columns, ago, time_of
 from automate_kernel.base.errors import ConfigError, WorkflowError
 from automate_kernel.workflows.definition.document import LARGEST
 
@@ -29,18 +30,75 @@ _DOCUMENTS: Columns = {
     "STATE": lambda each: "on" if each.enabled else "off",
     "CHANGED": lambda each: ago(each.updated_at),
 }
+_ROWS = 20
 _WHOSE = option(None, "The tenant it belongs to; without it, it is everybody's.")
 
 
-@hosted.called("automate workflow versions", "automate workflow versions order-notify")
-@app.called("automate workflow versions", "automate workflow versions order-notify")
-def versions(
+@hosted.called(
+    "automate workflow ls --stored",
+    "automate workflow ls order-notify --stored",
+    "automate workflow ls --paused",
+)
+@app.called(
+    "automate workflow ls",
+    "automate workflow ls --paused",
+    "automate workflow ls --stored                # those that are edited in the database",
+    "automate workflow ls order-notify --stored   # its versions",
+)
+def ls(
     context: Context,
-    name: str | None = argument("A workflow's name; without it, all are listed.", None),
-    tenant: str | None = _WHOSE,
-    limit: int = inputs.LIMIT,
+    name: str | None = argument("With --stored: the workflow whose versions are listed.", None),
+    paused: bool = flag("--paused", "Those that are paused, with the reasons."),
+    stored: bool = flag(
+        "--stored", "Those that are edited in the database; of one, its versions, latest first."
+    ),
+    tenant: str | None = option(None, "With --stored: the tenant that the workflow belongs to."),
+    limit: int | None = option(
+        None, "With --stored: the rows, at most; 20.", "--limit", "-n", min=1
+    ),
 ) -> None:
-    """List the workflows that are edited in the database, or the versions of one, latest first."""
+    """List the workflows that are configured."""
+    if stored:
+        inputs.alone("--stored", paused=paused)
+        _list_stored(context, name, tenant, limit or _ROWS)
+        return
+    chosen = "--paused" if paused else "workflow ls without --stored"
+    inputs.alone(chosen, tenant=tenant, limit=limit)
+    if name is not None:
+        raise ConfigError(
+            f"{chosen} takes no name",
+            hint="--stored lists its versions, workflow show draws it",
+        )
+    (_list_paused if paused else _list_configured)(context)
+
+
+def _list_configured(context: Context) -> None:
+    from automate_kernel.workflows.definition.graph import describe_trigger
+
+    kernel = context.session.in_memory()
+    columns: Columns = {
+        "NAME": "name",
+        "STARTS ON": lambda each: ", ".join(map(describe_trigger, each.triggers)),
+        "STEPS": lambda each: len(each.steps) or getattr(each, "code", 0),
+        "DESCRIPTION": lambda each: each.description or each.title or "",
+    }
+    found = sorted(kernel.workflows, key=lambda each: each.name)
+    none = "no workflows; set workflows in automate.toml, or make the folder workflows"
+    context.out.listing(found, columns, data=methodcaller("to_dict"), empty=none)
+
+
+def _list_paused(context: Context) -> None:
+    columns: Columns = {
+        "WORKFLOW": "workflow",
+        "TENANT": lambda each: each.tenant_id or "",
+        "SINCE": lambda each: time_of(each.paused_at),
+        "REASON": "reason",
+    }
+    found = context.session.plain.workflows.paused()
+    context.out.listing(found, columns, "no workflow is paused", asdict)
+
+
+def _list_stored(context: Context, name: str | None, tenant: str | None, limit: int) -> None:
     kernel = context.session.plain
     if name is None:
         given = {} if tenant is None else {"tenant_id": tenant}
@@ -179,7 +237,7 @@ def _found(context: Context, kernel: Kernel, name: str, tenant: str | None) -> S
     found = kernel.documents.find(name, tenant_id=tenant)
     if not found:
         whose = f" of tenant {tenant}" if tenant else ""
-        raise context.missing(f"workflow {name!r}{whose} in the database", "workflow versions")
+        raise context.missing(f"workflow {name!r}{whose} in the database", "workflow ls --stored")
     return found[0]
 
 

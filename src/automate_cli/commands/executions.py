@@ -20,18 +20,14 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.workflows.execution import Execution
 
-app: Commands = Commands("executions", "Look at executions, signal, cancel, pause and repair them.")
+app: Commands = Commands("executions", "Look at executions, signal, cancel and repair them.")
 
 _ID = argument("The execution's id.", metavar="ID")
-_IDS = argument("The executions' ids.", metavar="ID…")
+_IDS = argument("The executions' ids.", metavar="ID")
 _WORKFLOW = option(None, "The workflow's name.")
 _DEFINITION = option(
     None, "Go on with this definition: current, or a workflow's file.", metavar="current|FILE"
 )
-_ABLE = {
-    "resume": "PAUSED and FAILED executions", "unpause": "PAUSED executions",
-    "pause": "executions that go on and are not paused",
-}  # fmt: skip
 _STATS = (
     "WORKFLOW", "PENDING", "RUNNING", "PAUSED", "CANCELLING", "FAILED", "COMPLETED",
     "LATELY FAILED", "CANCELLED", "STEPS DONE", "RETRIED", "STEPS FAILED", "P50", "P95", "STEP P95",
@@ -303,12 +299,6 @@ def cancel(
     _each(context, execution_ids, "cancel", "cancelled", tenant_id=tenant, force=force)
 
 
-@app.called("automate executions pause ID")
-def pause(context: Context, execution_ids: list[str] = _IDS, tenant: str | None = TENANT) -> None:
-    """Let no more steps of executions begin until resume. What runs ends and is saved."""
-    _each(context, execution_ids, "pause", "paused", tenant_id=tenant)
-
-
 @app.called(
     "automate executions fork ID --step charge",
     """automate executions fork ID --step charge --payload '{"total": 90}'""",
@@ -345,22 +335,22 @@ def _definition(context: Context, execution: Execution, given: str | None) -> An
 
 
 @app.called(
-    "automate executions resume ID",
-    "automate executions resume ID --step charge",
-    "automate executions resume ID --definition current",
-    "automate executions resume ID --retry send --position 3",
-    "automate executions resume ID --retry reserve.compensate",
-    "automate executions resume --failed --workflow order-notify --newer-than 2h",
-    "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
+    "automate executions retry ID",
+    "automate executions retry ID --step charge",
+    "automate executions retry ID --definition current",
+    "automate executions retry ID --only send --position 3",
+    "automate executions retry ID --only reserve.compensate",
+    "automate executions retry --failed --workflow order-notify --newer-than 2h",
+    "automate executions retry --failed --error-code UNAVAILABLE --rate 5 --yes",
 )
-def resume(
+def retry(
     context: Context,
     execution_ids: list[str] | None = argument("The executions' ids.", None, metavar="[ID]…"),
     step: str | None = option(None, "Run this step and all that follow, whatever the end was."),
-    retry: str | None = option(
+    only: str | None = option(
         None, "Run this step alone again: it failed, or waits for its retry.", metavar="STEP"
     ),
-    position: int = option(-1, "With --retry: the element of the for_each, from 0.", min=-1),
+    position: int = option(-1, "With --only: the element of the for_each, from 0.", min=-1),
     definition: str | None = _DEFINITION,
     failed: bool = flag("--failed", "All FAILED executions that match."),
     workflow: str | None = option(None, "Only of this workflow."),
@@ -373,36 +363,37 @@ def resume(
     yes: bool = inputs.YES,
 ) -> None:
     """
-    Let PAUSED executions go on, and run FAILED executions again from the steps that failed.
+    Run FAILED executions again from the steps that failed, or executions from any step.
 
     A worker does it. Steps that were undone run again too. Without ids, --failed means every FAILED
-    execution that the other options match, the oldest first.
+    execution that the other options match, the oldest first. PAUSED executions go on with automate
+    resume.
 
-    With --retry an execution may go on: one step that has failed runs again, with all that follows
+    With --only an execution may go on: one step that has failed runs again, with all that follows
     from it, and a step that waits for its retry is due now. A compensation is called
     <step>.compensate.
     """
     filters = (workflow, error_code, limit, rate, older_than, newer_than)
-    beside = filters if execution_ids else (step, definition, retry)
+    beside = filters if execution_ids else (step, definition, only)
     if bool(execution_ids) == failed or any(each is not None for each in beside):
         raise ConfigError(
             "name the executions, or say --failed",
             hint=(
                 "--failed takes every FAILED execution that --workflow and the others match;"
-                " --step, --retry and --definition are for ids"
+                " --step, --only and --definition are for ids"
             ),
         )
-    if retry is not None:
-        inputs.alone("--retry", step=step, definition=definition)
+    if only is not None:
+        inputs.alone("--only", step=step, definition=definition)
     for each in execution_ids or ():
-        if retry is not None:
-            _retry(context, each, retry, position, tenant)
+        if only is not None:
+            _retry(context, each, only, position, tenant)
         else:
             _resume(context, each, step, definition, tenant)
     if not execution_ids:
         about = {"workflow": workflow, "tenant_id": tenant, "error_code": error_code}
         ages = inputs.ages(context.session.plain.outbox.now(), older_than, newer_than)
-        inputs.confirm("Resume all failed executions that match?", yes=yes)
+        inputs.confirm("Run all failed executions that match again?", yes=yes)
         _resume_matching(context, {**about, **ages, "limit": limit, "per_second": rate})
 
 
@@ -413,11 +404,7 @@ def _resume(
     definition: str | None,
     tenant: str | None,
 ) -> None:
-    execution = found_execution(context, execution_id)
-    if execution.status.value == "PAUSED" and step is None and definition is None:
-        _each(context, [execution_id], "unpause", "resumed", tenant_id=tenant)
-        return
-    found = _definition(context, execution, definition)
+    found = _definition(context, found_execution(context, execution_id), definition)
     about = {"step_id": step, "definition": found, "tenant_id": tenant}
     _each(context, [execution_id], "resume", "resumed", **about)
 
@@ -459,5 +446,5 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str, **op
             out.note(f"{execution.id} is {execution.status.value}: not {done}")
     out.data({key: done if changed else "unchanged" for key, changed in results.items()})
     if not all(results.values()):
-        only = _ABLE.get(what, "executions that have not ended")
-        raise WorkFailedError(message=f"not all were {done}", hint=f"only {only} can be")
+        able = "executions that have not ended" if what == "cancel" else "FAILED executions"
+        raise WorkFailedError(message=f"not all were {done}", hint=f"only {able} can be")

@@ -1,4 +1,4 @@
-"""``automate outbox``: look at items, change, limit and pause them, and clean up."""
+"""``automate outbox``: look at items, change and limit them, and clean up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import OutboxControls, OutboxItem, OutboxStore
 
 app: Commands = Commands(
-    "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, purge."
+    "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, purge."
 )
 
 _STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
@@ -25,7 +25,6 @@ _WAKE_UP = "automate.advance"
 _CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than", "limit")
 
 _KIND = option(None, "Only items of this kind.")
-_ONE_KIND = argument("The kind of item: mail.send.")
 
 # -- statistics -----------------------------------------------------------------------------------
 
@@ -187,7 +186,7 @@ def requeue(context: Context) -> None:
     Make failed or cancelled items wait again, with all their attempts.
 
     Without ids it takes every FAILED item that the options match, or with --status CANCELLED every
-    cancelled item. For an execution there is automate executions resume.
+    cancelled item. For an execution there is automate executions retry.
 
     With --delay, items that wait are due at another time. With --stale, items of dead workers are
     recovered, which workers do by themselves if any is running.
@@ -200,7 +199,7 @@ def requeue(context: Context) -> None:
         return
     outbox, rate = context.session.plain.outbox, context.given["rate"]
     change = _Change(
-        context, "requeue", "requeued", ("FAILED",), ("CANCELLED",), "executions resume"
+        context, "requeue", "requeued", ("FAILED",), ("CANCELLED",), "executions retry"
     )
     if rate is not None and change.ids:
         raise ConfigError("--rate goes with --failed or --all")
@@ -357,7 +356,7 @@ def _report(context: Context, changed: int, done: str, named: int | None) -> Non
         )
 
 
-# -- limits and pauses ----------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------
 
 
 @app.called(
@@ -460,27 +459,3 @@ def _purge(context: Context, older_than: str, *, yes: bool) -> None:
         total = context.session.plain.purge(older_than_seconds=age)
     context.out.data({"purged": total})
     context.out.line(f"{counted(total, 'row')} deleted")
-
-
-@app.called('automate outbox pause mail.send --reason "the mail server is down"')
-def pause(
-    context: Context,
-    kind: str = _ONE_KIND,
-    reason: str = option("", "The reason, which is shown to others."),
-) -> None:
-    """Stop all workers from claiming items of a kind, until resume."""
-    outbox = context.session.storing.outbox
-    outbox.pause(kind, reason)
-    context.out.data({"kind": kind, "paused": True})
-    context.out.line(f"{kind} is paused; {context.named('outbox resume')} {kind} lets it go on")
-    if not outbox.find(kind=kind, limit=1):
-        # It may be paused before its first item. Misspelt, it would hold up nothing.
-        context.doubt("item", kind, outbox.stats().counts)
-
-
-@app.called("automate outbox resume mail.send")
-def resume(context: Context, kind: str = _ONE_KIND) -> None:
-    """Let workers claim items of a kind again."""
-    context.session.plain.outbox.resume(kind)
-    context.out.data({"kind": kind, "paused": False})
-    context.out.line(f"{kind} is no longer paused")

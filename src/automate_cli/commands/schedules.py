@@ -1,4 +1,4 @@
-"""``automate schedules``: look at schedules, pause, resume, fire and backfill them."""
+"""``automate schedules``: look at schedules, fire and backfill them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from automate_kernel.base.errors import ConfigError
 if TYPE_CHECKING:
     from automate_kernel.workflows.steer.schedule import Schedule
 
-app: Commands = Commands("schedules", "Look at schedules; pause, resume and fire them.")
+app: Commands = Commands("schedules", "Look at schedules, and fire them.")
 
 _WORKFLOW = argument("The workflow's name.")
 _NUMBER = option(None, "Only this one of its triggers, from 0.", min=0)
@@ -53,34 +53,6 @@ def ls(
     """List the schedules of the configured workflows, with their next and last times."""
     found = context.session.look().whole.schedules.find(workflow)
     context.out.listing(found, _COLUMNS, "no workflow has a schedule", schedule_data)
-
-
-@app.called("automate schedules pause report", "automate schedules pause report --number 1")
-def pause(
-    context: Context,
-    workflow: str = _WORKFLOW,
-    number: int | None = _NUMBER,
-    tenant: str | None = _TENANT,
-) -> None:
-    """Let a workflow's schedules fire no more, until they are resumed."""
-    schedules = context.session.whole.schedules
-    _report(context, schedules.pause(workflow, tenant_id=tenant, number=number), "paused")
-
-
-@app.called("automate schedules resume report")
-def resume(
-    context: Context,
-    workflow: str = _WORKFLOW,
-    number: int | None = _NUMBER,
-    tenant: str | None = _TENANT,
-) -> None:
-    """
-    Let paused schedules fire again.
-
-    What they missed is made up for only with catch_up.
-    """
-    schedules = context.session.whole.schedules
-    _report(context, schedules.resume(workflow, tenant_id=tenant, number=number), "resumed")
 
 
 @app.called(
@@ -140,11 +112,6 @@ def _backfill(
         )  # fmt: skip
     out.data({"begun": begun})
     out.line(f"{counted(begun, 'execution')} begun")
-
-
-def _report(context: Context, count: int, done: str) -> None:
-    context.out.data({done: count})
-    context.out.line(f"{counted(count, 'schedule')} {done}")
 
 
 def _time(text: str, name: str) -> datetime:

@@ -1,10 +1,9 @@
-"""``automate workflow``: check, test and show definitions, pause and resume workflows."""
+"""``automate workflow``: check, test and show definitions."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from automate_cli.command import Commands, Context
 from automate_cli.commands.events import find_workflow, is_path
 from automate_cli.commands.executions import found_execution
 from automate_cli.inputs import argument, flag, option
-from automate_cli.output import Columns, as_json, counted, seconds, time_of
+from automate_cli.output import as_json, counted, seconds
 from automate_cli.records import statuses_of
 from automate_kernel.base.errors import AutomateError, ConfigError, StorageError, did_you_mean
 
@@ -25,10 +24,9 @@ if TYPE_CHECKING:
     from automate_kernel.workflows.definition.model import Workflow
     from automate_testing.workflows.file import CaseFile
 
-_NAME = argument("The workflow's name.")
 _SHOWN_NAMES = 5
-app: Commands = Commands("workflow", "Check, test, show, pause and resume workflows.")
-hosted: Commands = Commands("workflow", "List workflows, pause and resume them.")
+app: Commands = Commands("workflow", "Check, test, show and publish workflows.")
+hosted: Commands = Commands("workflow", "List and publish workflows.")
 """The commands for workflows that the application's kernel has."""
 
 
@@ -287,74 +285,3 @@ def _pinned(session: Session, workflow: Workflow, *, files: bool) -> int | None:
         return pinned_executions(session.bare(), workflow)
     except (ConfigError, StorageError):
         return None
-
-
-_PAUSED = flag("--paused", "Those that are paused, with the reasons.")
-
-
-@hosted.called("automate workflow ls --paused", name="ls")
-@app.called("automate workflow ls", "automate workflow ls --paused")
-def ls(context: Context, paused: bool = _PAUSED) -> None:
-    """List the workflows that are configured."""
-    from automate_kernel.workflows.definition.graph import describe_trigger
-
-    if paused:
-        _list_paused(context)
-        return
-    kernel = context.session.in_memory()
-    columns: Columns = {
-        "NAME": "name",
-        "STARTS ON": lambda each: ", ".join(map(describe_trigger, each.triggers)),
-        "STEPS": lambda each: len(each.steps) or getattr(each, "code", 0),
-        "DESCRIPTION": lambda each: each.description or each.title or "",
-    }
-    found = sorted(kernel.workflows, key=lambda each: each.name)
-    none = "no workflows; set workflows in automate.toml, or make the folder workflows"
-    context.out.listing(found, columns, data=methodcaller("to_dict"), empty=none)
-
-
-def _list_paused(context: Context) -> None:
-    columns: Columns = {
-        "WORKFLOW": "workflow",
-        "TENANT": lambda each: each.tenant_id or "",
-        "SINCE": lambda each: time_of(each.paused_at),
-        "REASON": "reason",
-    }
-    found = context.session.plain.workflows.paused()
-    context.out.listing(found, columns, "no workflow is paused", asdict)
-
-
-@hosted.called('automate workflow pause order-notify --reason "stock-taking"')
-@app.called('automate workflow pause order-notify --reason "stock-taking"')
-def pause(
-    context: Context,
-    workflow: str = _NAME,
-    reason: str = option("", "The reason, which is shown to others."),
-    tenant: str | None = option(None, "Only the executions of this tenant."),
-) -> None:
-    """
-    Let no step of a workflow begin until resume.
-
-    What runs ends and is saved. Events still start executions, which wait.
-    """
-    kernel = context.session.storing
-    kernel.workflows.pause(workflow, reason, tenant_id=tenant)
-    context.out.data({"workflow": workflow, "tenant_id": tenant, "paused": True})
-    go_on = f"{context.named('workflow resume')} {workflow}"
-    context.out.line(f"{workflow} is paused; {go_on} lets it go on")
-    if not kernel.executions.find(workflow=workflow, limit=1):
-        # It may be paused before its first execution. Misspelt, it would hold up nothing.
-        context.doubt("execution", workflow, kernel.executions.stats().counts)
-
-
-@hosted.called("automate workflow resume order-notify")
-@app.called("automate workflow resume order-notify")
-def resume(
-    context: Context,
-    workflow: str = _NAME,
-    tenant: str | None = option(None, "Only the executions of this tenant."),
-) -> None:
-    """Let the executions of a paused workflow go on."""
-    resumed = context.session.plain.workflows.resume(workflow, tenant_id=tenant)
-    context.out.data({"workflow": workflow, "tenant_id": tenant, "paused": False})
-    context.out.line(f"{workflow} {'is no longer' if resumed else 'was not'} paused")

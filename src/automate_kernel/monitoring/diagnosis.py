@@ -457,7 +457,7 @@ def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[F
     return found or [Finding("secrets", "ok", f"all {len(uses)} that are used can be read")]
 
 
-def poll_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[Finding]:
+def poll_findings(kernel: Kernel, *, program: str, idle_seconds: float) -> list[Finding]:
     """Return the polls that fail, rest, or are due for *idle_seconds* and that no worker calls."""
     now, polls = runtime.utc_now(), kernel.polls.find()
     found = []
@@ -467,7 +467,7 @@ def poll_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[
         if each.claimed_until is not None and each.claimed_until > now:
             late = 0.0  # a call goes on
         if each.state == "paused":
-            remedy = _resuming(command, each.name, each.tenant_id)
+            remedy = _resuming(program, "poll", each.name, each.tenant_id)
             found.append(Finding("polls", "warn", f"{named} is paused", remedy))
         elif each.state == "failing":
             times = f"failed {_counted(each.failures, 'time')}"
@@ -481,7 +481,7 @@ def poll_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[
     return found or [Finding("polls", "ok", f"{_counted(len(polls), 'poll')}, none failing")]
 
 
-def schedule_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[Finding]:
+def schedule_findings(kernel: Kernel, *, program: str, idle_seconds: float) -> list[Finding]:
     """Return the schedules that are paused, or due for *idle_seconds* without a worker for them."""
     with kernel.storage.begin(atomic=False) as rows:
         now = rows.now()
@@ -490,7 +490,7 @@ def schedule_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> l
         tenant = f" of {each.tenant_id}" if each.tenant_id else ""
         named = f"{each.workflow.name}{tenant} ({each.about})"
         if each.paused_at is not None:
-            remedy = _resuming(command, each.workflow.name, each.tenant_id)
+            remedy = _resuming(program, "schedule", each.workflow.name, each.tenant_id)
             text = f"{named} is paused since {each.paused_at:%Y-%m-%d %H:%M} UTC"
             found.append(Finding("schedules", "warn", text, remedy))
         elif (late := each.overdue(now).total_seconds()) > idle_seconds:
@@ -513,10 +513,10 @@ def _catches_up(kernel: Kernel, schedule: Schedule, now: datetime, idle_seconds:
     return created_at is not None and (now - created_at).total_seconds() <= idle_seconds
 
 
-def _resuming(command: str, name: str, tenant_id: str | None) -> str:
+def _resuming(program: str, what: str, name: str, tenant_id: str | None) -> str:
     """Return the command that lets a poll or a schedule go on."""
     tenant = f" --tenant {shlex.quote(tenant_id)}" if tenant_id else ""
-    return f"{command} resume {shlex.quote(name)}{tenant}"
+    return f"{program} resume {what} {shlex.quote(name)}{tenant}"
 
 
 def _unmatched_findings(kernel: Kernel) -> Iterator[Finding]:
@@ -540,11 +540,11 @@ def _unmatched_findings(kernel: Kernel) -> Iterator[Finding]:
         yield Finding("polls", "warn", text, remedy)
 
 
-def execution_findings(kernel: Kernel, *, command: str) -> list[Finding]:
+def execution_findings(kernel: Kernel, *, program: str) -> list[Finding]:
     """
     Return the executions that wait for each other's concurrency places, and so for ever.
 
-    *command* is the command that steers executions, for remedies.
+    *program* is the command line, for remedies: ``automate``, say.
     """
     deadlocks = kernel.executions.deadlocks()
     found = []
@@ -552,9 +552,9 @@ def execution_findings(kernel: Kernel, *, command: str) -> list[Finding]:
         waiting = [_blocked_text(kernel, child) for child in each.blocked]
         text = f"executions wait for each other for ever: {_listed(waiting, '; ')}"
         remedy = (
-            f"cancel one of them: {command} cancel {each.blocked[0].holders[-1].id}; then let the"
-            " sub-workflow have a concurrency key of its own, raise its limit, or start it with"
-            " wait: false"
+            f"cancel one of them: {program} executions cancel {each.blocked[0].holders[-1].id};"
+            " then let the sub-workflow have a concurrency key of its own, raise its limit, or"
+            " start it with wait: false"
         )
         found.append(Finding("executions", "fail", redact_text(text), remedy))
     return found or [Finding("executions", "ok", "none wait for each other's concurrency places")]
@@ -595,7 +595,7 @@ def _listed(texts: Sequence[str], between: str) -> str:
 def worker_findings(
     outbox: OutboxStore,
     *,
-    command: str,
+    program: str,
     worker: str = "automate worker",
     kinds: Collection[str] | None = None,
     idle_seconds: float = IDLE_SECONDS,
@@ -603,20 +603,20 @@ def worker_findings(
     """
     Return what is late, stale, paused, failed, or due without a worker for it.
 
-    *command* and *worker* are the command line's own, for remedies. *kinds* are those that workers
-    have handlers for, if that is known. Work that is due for *idle_seconds*, and that no worker
-    works on, is a failure.
+    *program* and *worker* are the command line and its worker, for remedies. *kinds* are those that
+    workers have handlers for, if that is known. Work that is due for *idle_seconds*, and that no
+    worker works on, is a failure.
     """
     stats, workers = outbox.stats(), outbox.workers()
     running = outbox.running(limit=_LOOKED_AT)
     found = [
         *_failing(workers),
-        *_stale(running, command),
+        *_stale(running, program),
         *_lost(workers),
         *_idle(stats, workers, worker, idle_seconds),
         *_handed_over(outbox, worker),
         *_following(workers),
-        *_waiting(stats, command, kinds),
+        *_waiting(stats, program, kinds),
     ]
     alive = sum(each.alive for each in workers)
     text = f"{_counted(len(running))} running, none stale or late; {_counted(alive, 'worker')} seen"
@@ -683,13 +683,13 @@ def _following(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
         yield Finding("workers", "warn", text, "end them once the newer ones do all the work")
 
 
-def _stale(running: Sequence[OutboxItem], command: str) -> Iterator[Finding]:
+def _stale(running: Sequence[OutboxItem], program: str) -> Iterator[Finding]:
     now = runtime.utc_now()
     stale = [each for each in running if each.lease_expires_at and each.lease_expires_at < now]
     if stale:
         owners = ", ".join(sorted({str(each.lease_owner) for each in stale}))
         text = f"{_counted(len(stale))} held by workers that stopped renewing: {owners}"
-        remedy = f"start a worker, which recovers them, or run {command} requeue --stale"
+        remedy = f"start a worker, which recovers them, or run {program} outbox requeue --stale"
         yield Finding("workers", "warn", text, remedy)
 
 
@@ -700,15 +700,15 @@ def _lost(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
         yield Finding("workers", "warn", text, "look for them: killed, or cut off the database")
 
 
-def _waiting(stats: OutboxStats, command: str, kinds: Collection[str] | None) -> Iterator[Finding]:
+def _waiting(stats: OutboxStats, program: str, kinds: Collection[str] | None) -> Iterator[Finding]:
     late = stats.oldest_due_seconds
     if late is not None and late > _LATE_SECONDS:
         text = f"the oldest due item has waited for {late:.0f} s"
         yield Finding("workers", "warn", text, "start more workers, or find out what keeps them")
     for kind in stats.paused:
-        yield Finding("workers", "warn", f"{kind} is paused", f"{command} resume {kind}")
+        yield Finding("workers", "warn", f"{kind} is paused", f"{program} resume kind {kind}")
     if failed := stats.total(ItemStatus.FAILED):
-        remedy = f"{command} ls --status FAILED"
+        remedy = f"{program} outbox ls --status FAILED"
         yield Finding("workers", "warn", f"{_counted(failed)} failed for good", remedy)
 
     for kind, states in stats.counts.items():

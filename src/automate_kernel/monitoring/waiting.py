@@ -104,14 +104,14 @@ def why_item_waits(kernel: Kernel, item: OutboxItem) -> list[WaitReason]:
 def _of_pauses(kernel: Kernel, execution: Execution) -> Iterator[WaitReason]:
     if execution.status is ExecutionStatus.PAUSED:
         yield WaitReason(
-            "paused", "The execution is paused.", command=f"executions resume {execution.id}"
+            "paused", "The execution is paused.", command=f"resume execution {execution.id}"
         )
     for each in kernel.workflows.paused(tenant_id=execution.tenant_id):
         if each.workflow == execution.name and each.tenant_id in (None, execution.tenant_id):
             yield WaitReason(
                 "workflow_paused",
                 f"The workflow {each.workflow!r} is paused{_because(each.reason)}.",
-                command=f"workflow resume {each.workflow}",
+                command=f"resume workflow {each.workflow}",
                 details={"workflow": each.workflow, "reason": each.reason},
             )
 
@@ -190,7 +190,7 @@ def _of_steps(execution: Execution, seen: set[tuple[str, int]]) -> Iterator[Wait
             yield WaitReason(
                 "retry",
                 f"Step {step!r} failed {_times(run.attempts)} and is tried again: {run.error}",
-                "", f"executions resume {execution.id} --retry {run.step_id}", run.next_attempt_at,
+                "", f"executions retry {execution.id} --only {run.step_id}", run.next_attempt_at,
                 {**details, "error_code": run.error_code, "error": run.error},
             )  # fmt: skip
         else:
@@ -224,7 +224,7 @@ def _of_item(kernel: Kernel, item: OutboxItem) -> Iterator[WaitReason]:
     if item.kind in pauses:
         yield WaitReason(
             "kind_paused", f"The kind {item.kind!r} is paused{_because(pauses[item.kind])}.",
-            command=f"outbox resume {item.kind}",
+            command=f"resume kind {item.kind}",
             details={"kind": item.kind, "reason": pauses[item.kind]},
         )  # fmt: skip
     elif item.waiting_for == ItemWait.RESUME:

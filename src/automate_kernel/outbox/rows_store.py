@@ -1045,7 +1045,7 @@ def _check_no_workflow(kind: str) -> None:
         raise PayloadError(
             f"{kind!r} names a workflow, and no kind of items can be paused by such a name",
             hint=f"pause or resume the workflow: kernel.workflows.pause({name!r}), or"
-            f" automate workflow pause {name}",
+            f" automate pause workflow {name}",
         )
 
 

@@ -123,7 +123,7 @@ def test_help_is_of_manage_py(sqlite: str, capsys: pytest.CaptureFixture[str]) -
     """The examples can be copied."""
     for command, example in (
         (("automate", "outbox", "requeue"), "manage.py automate outbox requeue --failed --kind"),
-        (("automate", "executions", "resume"), "manage.py automate executions resume ID"),
+        (("automate", "executions", "retry"), "manage.py automate executions retry ID"),
     ):
         assert example in help_of(*command, capsys=capsys)
 
@@ -167,8 +167,8 @@ def test_the_commands_for_a_kernel_are_these(sqlite: str) -> None:
     """All that need no settings of ``automate``, under the same names."""
     names = set(typer.main.get_command(hosted).commands)
     assert names == {
-        "approvals", "call", "db", "executions", "outbox", "polls", "schedules", "tokens", "top",
-        "workflow",
+        "approvals", "call", "db", "executions", "outbox", "pause", "polls", "resume", "schedules",
+        "tokens", "top", "workflow",
     }  # fmt: skip
     assert {"list", "retry"} <= set(typer.main.get_command(hosted).commands["outbox"].commands)
 

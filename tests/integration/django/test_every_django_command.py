@@ -42,15 +42,30 @@ COMMON = {"--config", "--database", "--debug", "--json"}
 WITHOUT_FILES = [case for case in SHARED["emit"] if "@" not in case.arguments]
 CASES: dict[str, list[Case]] = {
     **{f"automate {name}": given for name, given in SHARED.items() if name != "emit"},
-    **{
-        f"automate schedules {name}": [Case(f"nothing --number 0 --tenant a {more}", codes=(1,))]
-        for name, more in (
-            ("pause", ""),
-            ("resume", ""),
-            ("trigger", "--from 2026-01-01 --to 2026-01-02 --limit 5 --yes"),
+    "automate pause": [
+        *SHARED["pause"],
+        Case("schedule nothing --number 0 --tenant a", codes=(1,)),
+        Case("poll nothing.here --tenant a", codes=(1,)),
+    ],
+    "automate resume": [
+        *SHARED["resume"],
+        Case("schedule nothing --number 0 --tenant a", codes=(1,)),
+        Case("poll nothing.here --tenant a --start-over --yes", codes=(1,)),
+        Case("poll nothing.here --start-over -y", codes=(1,)),
+    ],
+    "automate schedules trigger": [
+        Case(
+            "nothing --number 0 --tenant a --from 2026-01-01 --to 2026-01-02 --limit 5 --yes",
+            codes=(1,),
         )
-    },
-    "automate workflow ls": [Case("--paused"), Case("", "order-notify")],
+    ],
+    "automate workflow ls": [
+        Case("--paused"),
+        Case("", "order-notify"),
+        Case("--stored", "edited"),
+        Case("--stored --tenant acme --limit 5"),
+        Case("edited --stored", "published"),
+    ],
     "automate call": [
         Case(
             """orders.total --lines '[{{"price": 3, "quantity": 4}}]' --tenant acme --timeout 300
@@ -63,8 +78,6 @@ CASES: dict[str, list[Case]] = {
         Case("orders.total --lines [] -y"),
     ],
     "automate polls ls": [Case("")],
-    "automate polls pause": [Case("sheet.new_row --tenant a", codes=(1,))],
-    "automate polls resume": [Case("sheet.new_row --tenant a --start-over --yes", codes=(1,))],
     "automate schedules ls": [Case("")],
     "automate_emit": [*WITHOUT_FILES, Case("go @{file}")],
     "automate_doctor": [Case("--idle-after 5m --test-connections", "database", codes=(0, 1))],
@@ -82,11 +95,6 @@ CASES: dict[str, list[Case]] = {
     ],
     "automate tokens ls": [Case("--tenant acme --limit 1", "{token}")],
     "automate tokens revoke": [Case("{token}", "revoked")],
-    "automate workflow versions": [
-        Case("", "edited"),
-        Case("--tenant acme --limit 5"),
-        Case("edited", "published"),
-    ],
     "automate workflow publish": [
         Case("{edited} --draft --comment 'more'", "edited"),
         Case("edited --number 1", "edited"),

@@ -20,6 +20,7 @@ from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring import diagnosis
 from automate_kernel.monitoring.diagnosis import Finding, capacity_findings, connection_findings
 
+_PROGRAM = "manage.py automate"
 _PACKAGES = ("automate-kernel", "Django", "djangorestframework", "django-tasks", "psycopg")
 
 
@@ -85,7 +86,7 @@ def _workers(idle_seconds: float) -> list[Finding]:
     kernel = get_kernel()
     return diagnosis.worker_findings(
         kernel.outbox,
-        command="manage.py automate outbox",
+        program=_PROGRAM,
         worker="manage.py automate_worker",
         kinds=kernel.kinds,
         idle_seconds=idle_seconds,
@@ -128,14 +129,12 @@ class Command(KernelCommand):
             ),
             "secrets": _secrets,
             "polls": lambda: diagnosis.poll_findings(
-                get_kernel(), command="manage.py automate polls", idle_seconds=seconds
+                get_kernel(), program=_PROGRAM, idle_seconds=seconds
             ),
             "schedules": lambda: diagnosis.schedule_findings(
-                get_kernel(), command="manage.py automate schedules", idle_seconds=seconds
+                get_kernel(), program=_PROGRAM, idle_seconds=seconds
             ),
-            "executions": lambda: diagnosis.execution_findings(
-                get_kernel(), command="manage.py automate executions"
-            ),
+            "executions": lambda: diagnosis.execution_findings(get_kernel(), program=_PROGRAM),
             "workers": lambda: _workers(seconds),
             "executors": lambda: diagnosis.executor_findings(get_kernel()),
             "relays": lambda: diagnosis.relay_findings(get_kernel()),
