@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from threading import Semaphore
 from typing import Any
 
@@ -1670,3 +1671,27 @@ def test_of_a_list_all_go_on_that_did_not_complete(breaking: World) -> None:
             breaking.later(3 * 3600)
         assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, [0, 1, 2, 3])
         assert sorted(breaking.called) == [0, 1, 2, 3] and len(breaking.children(one)) == 4
+
+
+@pytest.mark.parametrize("tenant", [None, "shop"])
+def test_a_start_does_not_wait_behind_the_wakes_of_another_workflow(
+    world: World, tenant: str | None
+) -> None:
+    """Of all that has been woken and is due, five claims at most come before a new start."""
+    world.add("crowd", {"id": "go", "wait_for": {"event": "go"}})
+    world.add("timers", {"id": "nap", "sleep": "1m"})
+    world.add("other", {"id": "last", "action": "note"})
+    kernel = world.kernel
+    for name in ["crowd"] * 30 + ["timers"] * 30:
+        kernel.start(name, tenant_id=tenant)
+    kernel.run_until_idle()
+    world.clock.advance(61)
+    kernel.emit("go", tenant_id=tenant)
+    for kind in (EVENT, SIGNAL_KIND):
+        handle(kernel, world.claim(kind))
+    claim = partial(kernel.outbox.claim_batch, "worker", 5, kinds=[ADVANCE])
+    assert len(claim()) == 5
+    started = kernel.start("other", tenant_id=tenant)
+    claimed = [item for _ in range(5) for item in claim()]
+    assert len(claimed) == 25
+    assert started in [item.payload["execution_id"] for item in claimed]

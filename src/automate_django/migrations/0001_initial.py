@@ -269,6 +269,7 @@ class Migration(migrations.Migration):
                 ("concurrency_key", models.CharField(max_length=200, null=True)),
                 ("concurrency_limit", models.IntegerField(null=True)),
                 ("last_error_group", models.CharField(max_length=200, null=True)),
+                ("lane", models.CharField(max_length=200, null=True)),
             ],
             options={
                 "verbose_name_plural": "outbox",
@@ -287,6 +288,24 @@ class Migration(migrations.Migration):
                         condition=models.Q(("tenant_id__isnull", False), ("waiting_for", "worker")),
                         fields=["kind", "tenant_id", "sort_at", "id"],
                         name="automate_outbox_shared",
+                    ),
+                    automate_django.models.PartialIndex(
+                        condition=models.Q(
+                            ("tenant_id__isnull", True),
+                            ("lane__isnull", False),
+                            ("waiting_for", "worker"),
+                        ),
+                        fields=["kind", "lane", "sort_at", "id"],
+                        name="automate_outbox_lane",
+                    ),
+                    automate_django.models.PartialIndex(
+                        condition=models.Q(
+                            ("tenant_id__isnull", False),
+                            ("lane__isnull", False),
+                            ("waiting_for", "worker"),
+                        ),
+                        fields=["kind", "tenant_id", "lane", "sort_at", "id"],
+                        name="automate_outbox_shared_lane",
                     ),
                     automate_django.models.PartialIndex(
                         condition=models.Q(("waiting_for", "time")),

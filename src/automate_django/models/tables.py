@@ -145,6 +145,7 @@ class OutboxItem(KernelTable):
     concurrency_key = models.CharField(max_length=200, null=True)
     concurrency_limit = models.IntegerField(null=True)
     last_error_group = models.CharField(max_length=200, null=True)
+    lane = models.CharField(max_length=200, null=True)
 
     Meta = meta_of(
         tables.OUTBOX,

@@ -1,8 +1,9 @@
 """
-Fair share: kinds share a claim equally, and within a kind its tenants do.
+Fair share: kinds share a claim equally, within a kind its tenants do, and of these their lanes.
 
-A *group* is the ready items of one kind and tenant. Within a group items go by priority and age;
-no group waits for another's backlog, however long that is.
+A *group* is the ready items of one kind and tenant, and while those are backlogged, of one lane.
+Within a group items go by priority and age; no group waits for another's backlog, however long
+that is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from automate_kernel.base import runtime
 from automate_kernel.storage.query import Portion, Where
@@ -18,15 +19,38 @@ from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.statuses import ItemWait
 from automate_kernel.storage.tables import OUTBOX
 
-Group = tuple[str, "str | None"]
-"""A kind and a tenant; None for the items of no tenant."""
+
+class Group(NamedTuple):
+    """The items of a kind, of a tenant or of none, and of a *lane*: None is whatever lane."""
+
+    kind: str
+    tenant: str | None
+    lane: str | None = None
+
+    @property
+    def line(self) -> Group:
+        """The group of all its lanes."""
+        return Group(self.kind, self.tenant)
+
+    @property
+    def conditions(self) -> list[Where]:
+        """The conditions that its rows meet."""
+        lane = [] if self.lane is None else [Where("lane", "eq", self.lane)]
+        return [Where("kind", "eq", self.kind), Where("tenant_id", "eq", self.tenant), *lane]
+
 
 # Groups in one statement. With more they take turns.
 _MOST_AT_ONCE = 64
+# Backlogged groups whose lanes are looked up in one claim.
+_MOST_LOOKED_UP = 4
+# Among so many claims lanes are looked up once at least, and one goes by age alone: for what has no
+# lane.
+_BY_AGE = 4
 
 _READY = Where("waiting_for", "eq", ItemWait.WORKER.value)
 _NOBODY = Where("tenant_id", "eq", None)
 _SOMEBODY = Where("tenant_id", "ne", None)
+_LANED = Where("lane", "ne", None)
 # The items of tenants and of nobody stand in an index each.
 READY = (OUTBOX, (_READY, _NOBODY)), (OUTBOX, (_READY, _SOMEBODY))
 """The looks at what is ready to be claimed, for `Rows.found`."""
@@ -44,7 +68,7 @@ def ready_kinds(rows: Rows, kinds: Sequence[str] | None = None) -> list[str]:
 def ready_groups(rows: Rows, kinds: Sequence[str] | None = None) -> list[Group]:
     """Return the groups that may have items ready, of *kinds* if given."""
     known = ready_kinds(rows) if kinds is None else sorted(kinds)
-    groups: list[Group] = [(kind, None) for kind in known]
+    groups = [Group(kind, None) for kind in known]
     return groups + _of_tenants(rows, known)
 
 
@@ -54,7 +78,7 @@ def _of_tenants(rows: Rows, kinds: Sequence[str]) -> list[Group]:
     if rows.select(OUTBOX, [_READY, _SOMEBODY], limit=1, columns=("id",)):
         for kind in kinds:
             its = [_READY, _SOMEBODY, Where("kind", "eq", kind)]
-            groups += [(kind, tenant) for tenant in rows.distinct(OUTBOX, "tenant_id", its)]
+            groups += [Group(kind, tenant) for tenant in rows.distinct(OUTBOX, "tenant_id", its)]
     return groups
 
 
@@ -66,14 +90,19 @@ class FairShare:
     """
     Shares claims among groups, and remembers which of them are backlogged: had more than they got.
 
-    While one is, and there are many groups or no tenants, the groups are looked up at most every
-    *refresh_seconds*.
+    While one is, its lanes are looked up at most every *refresh_seconds*; and so are the groups, if
+    they are many or there are no tenants.
     """
 
     def __init__(self, refresh_seconds: float) -> None:
         self._refresh_seconds = refresh_seconds
         self._known: dict[tuple[str, ...] | None, tuple[float, list[Group]]] = {}
         self._backlogged: set[Group] = set()
+        # The lanes of groups that were backlogged, and until when they need no other look.
+        self._lanes: dict[Group, tuple[float, list[str]]] = {}
+        # The backlogged groups that had items in lanes.
+        self._laned: set[Group] = set()
+        self._claims = 0
         self._tenants = False
         # The groups in the order of their turns; some may be gone by the next claim.
         self._turns: list[Group] = []
@@ -95,9 +124,12 @@ class FairShare:
         claim["where"] = [_READY, *only]
         if kinds is None or self._backlogged or self._tenants:
             groups = self._groups(rows, kinds)
-            self._tenants = any(tenant is not None for _, tenant in groups)
-            return self._take(rows, groups, limit, claim)
-        taken = self._take(rows, [(kind, None) for kind in kinds], limit, claim)
+            self._tenants = any(group.tenant is not None for group in groups)
+            parts = self._in_lanes(rows, groups)
+            taken = self._take(rows, parts, limit, claim)
+            # Lanes that were looked up a moment ago may be empty, and others have come.
+            return taken or (self._take(rows, groups, limit, claim) if parts != groups else [])
+        taken = self._take(rows, [Group(kind, None) for kind in kinds], limit, claim)
         if taken:
             return taken  # who finds something asks again, and finds what tenants have too
         of_tenants = _of_tenants(rows, kinds)
@@ -118,10 +150,7 @@ class FairShare:
             some = groups[start : start + _MOST_AT_ONCE]
             while some and (left := limit - len(taken)) > 0:
                 shares = self.shares(some, left)
-                parts = [
-                    Portion([Where("kind", "eq", kind), Where("tenant_id", "eq", tenant)], share)
-                    for (kind, tenant), share in shares.items()
-                ]
+                parts = [Portion(group.conditions, share) for group, share in shares.items()]
                 got = rows.take(
                     OUTBOX, limit=left, order_by=("sort_at", "id"), parts=parts, **claim
                 )
@@ -141,9 +170,9 @@ class FairShare:
     def is_due_to_others(self, groups: Collection[Group]) -> bool:
         """Return True if other tenants' items of the kinds of *groups* wait for their turn."""
         return any(
-            kind == theirs and tenant != whose
-            for theirs, whose in list(self._backlogged)
-            for kind, tenant in groups
+            other.kind == group.kind and other.tenant != group.tenant
+            for other in list(self._backlogged)
+            for group in groups
         )
 
     def shares(self, groups: Sequence[Group], limit: int) -> dict[Group, int]:
@@ -169,11 +198,39 @@ class FairShare:
             self._known = {**self._known, key: (now + self._refresh_seconds, groups)}
         return groups
 
+    def _in_lanes(self, rows: Rows, groups: list[Group]) -> list[Group]:
+        """Return *groups*, with the lanes of those that are backlogged in their place."""
+        self._claims += 1
+        lines = {group.line for group in self._backlogged if group.line in self._laned}
+        if not lines or self._claims % _BY_AGE == 0:
+            return groups
+        now, left = time.monotonic(), _MOST_LOOKED_UP
+        lanes = {line: self._lanes[line] for line in lines if line in self._lanes}
+        for group in groups:
+            old = self._claims % _BY_AGE == 1 or now >= lanes.get(group, (0.0,))[0]
+            if group in lines and left and old:
+                left -= 1
+                ready = [_READY, *group.conditions, _LANED]
+                lanes[group] = now + self._refresh_seconds, rows.distinct(OUTBOX, "lane", ready)
+        self._lanes = lanes
+        return [
+            part
+            for group in groups
+            for part in [group._replace(lane=lane) for lane in lanes.get(group, (0.0, []))[1]]
+            or [group]
+        ]
+
     def _note(self, shares: dict[Group, int], taken: Sequence[Row], *, cut: bool) -> None:
-        got = Counter((row["kind"], row["tenant_id"]) for row in taken)
+        found = [Group(row["kind"], row["tenant_id"], row["lane"]) for row in taken]
+        got = Counter(group if group in shares else group.line for group in found)
         if not cut:  # else nobody knows what the last ones would have taken
-            self._backlogged.difference_update(shares)
+            lines = {group.line for group in shares}
+            self._backlogged -= {each for each in self._backlogged if each.line in lines}
+            self._laned -= lines
         self._backlogged.update(group for group, share in shares.items() if got[group] >= share)
+        if self._backlogged:
+            laned = {group.line for group in found if group.lane is not None}
+            self._laned = (self._laned | laned) & {group.line for group in self._backlogged}
 
 
 def _share(limit: int, groups: int) -> int:

@@ -179,6 +179,7 @@ class OutboxItem:
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
     last_error_group: str | None = None
+    lane: str | None = None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -238,7 +239,8 @@ class NewItem:
     with one *concurrency_key*, whatever their kinds, at most *concurrency_limit* run at once. With
     *keeps_slot* it counts from its first run to its end, while it waits to run again too. A second
     item with the same *idempotency_key* is not added. By *labels* (``{"order": 4711}``) it is
-    found.
+    found. Where items of its kind and tenant queue, those of each *lane* get an equal share of the
+    claims: give all items of a kind a lane, or none.
     """
 
     kind: str
@@ -256,6 +258,7 @@ class NewItem:
     concurrency_limit: int | None = None
     labels: Labels | None = None
     keeps_slot: bool = False
+    lane: str | None = None
 
     def redacted(self, redact: Redaction) -> NewItem:
         """Return a copy without the secrets that *redact* finds in its payload or headers."""
@@ -291,6 +294,8 @@ class NewItem:
             "created_at": _NOW,
             "updated_at": _NOW,
         }
+        if self.lane is not None:
+            row["lane"] = self.lane
         if self.concurrency_key is not None:
             row.update(self.key_row())
         return row
@@ -331,6 +336,8 @@ class NewItem:
             check_text(self.kind, "kind")
         if self.tenant_id is not None:
             check_text(self.tenant_id, "tenant_id")
+        if self.lane is not None:
+            _check_lane(self.lane)
         # One by one, since nearly all items have none of them, and this is asked of every item.
         if self.idempotency_key is not None:
             self._check_key(self.idempotency_key, "idempotency_key")
@@ -378,6 +385,11 @@ class NewItem:
 @lru_cache(1024)
 def _check_kind(kind: str) -> None:
     check_text(kind, "kind", hint="name what handles it")
+
+
+@lru_cache(1024)
+def _check_lane(lane: str) -> None:
+    check_text(lane, "lane", hint="pass None for no lane")
 
 
 def _check_instant(run_at: datetime) -> None:

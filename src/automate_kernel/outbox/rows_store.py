@@ -33,7 +33,7 @@ from automate_kernel.outbox.bulk_actions import BulkAction, Progress
 from automate_kernel.outbox.claim_keys import ClaimKeys
 from automate_kernel.outbox.controls import OutboxControls
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
-from automate_kernel.outbox.fair_share import FairShare
+from automate_kernel.outbox.fair_share import FairShare, Group
 from automate_kernel.outbox.item import (
     BEGUN,
     EXPIRED,
@@ -84,7 +84,7 @@ _CLAIMED = (
     "id", "kind", "payload", "headers", "priority", "attempt_count", "max_attempts",
     "next_attempt_at", "sort_at", "lease_expires_at", "idempotency_key", "tenant_id",
     "ordering_key", "concurrency_key", "concurrency_limit", "last_error_code", "last_error",
-    "created_at", "updated_at",
+    "created_at", "updated_at", "lane",
 )  # fmt: skip
 _NO_KEYS = dict.fromkeys(("concurrency_key", "last_error_code"))
 _KEYLESS = (Where("ordering_key", "eq", None), Where("concurrency_key", "eq", None))
@@ -228,8 +228,8 @@ class RowsOutboxStore(OutboxStore, OutboxControls):
         They may not where their kinds are paused or limited, or with *in_line* where other
         tenants' items wait: enqueue them then.
         """
-        groups = {(item.kind, item.tenant_id) for item in items}
-        kinds = sorted({kind for kind, _ in groups})
+        groups = {Group(item.kind, item.tenant_id) for item in items}
+        kinds = sorted({group.kind for group in groups})
         if self._paused_kinds(rows).intersection(kinds) or self._limits.limited(rows, kinds):
             return False
         return not (in_line and self._share.is_due_to_others(groups))

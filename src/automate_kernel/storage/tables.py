@@ -169,6 +169,8 @@ _ALL = (
         # Not read by a claim. The failed ones, among which a group is looked for, have an index of
         # their own.
         Column("last_error_group", "text", _GROUP, null=True),
+        # What takes turns within a kind and tenant: of executions the workflow, of events the name.
+        Column("lane", "text", _NAME, null=True),
         # Ready items by kind, and by tenant those that have one: in one of the two, so that each
         # kind and tenant has a queue of its own and none waits for another's.
         _index(
@@ -181,6 +183,22 @@ _ALL = (
             "automate_outbox_shared",
             "kind tenant_id sort_at id",
             tenant_id=None,
+            waiting_for=ItemWait.WORKER.value,
+        ),
+        # Read while a kind is backlogged. PostgreSQL sorts, instead of reading in order, where a
+        # column of the index has to be null: so there are two of them too.
+        _index(
+            "automate_outbox_lane",
+            "kind lane sort_at id",
+            tenant_id=NULL,
+            lane=None,
+            waiting_for=ItemWait.WORKER.value,
+        ),
+        _index(
+            "automate_outbox_shared_lane",
+            "kind tenant_id lane sort_at id",
+            tenant_id=None,
+            lane=None,
             waiting_for=ItemWait.WORKER.value,
         ),
         _index("automate_outbox_later", "next_attempt_at", waiting_for=ItemWait.TIME.value),

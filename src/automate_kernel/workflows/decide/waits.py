@@ -207,7 +207,9 @@ class _SignalItem(NewItem):
 def signal_item(key: str, event: Event, **options: Any) -> NewItem:
     """Return the outbox item that brings *event* to those that wait for *key*."""
     payload = {"key": key, "event": event.to_json()}
-    return _SignalItem(SIGNAL, payload, max_attempts=ACCEPTED_MAX_ATTEMPTS, **options)
+    return _SignalItem(
+        SIGNAL, payload, max_attempts=ACCEPTED_MAX_ATTEMPTS, lane=event.name, **options
+    )
 
 
 def kept_signal_items(
@@ -227,5 +229,5 @@ def kept_signal_items(
         item_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{key}"))
         yield NewItem(
             SIGNAL, {"key": key}, id=item_id, tenant_id=event.tenant_id, priority=priority,
-            max_attempts=ACCEPTED_MAX_ATTEMPTS,
+            max_attempts=ACCEPTED_MAX_ATTEMPTS, lane=name,
         )  # fmt: skip

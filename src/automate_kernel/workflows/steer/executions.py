@@ -182,7 +182,7 @@ def _resuming(
     """Return the item that wakes an execution which had ended."""
     concurrency = concurrency_of(rows, row, known)
     return wake_up(
-        row["id"], item_id, row["tenant_id"],
+        row["id"], row["workflow"], item_id, row["tenant_id"],
         run_at=run_at, concurrency=concurrency, resumed=True,
     )  # fmt: skip
 
@@ -945,7 +945,7 @@ class ExecutionStore:
             concurrency = admission.concurrency_key or "", admission.concurrency.limit
         if concurrency is not None:
             new.row["concurrency_key"] = concurrency[0]
-            item = wake_up(new.id, item.id, event.tenant_id, concurrency=concurrency)
+            item = wake_up(new.id, workflow.name, item.id, event.tenant_id, concurrency=concurrency)
         copies = copied_steps(rows, execution_id, new.id, gone)
         large = [each for each in copies if each["output_ref"] is not None]
         if uncopied := {each["output_ref"] for each in large} - copied.keys():

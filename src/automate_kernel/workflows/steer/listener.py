@@ -150,7 +150,7 @@ def _rows_driven_by(rows: Rows, items: Iterable[OutboxItem]) -> list[Row]:
 def _wake_anew(rows: Rows, row: Row) -> None:
     """Give the execution of *row* another wake-up: its own has ended, and it has to clean up."""
     concurrency = concurrency_of(rows, row)
-    item = wake_up(row["id"], new_id(), row["tenant_id"], concurrency=concurrency)
+    item = wake_up(row["id"], row["workflow"], new_id(), row["tenant_id"], concurrency=concurrency)
     rows.insert(OUTBOX, [item.to_row(None)], notify=True)
     changes = {"item_id": item.id, "updated_at": Now()}
     rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes)

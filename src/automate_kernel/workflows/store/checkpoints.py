@@ -457,8 +457,9 @@ class Checkpoints:
         if item.concurrency_key is not None:
             concurrency = (item.concurrency_key, item.concurrency_limit or 1)
             woken = wake_up(
-                new.id, new.item.id, execution.tenant_id, item.priority, concurrency=concurrency
-            )
+                new.id, successor.workflow.name, new.item.id, execution.tenant_id, item.priority,
+                concurrency=concurrency,
+            )  # fmt: skip
             new = replace(new, item=woken)
         return new
 

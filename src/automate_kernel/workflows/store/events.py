@@ -84,7 +84,7 @@ def event_item(
     if event_headers:
         body["headers"] = dict(event_headers)
     options["max_attempts"] = ACCEPTED_MAX_ATTEMPTS
-    return _NewEvent(EVENT, body, headers=headers or {}, **options)
+    return _NewEvent(EVENT, body, headers=headers or {}, lane=name, **options)
 
 
 def cloud_event(event: Event, item: OutboxItem) -> CloudEvent:

@@ -660,7 +660,15 @@ def resumed_child(
         rows.update(EXECUTION, [Where("id", "eq", last)], {"event": event})
     concurrency = concurrency_of(rows, row)
     return [
-        wake_up(last, item_id, row["tenant_id"], priority, concurrency=concurrency, resumed=True)
+        wake_up(
+            last,
+            row["workflow"],
+            item_id,
+            row["tenant_id"],
+            priority,
+            concurrency=concurrency,
+            resumed=True,
+        )
     ]
 
 

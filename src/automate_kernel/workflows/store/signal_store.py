@@ -153,7 +153,7 @@ class SignalStore:
         if rows.insert(SIGNAL, [{**row, "execution_id": to}], fresh=not once):
             about = {"key": key, "signal": event.name, "execution_id": to}
             item = NewItem(
-                SIGNAL_KIND, about, id=id_, tenant_id=execution.tenant_id,
+                SIGNAL_KIND, about, id=id_, tenant_id=execution.tenant_id, lane=event.name,
                 max_attempts=ACCEPTED_MAX_ATTEMPTS,
             )  # fmt: skip
             self._outbox.enqueue_many([item], transaction=rows.native)

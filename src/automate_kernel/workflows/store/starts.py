@@ -217,7 +217,7 @@ class ExecutionStarts:
         own = redacted_labels(own, redact) if own else own
         # It follows from both: the same event starts the same workflow once.
         execution_id = execution_id or execution_id_of(event, workflow.name)
-        item = wake_up(execution_id, new_id(), event.tenant_id, priority)
+        item = wake_up(execution_id, workflow.name, new_id(), event.tenant_id, priority)
         row = {
             "id": execution_id,
             "workflow": workflow.name,

@@ -197,6 +197,7 @@ def concurrency_of(rows: Rows, row: Row, known: Workflow | None = None) -> tuple
 
 def wake_up(
     execution_id: str,
+    workflow: str,
     item_id: str,
     tenant_id: str | None,
     priority: int = 0,
@@ -205,7 +206,11 @@ def wake_up(
     *,
     resumed: bool = False,
 ) -> NewItem:
-    """Return the outbox item that drives an execution, which had ended if it is *resumed*."""
+    """
+    Return the outbox item that drives an execution of *workflow*.
+
+    *resumed* says that it had ended.
+    """
     key, limit = concurrency or (None, None)
     return NewItem(
         ADVANCE,
@@ -220,6 +225,8 @@ def wake_up(
         concurrency_limit=limit,
         # It goes on while it waits for a retry, a time or an event.
         keeps_slot=concurrency is not None,
+        # No workflow's backlog holds up the executions of another.
+        lane=workflow,
     )
 
 

@@ -273,7 +273,7 @@ class OrderingContract(StoreHooks):
 
 
 class SharingContract(StoreHooks):
-    """Tests of the shares of kinds and tenants in what is claimed."""
+    """Tests of the shares of kinds, tenants and lanes in what is claimed."""
 
     _needs = ("sharing",)
 
@@ -322,6 +322,32 @@ class SharingContract(StoreHooks):
         claimed = [item for _ in range(12) for item in store.claim_batch("worker", 1)]
         assert len(claimed) == 12
         assert self.kinds(claimed) == {"flood": 9, "a": 1, "b": 1, "c": 1}
+
+    @pytest.mark.parametrize("tenant", [None, "big"])
+    def test_a_lane_does_not_wait_for_another(self, store: OutboxStore, tenant: str | None) -> None:
+        """One of the next five claims has what came to an empty lane, or is in none."""
+        self.flood(store, 200, tenant_id=tenant, lane="long")
+        claimed: list[OutboxItem] = []
+        for size, lane in ((10, "a"), (1, "b"), (1, "c"), (10, None), (1, None)):
+            claimed += store.claim_batch("worker", size, kinds=["flood", "other"])
+            late = store.enqueue("flood", tenant_id=tenant, lane=lane, priority=int(lane is None))
+            for _ in range(5):
+                claimed += store.claim_batch("worker", size, kinds=["flood", "other"])
+            assert late in [item.id for item in claimed]
+        assert len(claimed) == 6 * 23, "the long lane gets what is left"
+        while more := store.claim_batch("worker", 50):
+            claimed += more
+        assert len({item.id for item in claimed}) == len(claimed) == 205
+
+    def test_lanes_share_equally(self, store: OutboxStore) -> None:
+        """Over a few claims lanes with a backlog get about the same, however old it is."""
+        for lane in ("a", "b", "c"):
+            self.flood(store, 100, lane=lane)
+        claimed = [item for _ in range(12) for item in store.claim_batch("worker", 10)]
+        assert len(claimed) == 120
+        # A quarter of the claims goes by age.
+        shares = Counter(item.lane for item in claimed)
+        assert all(shares[lane] >= 24 for lane in "abc")
 
     def test_priority_counts_within_a_share(self, store: OutboxStore) -> None:
         """An urgent item goes before the others of its kind and tenant."""
