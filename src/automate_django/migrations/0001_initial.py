@@ -291,8 +291,8 @@ class Migration(migrations.Migration):
                     ),
                     automate_django.models.PartialIndex(
                         condition=models.Q(
-                            ("tenant_id__isnull", True),
                             ("lane__isnull", False),
+                            ("tenant_id__isnull", True),
                             ("waiting_for", "worker"),
                         ),
                         fields=["kind", "lane", "sort_at", "id"],
@@ -300,8 +300,8 @@ class Migration(migrations.Migration):
                     ),
                     automate_django.models.PartialIndex(
                         condition=models.Q(
-                            ("tenant_id__isnull", False),
                             ("lane__isnull", False),
+                            ("tenant_id__isnull", False),
                             ("waiting_for", "worker"),
                         ),
                         fields=["kind", "tenant_id", "lane", "sort_at", "id"],
