@@ -89,6 +89,7 @@ def http_app_of(session: Session, workers: Probe | None, *, api: bool = False) -
     return webhook_app(
         session.kernel,
         events_token=_token(session, "serve.events_token"),
+        events_secrets=settings["serve.events_secrets"],
         operations=ExposedOperations(
             session.kernel,
             settings["serve.operations"],

@@ -80,6 +80,10 @@ _KEPT = "Seconds that COMPLETED items are kept; 0 deletes them at once."
 _FAILED_KEPT = "Seconds that FAILED and CANCELLED items are kept."
 _AUDIT_KEPT = "Seconds that entries of the audit trail are kept."
 _EVENTS = "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY."
+_EVENTS_SECRETS = (
+    "Keys of secrets: who signs with one, as Standard Webhooks have it, may POST /events, such as"
+    " the relay http of another host."
+)
 _OPERATIONS = (
     "Actions and capabilities that POST /operations, and authors on the pages, may call: names,"
     " slack.* too; by default none."
@@ -150,6 +154,7 @@ _ALL = (
     _number("serve.processes", "int", 1, "Worker processes beside the receiver; 0 for none."),
     Setting("serve.api", "bool", False, "Answer the API below /api, for holders of tokens."),
     Setting("serve.events_token", "text", None, _EVENTS, hidden=True),
+    Setting("serve.events_secrets", "list", [], _EVENTS_SECRETS),
     Setting("serve.operations", "list", [], _OPERATIONS),
     Setting("serve.operations_token", "text", None, _CALLS, hidden=True),
     _number(

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
     from automate_kernel.outbox.labels import Labelled, Labels
     from automate_kernel.plugins import Plugins
+    from automate_kernel.relays.cloud_events import CloudEvent
     from automate_kernel.relays.relays import Relays
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import Row, Rows, Storage
@@ -213,6 +214,7 @@ class Kernel:
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
+        from automate_kernel.relays.event_receiver import EventReceiver
         from automate_kernel.triggers.polls.poller import Poller, Polls
         from automate_kernel.triggers.webhooks import ReplayLedger
         from automate_kernel.triggers.webhooks.receiver import WebhookReceiver
@@ -245,10 +247,11 @@ class Kernel:
         # A receiver that hangs must not hold up what workers do every second.
         self._signal_sender = SignalSender()
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
+        ledger = ReplayLedger(self.storage)
         self._webhooks = WebhookReceiver(
-            self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item,
-            self.deliveries,
-        )  # fmt: skip
+            self.storage, ledger, self.outbox, self.operations, event_item, self.deliveries
+        )
+        self._received = EventReceiver(self.storage, ledger, self.outbox, event_item)
         self._polls = Polls(self.storage, self.operations, self.workflows.events)
         self._poller = Poller(self._polls, self.storage, self.outbox, self.operations, event_item)
         self._outcomes = OutcomeReceiver(self.executors, self.executions, self.operations.portal)
@@ -837,6 +840,16 @@ class Kernel:
         return self._webhooks.receive(
             connector_key, trigger, headers, raw_body, transaction=transaction, tenant_id=tenant_id
         )
+
+    def receive_events(self, *events: CloudEvent, transaction: Any = None) -> list[WebhookReceipt]:
+        """
+        Accept events of another system, all or none, and return a receipt for each.
+
+        An event whose source and id came before starts nothing, and its receipt has ``duplicate``
+        set. Its tenant is taken as it is: verify first who sent it. Relays send none of them on.
+        Raises `PayloadError` for an event that can't be stored.
+        """
+        return self._received.receive(events, transaction=transaction)
 
     @overload
     def start(

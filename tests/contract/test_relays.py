@@ -343,6 +343,80 @@ def test_a_long_key_keeps_its_order_too(world: World) -> None:
         assert world.sent == [0, 1, 2]
 
 
+def arriving(n: int, **about: Any) -> CloudEvent:
+    """Return an event of another system."""
+    return CloudEvent(
+        **{"id": f"id {n}", "source": "/them", "type": "order.new", "data": {"n": n}, **about}
+    )
+
+
+def test_an_event_of_another_system_comes_in_once_and_does_not_go_round(world: World) -> None:
+    """By its source and id, in one call and in others, also once its item is gone."""
+    with world.kernel() as kernel:
+        kernel.add_workflow({"name": "w", **STEPS})
+        first, same = kernel.receive_events(arriving(1), arriving(1))
+        assert (first.duplicate, same.duplicate, same.item_id) == (False, True, first.item_id)
+        kernel.run_until_idle()
+        kernel.purge(older_than_seconds=0)
+        (again,) = kernel.receive_events(arriving(1))
+        other, theirs = kernel.receive_events(
+            arriving(1, source="/others"), arriving(1, tenant_id="acme")
+        )
+        assert (again.duplicate, other.duplicate, theirs.duplicate) == (True, False, False)
+        kernel.run_until_idle()
+        assert (world.calls, world.sent) == (3, [])
+
+
+def test_events_that_come_twice_at_once_start_one_execution_each(world: World) -> None:
+    """From several threads, as when a broker delivers again what it believes lost."""
+    with world.kernel() as kernel:
+        kernel.add_workflow({"name": "w", **STEPS})
+        threads = [
+            threading.Thread(target=lambda n=n: kernel.receive_events(arriving(n % 5)))
+            for n in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        kernel.run_until_idle()
+        assert world.calls == 5
+
+
+def test_an_event_that_can_not_be_stored_takes_none_of_its_neighbours(world: World) -> None:
+    """Nothing is written, and nothing is remembered: it may come again, mended."""
+    with world.kernel() as kernel:
+        for wrong in (
+            arriving(2, type="a\x00b"), arriving(2, data={"a": float("nan")}),
+            arriving(2, data="x" * 1_100_000), arriving(2, tenant_id="t" * 300),
+            arriving(2, labels={"a b": "c"}),
+        ):  # fmt: skip
+            with pytest.raises(AutomateError) as caught:
+                kernel.receive_events(arriving(1), wrong)
+            assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+        assert kernel.outbox.find(limit=10) == []
+        assert [each.duplicate for each in kernel.receive_events(arriving(1), arriving(2))] == [
+            False
+        ] * 2
+
+
+def test_what_came_in_keeps_its_time_key_labels_and_trace(world: World) -> None:
+    """A key that is none of ours still keeps the order."""
+    with world.kernel() as kernel:
+        (receipt,) = kernel.receive_events(
+            arriving(1, time="2026-12-03T08:00:00Z", partition_key=" " * 300, labels={"a": "b"},
+                     trace={"traceparent": "00-1"}, source="/a?b#c%20d")
+        )  # fmt: skip
+        item = kernel.outbox.get(receipt.item_id or "")
+        assert item is not None
+        assert item.payload["occurred_at"] == "2026-12-03T08:00:00Z"
+        assert (item.labels, item.headers["traceparent"]) == ({"a": "b"}, "00-1")
+        assert item.ordering_key is not None and len(item.ordering_key) == 64
+        (late,) = kernel.receive_events(arriving(2, time="tomorrow"))
+        item = kernel.outbox.get(late.item_id or "")
+        assert item is not None and item.payload["occurred_at"] != "tomorrow"
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [

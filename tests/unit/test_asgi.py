@@ -478,3 +478,58 @@ def test_two_idempotency_keys_are_refused(kernel: Kernel, keys) -> None:
     assert response.status_code == 400
     assert "Idempotency-Key" in response.json()["error"]
     assert kernel.outbox.find() == []
+
+
+CLOUD = {"specversion": "1.0", "id": "1", "source": "/them", "type": "order.paid", "data": {"n": 1}}
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+STRUCTURED = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
+
+
+def send_event(kernel: Kernel, body: object, **headers: str) -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    app = webhook_app(kernel, events_token=TOKEN)
+    return call(app, "POST", "/events", content=content, headers={**BEARER, **headers})
+
+
+def test_a_cloud_event_is_an_event_once(kernel: Kernel) -> None:
+    """In each mode of the HTTP binding: structured, binary and in a batch."""
+    first = send_event(kernel, CLOUD, **STRUCTURED)
+    again = send_event(kernel, CLOUD, **STRUCTURED)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json()["id"] == again.json()["id"]
+    binary = {f"ce-{name}": value for name, value in CLOUD.items() if name != "data"}
+    assert send_event(kernel, CLOUD["data"], **binary).status_code == 200
+    other = {**binary, "ce-id": "2", "ce-type": "order%20paid", "Content-Type": "application/json"}
+    assert send_event(kernel, CLOUD["data"], **other).status_code == 202
+    batch = [CLOUD, {**CLOUD, "id": "3"}]
+    kind = {"Content-Type": "application/cloudevents-batch+json"}
+    answer = send_event(kernel, batch, **kind)
+    assert answer.status_code == 202
+    assert answer.json()["ids"][0] == first.json()["id"]
+    names = [item.payload["name"] for item in kernel.outbox.find()]
+    assert sorted(names) == ["order paid", "order.paid", "order.paid"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{", b"[]", b"null", {}, {**CLOUD, "specversion": "0.3"}, {**CLOUD, "id": ""},
+        {**CLOUD, "type": None}, {**CLOUD, "data_base64": "AA=="}, {**CLOUD, "Odd-Name": "x"},
+        {**CLOUD, "source": "x" * 2_000}, {**CLOUD, "a": {"b": 1}},
+        b'{"specversion":"1.0","id":"1","source":"s","type":"t","data":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+    ],
+)  # fmt: skip
+def test_what_is_no_cloud_event_is_refused(kernel: Kernel, body: object) -> None:
+    """With 400, and nothing is stored."""
+    assert send_event(kernel, body, **STRUCTURED).status_code == 400
+    assert kernel.outbox.find() == []
+
+
+def test_without_a_secret_no_signature_opens(kernel: Kernel) -> None:
+    """A signature of one's own is none."""
+    signed = {"webhook-id": "1", "webhook-timestamp": "1", "webhook-signature": "v1,x"}
+    for options in ({"events_token": TOKEN}, {"events_secrets": ["HOOK"]}):
+        app = webhook_app(kernel, **options)  # type: ignore[arg-type]
+        answer = call(app, "POST", "/events", content=b"{}", headers={**STRUCTURED, **signed})
+        assert answer.status_code in (401, 500, 503), options
+    assert kernel.outbox.find() == []

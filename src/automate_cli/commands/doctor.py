@@ -209,6 +209,8 @@ def _workflows(paths: list[Path], kernel: Kernel) -> list[Finding]:
 def _uses(context: Context, kernel: Kernel) -> dict[str, list[str]]:
     settings = context.session.settings
     tokens = {name: settings[name] for name in ("serve.events_token", "serve.operations_token")}
+    for key in settings["serve.events_secrets"]:
+        tokens[f"serve.events_secrets: {key}"] = f"$secret:{key.removeprefix('$secret:')}"
     return secret_uses(kernel, settings["config"], tokens)
 
 

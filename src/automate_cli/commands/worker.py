@@ -109,8 +109,9 @@ def serve(context: Context) -> None:
     Receive webhooks over HTTP, and run workers beside it.
 
     POST /webhooks/CONNECTOR/TRIGGER takes a signed webhook. POST /events takes an event from a
-    client that sends serve.events_token as a bearer token; without a token nobody can. /operations
-    calls those that serve.operations names, for clients with serve.operations_token. /approvals
+    client that sends serve.events_token as a bearer token, or signs it with serve.events_secrets,
+    as another host's relay http does; else nobody can. /operations calls those that
+    serve.operations names, for clients with serve.operations_token. /approvals
     answers the links of approvals, if there are signing_keys. With --api clients list, start and
     steer below /api, by the tokens that automate tokens new makes; GET /api/schema describes it as
     OpenAPI. With --ui the operators' pages are at /ui, for people who log in: with such a token, by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,12 @@ from automate_kernel.base.errors import (
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.triggers.webhooks.ledger import WebhookReceipt
-from automate_kernel.triggers.webhooks.request import BodyError, HeadersLike, parse_json
+from automate_kernel.triggers.webhooks.request import (
+    BodyError,
+    HeadersLike,
+    WebhookHeaders,
+    parse_json,
+)
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -55,6 +61,22 @@ class HttpError(Exception):
     def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(text)
         self.answer: HttpAnswer = HttpAnswer(status, {"error": text}, headers or {})
+
+
+def bears(headers: WebhookHeaders, token: bytes) -> bool:
+    """Return True if a request has *token* as its bearer token."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token)
+    return right and scheme.lower() == "bearer"
+
+
+def idempotency_key(headers: WebhookHeaders) -> str | None:
+    """Return the ``Idempotency-Key`` of a request; raises `HttpError` for several."""
+    keys = headers.get_all("idempotency-key")
+    # A server in front may have joined two by a comma.
+    if len(keys) > 1 or any("," in key for key in keys):
+        raise HttpError(400, "give one Idempotency-Key, without a comma")
+    return keys[0] if keys else None
 
 
 def title_of(status: int) -> str:

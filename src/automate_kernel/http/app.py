@@ -10,7 +10,8 @@ Serve it alone (``automate serve``) or mount it in your own application::
 ========================================  =====================================================
 ``POST /webhooks/<connector>/<trigger>``  202; 200 if it came before, or starts nothing; 401
                                           without a valid proof
-``POST /events``                          202; for holders of *events_token* alone
+``POST /events``                          202; for holders of *events_token*, or signed with
+                                          *events_secrets*; takes CloudEvents too
 ``GET /operations``                       the operations that others may call, with schemas and
                                           hints; like the next three for holders of
                                           *operations_token*, and there if some are allowed
@@ -32,7 +33,6 @@ A path is taken as it stands: with a slash more, or an encoded one, it leads now
 from __future__ import annotations
 
 import asyncio
-import hmac
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import replace
@@ -44,11 +44,13 @@ from automate_kernel.http.answers import (
     HttpAnswer,
     HttpError,
     answer_webhook,
+    bears,
     failure_answer,
-    read_fields,
+    idempotency_key,
 )
 from automate_kernel.http.api.asgi import Api, ApiCall, of_request
 from automate_kernel.http.approvals import answer_decision, answer_show
+from automate_kernel.http.events import EventsEndpoint
 from automate_kernel.http.operations import (
     ExposedOperations,
     OperationProblem,
@@ -76,16 +78,6 @@ _CLOSE = {"Connection": "close"}
 _DIGITS = re.compile("[0-9]+")
 _MOST_DIGITS = 18
 _MOST_CALLS = 16
-_EVENT_FIELDS: dict[str, tuple[type, ...]] = {
-    "name": (str,),
-    "payload": (object,),
-    "source": (str,),
-    "tenant_id": (str,),
-    "delay": (int, float),
-    "priority": (int,),
-    "idempotency_key": (str,),
-    "labels": (dict,),
-}
 
 
 class Request:
@@ -290,6 +282,7 @@ def webhook_app(
     kernel: Kernel,
     *,
     events_token: str | None = None,
+    events_secrets: Sequence[str] = (),
     max_body_bytes: int = 1_000_000,
     workers: Probe | None = None,
     operations: ExposedOperations | None = None,
@@ -299,17 +292,18 @@ def webhook_app(
     """
     Return the ASGI application that accepts webhooks and events for *kernel*, with its probes.
 
-    It answers the links of approvals too, if the kernel has ``signing_keys``. Without
-    *events_token* nobody can send events, and without *operations_token* nobody can call
+    It answers the links of approvals too, if the kernel has ``signing_keys``. Nobody can send
+    events without *events_token*, or a signature as Standard Webhooks have it with one of
+    *events_secrets*, the keys of secrets. Without *operations_token* nobody can call
     *operations*. With *api* holders of the kernel's tokens have the API for clients below ``/api``,
     with the same *operations*. A body of more than *max_body_bytes* is refused
     before it is read. *workers* is the probe of the workers that the same server looks after:
     while none of them works it isn't ready. The kernel stays the caller's to close.
     """
     app = HttpApp(kernel, max_body_bytes=max_body_bytes, workers=workers)
-    token = events_token.encode() if events_token else None
+    endpoint = EventsEndpoint(kernel, events_token, events_secrets)
     app.add("POST", ("webhooks", "*", "*"), partial(_webhook, kernel))
-    app.add("POST", ("events",), partial(_event, kernel, token))
+    app.add("POST", ("events",), partial(_event, endpoint))
     if kernel.approvals.signer.able:
         app.add("GET", ("approvals", "*"), partial(_approval, kernel))
         app.add("POST", ("approvals", "*"), partial(_decision, kernel))
@@ -387,7 +381,7 @@ def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None)
             if secret is None:
                 text = "operations can't be called here: no token is configured"
                 return OperationProblem(403, "PERMISSION_DENIED", text).answer()
-            if not _bears(request.headers, secret):
+            if not bears(request.headers, secret):
                 refused = OperationProblem(401, "UNAUTHENTICATED", "The token is not valid.")
                 answered = refused.answer()
                 return replace(answered, headers={**answered.headers, "WWW-Authenticate": "Bearer"})
@@ -396,7 +390,7 @@ def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None)
                 if takes_body:
                     arguments.append(await request.body())
                 if answer is answer_call:
-                    arguments.append(_idempotency_key(request))
+                    arguments.append(idempotency_key(request.headers))
             except HttpError as error:
                 return OperationProblem.of_request(error).answer()
             try:
@@ -421,38 +415,15 @@ def _operation_in(parts: Sequence[str], has_field: bool) -> list[str]:
     return ["/".join(parts[1:])] if len(parts) > 1 else []
 
 
-def _bears(headers: WebhookHeaders, token: bytes) -> bool:
-    """Return True if a request has *token* as its bearer token."""
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token)
-    return right and scheme.lower() == "bearer"
-
-
-async def _event(kernel: Kernel, token: bytes | None, request: Request) -> HttpAnswer:
-    headers = request.headers
-    if token is None:
+async def _event(endpoint: EventsEndpoint, request: Request) -> HttpAnswer:
+    if not endpoint.open:
         raise HttpError(403, "events are not accepted here: no token is configured")
-    if not _bears(headers, token):
-        return HttpAnswer(401, REFUSED, {"WWW-Authenticate": "Bearer"})
-    event = _event_in(await request.body())
-    key = _idempotency_key(request)
-    if key is not None:
-        event.setdefault("idempotency_key", key)
-    name, payload = event.pop("name"), event.pop("payload", None)
-    item_id = await asyncio.to_thread(partial(kernel.emit, name, payload, **event))
-    return HttpAnswer(202, {"id": item_id})
-
-
-def _idempotency_key(request: Request) -> str | None:
-    keys = request.headers.get_all("idempotency-key")
-    # A server in front may have joined two by a comma.
-    if len(keys) > 1 or any("," in key for key in keys):
-        raise HttpError(400, "give one Idempotency-Key, without a comma")
-    return keys[0] if keys else None
-
-
-def _event_in(body: bytes) -> dict[str, Any]:
-    event = read_fields(body, _EVENT_FIELDS)
-    if not event.get("name"):
-        raise HttpError(400, 'the body must be an object with a "name"')
-    return event
+    headers, refused = request.headers, HttpAnswer(401, REFUSED, {"WWW-Authenticate": "Bearer"})
+    if endpoint.admits(headers):
+        return await asyncio.to_thread(endpoint.answer, headers, await request.body())
+    if not endpoint.may_be_signed(headers):
+        return refused
+    body = await request.body()
+    if not await asyncio.to_thread(endpoint.is_signed, headers, body):
+        return refused
+    return await asyncio.to_thread(endpoint.answer, headers, body)

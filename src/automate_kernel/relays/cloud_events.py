@@ -13,10 +13,12 @@ from automate_kernel.base.errors import PayloadError
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_around, read_json
 
-__all__ = ["CONTENT_TYPE", "CloudEvent"]
+__all__ = ["BATCH_TYPE", "CONTENT_TYPE", "CloudEvent"]
 
 CONTENT_TYPE = "application/cloudevents+json"
 """The content type of an event in the structured mode."""
+BATCH_TYPE = "application/cloudevents-batch+json"
+"""The content type of a list of events."""
 
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _CORE = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema")

@@ -49,6 +49,8 @@ RELAYED = "automate-relayed"
 
 _SEND_SECONDS = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 20.0
+# What a service may ask for.
+_LONGEST_WISH = 300.0
 # So many failures one after the other say that the broker is away, and not that one event is odd.
 _MOST_FAILURES = 3
 
@@ -151,7 +153,7 @@ class Relays:
             logger.warning("relay %r: %s", route.name, error.message)
         route.failures += 1
         route.problem = f"{error.code}: {error.message}"
-        pause = error.retry_after or route.pause
+        pause = min(error.retry_after or route.pause, _LONGEST_WISH)
         if route.failures >= _MOST_FAILURES and now >= route.again_at:
             route.again_at = now + pause
             route.pause = min(_LONGEST_PAUSE, 2 * route.pause)

@@ -34,6 +34,7 @@ from automate_http.oauth import OAuth2
 from automate_http.oauth_account import OAuthAccount, OAuthServer
 from automate_http.pages import Cursor, NextLink, Offset, Page, PageNumber, Pages
 from automate_http.rate_limit import RateLimiter
+from automate_http.relay import HttpRelay
 from automate_http.service import ServiceClient
 from automate_http.transport import GuardedTransport
 
@@ -52,6 +53,7 @@ __all__ = [
     "HeaderAuth",
     "HttpConfig",
     "HttpConnector",
+    "HttpRelay",
     "HttpResponse",
     "NextLink",
     "OAuth2",

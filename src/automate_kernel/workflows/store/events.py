@@ -66,18 +66,20 @@ def event_item(
     source: str = "",
     event_headers: Mapping[str, str] | None = None,
     headers: Mapping[str, Any] | None = None,
+    occurred_at: str | None = None,
     **options: Any,
 ) -> NewItem:
     """
     Return the outbox item for the event *name*; see `NewItem` for the options.
 
-    *event_headers* are those of a webhook, which workflows see; *headers* are the item's. Raises
-    `PayloadError` for a name or a source that can't be stored.
+    *event_headers* are those of a webhook, which workflows see; *headers* are the item's. An event
+    *occurred_at* an instant, by default now. Raises `PayloadError` for a name or a source that
+    can't be stored.
     """
     check_event_name(name)
     check_event_source(source)
     body = {"name": name, "type": type, "source": source, "payload": payload}
-    body["occurred_at"] = _now()
+    body["occurred_at"] = occurred_at or _now()
     if (delay := seconds(options.get("delay", 0.0))) > 0:
         # Whenever it is tried, or requeued: it was sent when that was over.
         headers = {**(headers or {}), DELAY: bounded_seconds(delay)}
