@@ -190,15 +190,15 @@ _ALL = (
         _index(
             "automate_outbox_lane",
             "kind lane sort_at id",
-            tenant_id=NULL,
             lane=None,
+            tenant_id=NULL,
             waiting_for=ItemWait.WORKER.value,
         ),
         _index(
             "automate_outbox_shared_lane",
             "kind tenant_id lane sort_at id",
-            tenant_id=None,
             lane=None,
+            tenant_id=None,
             waiting_for=ItemWait.WORKER.value,
         ),
         _index("automate_outbox_later", "next_attempt_at", waiting_for=ItemWait.TIME.value),
