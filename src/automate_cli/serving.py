@@ -17,8 +17,9 @@ import uvicorn
 from automate_cli.patient_protocol import PatientProtocol
 from automate_cli.session import Session
 from automate_cli.worker_process import work
-from automate_kernel.http.app import HttpApp, webhook_app
+from automate_kernel.http.app import Application, HttpApp, webhook_app
 from automate_kernel.http.operations import ExposedOperations
+from automate_kernel.http.proxies import ForwardedApp, TrustedProxies
 from automate_kernel.http.worker_ports import WorkerProcesses
 from automate_kernel.monitoring.health import Probe
 from automate_kernel.worker.process import LOOK_SECONDS, handling_signals
@@ -45,7 +46,9 @@ class Receiver:
 
             self._ui = pages_for(session)
             self.probe.mount(UI, self._ui)
-        self._server = server_of(self.probe, settings["worker.grace_seconds"])
+        proxies = TrustedProxies(settings["serve.proxies"], "serve.proxies")
+        app = ForwardedApp(self.probe, proxies)
+        self._server = server_of(app, settings["worker.grace_seconds"])
 
     def run(self, listening: socket.socket) -> int:
         """Serve on *listening*; return the number of worker processes that ended with an error."""
@@ -102,7 +105,7 @@ def http_app_of(session: Session, workers: Probe | None, *, api: bool = False) -
     )
 
 
-def server_of(app: HttpApp, grace_seconds: float) -> uvicorn.Server:
+def server_of(app: Application, grace_seconds: float) -> uvicorn.Server:
     """Return a server for *app* that leaves signals to others and gives up on slow clients."""
 
     class Server(uvicorn.Server):

@@ -95,6 +95,9 @@ The provider of OpenID Connect that logs people in to the pages: issuer, client_
 _PROXY = """\
 The header of a proxy that logs people in: name, proxies (its addresses), roles, roles_header,
 tenant_header."""
+_PROXIES = """\
+The addresses and networks of the proxies in front: from them alone X-Forwarded-For and
+X-Forwarded-Proto count. By default none."""
 _EXECUTORS = """\
 Other places where operations run: [executors.gpu] with type = "nats", the key of a plugin, and its
 options; operations = ["llm.*"] run there, as do steps with runs_on: gpu. With durable = true steps
@@ -163,6 +166,7 @@ _ALL = (
     Setting("serve.ui", "bool", False, "Show the operators' pages, below /ui, after a log-in."),
     Setting("serve.oidc", "table", {}, _OIDC.replace("\n", " ")),
     Setting("serve.header", "table", {}, _PROXY.replace("\n", " ")),
+    Setting("serve.proxies", "list", [], _PROXIES.replace("\n", " ")),
     _number("serve.max_body_bytes", "int", 1_000_000, "The largest request body.", 1),
     Setting("log_level", "text", "info", "The least level that is logged.", words=_LEVELS),
     Setting("log_format", "text", "text", _FORMAT, words=("text", "json")),

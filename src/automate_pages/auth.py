@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from starlette.requests import Request
 
 from automate_kernel.base.arguments import check_texts
 from automate_kernel.base.errors import ConfigError
+from automate_kernel.http.proxies import TrustedProxies, peer_of
 from automate_pages.browser import LOOPBACK, host_of
 from automate_pages.users import User, roles_from
 
@@ -65,8 +65,8 @@ def header(
     (``X-Forwarded-Groups``, commas between) *roles* maps its values to ours. With *tenant_header* a
     user sees the rows of that tenant alone, and nobody is let in without one. Raises `ConfigError`.
     """
-    networks = [_network(each) for each in check_texts(proxies, "proxies", 'proxies=["10.0.0.2"]')]
-    if not networks:
+    trusted = TrustedProxies(proxies)
+    if not trusted:
         raise ConfigError(
             "header needs the addresses of the proxies that may send it",
             hint='proxies=["10.0.0.2"], or a network: "10.0.0.0/24"',
@@ -81,8 +81,9 @@ def header(
         )
 
     def auth(request: Request) -> User | None:
-        client = request.client
-        if client is None or not _among(client.host, networks):
+        # Not the client that a proxy reports: what counts is who sent the header.
+        peer = peer_of(request.scope)
+        if peer is None or peer not in trusted:
             return None
         user = _only(request, name)
         tenant = None if tenant_header is None else _only(request, tenant_header)
@@ -103,23 +104,3 @@ def _only(request: Request, name: str) -> str:
     # Of two a proxy may have added only one.
     text = values[0].strip() if len(values) == 1 else ""
     return text if len(text) <= _LONGEST and text.isprintable() else ""
-
-
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"proxies: {text[:60]!r} is no address or network: {error}",
-            hint='write "10.0.0.2", "10.0.0.0/24" or "::1"',
-        ) from None
-
-
-def _among(address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:  # a socket's path, or a test's name
-        return False
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return any(found in network for network in networks)

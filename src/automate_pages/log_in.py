@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import secrets
@@ -25,6 +24,7 @@ from automate_kernel.access.sessions import (
 from automate_kernel.access.tokens import AccessToken, prefix_of, shown_token
 from automate_kernel.base.arguments import check_address
 from automate_kernel.base.errors import AutomateError, ConfigError
+from automate_kernel.http.proxies import network_of
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.query import Now
 from automate_kernel.storage.values import read_json
@@ -85,7 +85,7 @@ class FailedLogIns:
 
     def wait(self, address: str) -> float:
         """Return the seconds until a log-in from *address* may fail again; 0 if it may now."""
-        own = self._seconds(_MOST_OF_ADDRESS, actor=_network_of(address))
+        own = self._seconds(_MOST_OF_ADDRESS, actor=network_of(address) or address)
         return own or self._seconds(_MOST_IN_ALL)
 
     def _seconds(self, most: int, actor: str | None = None) -> float:
@@ -239,7 +239,7 @@ class LogInPages:
 
     def _refuse(self, attempt: _Attempt, actor_id: str | None, **details: str) -> None:
         # Nobody is known but the address, by which they are counted.
-        name = _network_of(attempt.address)
+        name = network_of(attempt.address) or attempt.address
         self._write(attempt, "log-in", "refused", name, actor_id, None, **details)
 
     def _begin(
@@ -336,15 +336,6 @@ def _user_of(token: AccessToken) -> User | None:
         return None
     user = User(token.name, token.roles, None if token.all_tenants else token.tenant_id)
     return user if user.may("view") else None
-
-
-def _network_of(address: str) -> str:
-    """Return what one person may have many of: an address, or a network of IPv6."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
 
 
 def _flow_of(cookie: str) -> tuple[str, str]:

@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from django.core.cache import caches
@@ -17,13 +16,12 @@ from automate_django import conf
 from automate_django.api.bases.access import Configured, MixinOrderGuard
 from automate_django.api.problems import Problem
 from automate_django.tenants import token_of
+from automate_kernel.http.proxies import network_of
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
 WINDOW_SECONDS = 60
 _TRIES = 3
-# A home or a server has a whole /64 to choose its addresses from.
-_NETWORK_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,24 +166,5 @@ def client_address(request: Any, trusted_proxies: int = 0) -> str:
         hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
         # Fewer than there are proxies: it did not come through them, so nobody vouches for it.
         if len(hops) >= trusted_proxies:
-            return _normal(hops[-trusted_proxies]) or _normal(peer) or peer
-    return _normal(peer) or peer
-
-
-def _normal(text: str) -> str | None:
-    try:
-        address = ip_address(_without_port(text))
-    except ValueError:
-        return None
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    shift = 128 - _NETWORK_BITS
-    return f"{IPv6Address(int(address) >> shift << shift)}/{_NETWORK_BITS}"
-
-
-def _without_port(text: str) -> str:
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0] if text.count(":") == 1 else text.partition("%")[0]
+            return network_of(hops[-trusted_proxies]) or network_of(peer) or peer
+    return network_of(peer) or peer
