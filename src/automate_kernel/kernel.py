@@ -492,7 +492,8 @@ class Kernel:
         """The bulk actions that workers carry out: hand over, follow, stop."""
         from automate_kernel.workflows.steer.bulk_runner import BulkRunner, RecordedEnds
 
-        return BulkRunner(self.outbox, self.executions, RecordedEnds(self.audit))
+        ends = RecordedEnds(self.audit, self.sessions, self.tokens)
+        return BulkRunner(self.outbox, self.executions, ends)
 
     @cached_property
     def accounts(self) -> AccountDesk:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -10,7 +10,14 @@ from uuid import UUID
 
 from automate_kernel.outbox import BulkAction
 from automate_kernel.workflows.steer.bulk_runner import BulkProgress, BulkRequest
-from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
+from automate_pages.exchange import (
+    OrderAnswer,
+    PageAnswer,
+    PageError,
+    PageLink,
+    PageRequest,
+    sent_text,
+)
 from automate_pages.formats import shown_text
 
 MOST_TICKED = 200
@@ -35,6 +42,7 @@ DELAYS: list[tuple[int, str]] = [
 ]
 """The times to choose from, in seconds from now."""
 
+MOST_STEPS = 100
 _PLACES = {"items": "outbox", "executions": "executions"}
 _NARROW = ("kind", "workflow", "code", "group")
 _PROGRESS = ("began_at", "after", "seen", "done")
@@ -144,6 +152,17 @@ _EXECUTIONS: dict[str, BulkActionKind] = {
             "They go on where they were paused.",
             target="executions",
         ),
+        BulkActionKind(
+            "fork",
+            "fork",
+            "Copy",
+            "copied",
+            "Another execution begins for each. It takes over the steps before the one that you"
+            " name, and runs that and all that follows. The executions themselves stay as they are;"
+            " those without such a step get no copy.",
+            paced=True,
+            target="executions",
+        ),
     )
 }
 BULK_ACTIONS: Mapping[str, Mapping[str, BulkActionKind]] = {
@@ -157,7 +176,8 @@ class BulkScope:
     """
     The rows that a bulk action is about: what *matching* finds, which *words* describe.
 
-    *fields* ask for the same in a form, and *back* is the address of their list.
+    *fields* ask for the same in a form, and *back* is the address of their list. *steps* are those
+    that copies may begin from.
     """
 
     target: Literal["items", "executions"]
@@ -166,6 +186,7 @@ class BulkScope:
     words: str
     back: PageLink
     ids: tuple[str, ...] = ()
+    steps: Sequence[str] = ()
 
 
 def offered(target: str, names: Iterable[str]) -> list[BulkActionKind]:
@@ -186,11 +207,13 @@ def carry_out(request: PageRequest, scope: BulkScope) -> PageAnswer | OrderAnswe
         raise PageError(400, "there is no such order")
     if kind.name == "discard":
         request.require("discard")
+    if kind.name == "fork":
+        request.require("start")
     if "ids" in scope.matching and not scope.ids:
         return OrderAnswer(scope.back.url, f"Tick some {scope.target} first.", "warn")
     action, bulk = _action(request, kind, scope), request.kernel.bulk
     total = _number(request, "total")
-    if request.form.get("sure") != "yes":
+    if request.form.get("sure") != "yes" or (kind.name == "fork" and not action.step):
         total = bulk.total(action)
         if not total:
             text = f"There are no {scope.words} that it can be done to."
@@ -199,7 +222,7 @@ def carry_out(request: PageRequest, scope: BulkScope) -> PageAnswer | OrderAnswe
     user = request.user
     asked = BulkRequest(
         kind.name, user.id or user.name, user.tenant, scope.words, dict(scope.fields), total,
-        action, by=user.name,
+        action, by=user.name, session=request.session,
     )  # fmt: skip
     try:
         asked = bulk.carry_on(asked)
@@ -319,6 +342,8 @@ def _action(request: PageRequest, kind: BulkActionKind, scope: BulkScope) -> Bul
         after=request.form.get("after", ""),
         seen=_number(request, "seen"),
         done=_number(request, "done"),
+        step=sent_text(request.form, "step") if kind.name == "fork" else "",
+        current=kind.name == "fork" and request.form.get("definition") == "current",
     )
 
 
@@ -343,11 +368,12 @@ def _page(
             "action": action,
             "total": total,
             "begun": begun,
+            "asks_step": kind.name == "fork" and not begun,
             "rates": RATES if kind.paced and not begun and not scope.ids else (),
             "delays": DELAYS if kind.name == "reschedule" and not begun else (),
             "kept": {
                 name: text
-                for name in ("per_second", "delay")
+                for name in ("per_second", "delay", "step", "definition")
                 if begun and (text := request.form.get(name, ""))
             },
             "state": {**scope.fields, **(state if begun else {}), "total": str(total)},

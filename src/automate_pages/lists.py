@@ -36,7 +36,9 @@ _SHOWN = (
     "CANCELLED",
 )
 _ACTIONS: Mapping[str, tuple[str, ...]] = {
-    "FAILED": ("resume",),
+    "FAILED": ("resume", "fork"),
+    "COMPLETED": ("fork",),
+    "CANCELLED": ("fork",),
     "PENDING": ("pause", "cancel"),
     "RUNNING": ("pause", "cancel"),
     "PAUSED": ("unpause", "cancel"),
@@ -120,7 +122,11 @@ class ExecutionConditions:
     @property
     def actions(self) -> tuple[str, ...]:
         """The bulk actions that can be done with all of these executions."""
-        return () if "label" in self.fields else _ACTIONS.get(self.get("status"), ())
+        if "label" in self.fields:
+            return ()
+        every = _ACTIONS.get(self.get("status"), ())
+        # Copies begin from a step, which the executions of one workflow have.
+        return tuple(each for each in every if each != "fork" or "workflow" in self.fields)
 
     @property
     def words(self) -> str:

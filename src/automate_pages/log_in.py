@@ -250,7 +250,7 @@ class LogInPages:
         former = self._sessions.find(attempt.browser.cookie(_SESSION))
         with self._kernel.storage.begin() as rows:
             if former is not None:
-                self._sessions.end(former.id, transaction=rows.native)
+                self._sessions.leave(former.id, transaction=rows.native)
             secret = self._sessions.begin(
                 user.name, roles=user.roles, tenant_id=user.tenant, method=method, token=token,
                 address=attempt.address, agent=attempt.agent, transaction=rows.native,
@@ -272,7 +272,7 @@ class LogInPages:
         if found is not None:
             user, session_id = found
             with self._kernel.storage.begin() as rows:
-                self._sessions.end(session_id, transaction=rows.native)
+                self._sessions.leave(session_id, transaction=rows.native)
                 self._write(attempt, "log-out", "done", user.name, None, user.tenant, rows.native)
         response = RedirectResponse(f"{browser.base}/log-in", 303, headers=HEADERS)
         browser.forget(response, _SESSION)

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
 from automate_kernel import Kernel
+from automate_kernel.access import roles
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import BulkAction
-from automate_kernel.storage import Now, Where
+from automate_kernel.storage import MemoryStorage, Now, Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.steer import bulk_runner
 from automate_kernel.workflows.steer.bulk_runner import KIND, BulkRequest, BulkRunner
@@ -36,8 +38,8 @@ class Host:
     def __init__(self) -> None:
         self.ends: dict[str, tuple[BulkRequest, str]] = {}
 
-    def objection(self, request: BulkRequest) -> str:
-        return ""
+    def review(self, request: BulkRequest) -> tuple[BulkRequest, str]:
+        return request, ""
 
     def is_tied(self, request: BulkRequest) -> bool:
         return False
@@ -65,6 +67,111 @@ def opened(path: Path, *, away: bool) -> tuple[Kernel, BulkRunner, Host]:
     host = Host()
     kernel.bulk.ask(host)
     return kernel, kernel.bulk, host
+
+
+def handed_over(**about: str) -> tuple[Kernel, str]:
+    """Five failed executions, and a bulk action on them that a worker has to carry on."""
+    kernel = Kernel(MemoryStorage(), discover=False)
+    kernel.add_workflow(PAY)
+    kernel.action("bank.charge")(lambda: 1 / 0)
+    for _ in range(5):
+        kernel.start("pay")
+    kernel.run_until_idle()
+    action = BulkAction("fork", {"status": "FAILED"}, target="executions", step="charge")
+    asked = BulkRequest("fork", "ann", None, "failed", {}, 5, action, **about)
+    return kernel, kernel.bulk.hand_over(asked)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = replace(stored_executions.EXECUTIONS, batch=1)
+    monkeypatch.setattr(stored_executions, "EXECUTIONS", few)
+    monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)
+
+
+def turn(kernel: Kernel) -> None:
+    """Carry one turn out, as a worker does."""
+    [item] = kernel.outbox.claim_batch("w", 1, kinds=[KIND])
+    kernel.bulk.handle(item)
+
+
+def problem_of(kernel: Kernel, request_id: str) -> str:
+    found = kernel.bulk.find_progress(UUID(request_id))
+    assert found is not None and found.over
+    assert found.request.action.done == 2
+    return found.problem
+
+
+def with_session(roles: list[str], **options: Any) -> tuple[Kernel, Any, str]:
+    """A kernel with a session, in which a bulk action was begun that has done two of five."""
+    kernel, _ = handed_over()
+    kernel.sessions.begin("ann", roles=roles, tenant_id=None, method="test", **options)
+    [session] = kernel.sessions.all()
+    kernel.outbox.cancel([each.id for each in kernel.outbox.find(kind=KIND)])
+    action = BulkAction("fork", {"status": "FAILED"}, target="executions", step="charge")
+    asked = BulkRequest("fork", "ann", None, "failed", {}, 5, action, session=session.id)
+    request_id = kernel.bulk.hand_over(asked)
+    turn(kernel)
+    turn(kernel)
+    return kernel, session, request_id
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_the_end_of_a_session_stops_what_was_begun_in_it() -> None:
+    kernel, session, request_id = with_session(["admin"])
+    assert kernel.sessions.end(session.id)
+    turn(kernel)
+    assert "session in which it was begun was ended" in problem_of(kernel, request_id)
+    assert not kernel.outbox.claim_batch("w", 1, kinds=[KIND])
+
+
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize("purged", [False, True])
+def test_who_logs_out_stops_nothing(purged: bool) -> None:
+    """Nor does a session that has run out and is forgotten."""
+    kernel, session, request_id = with_session(["author"])
+    assert kernel.sessions.leave(session.id)
+    assert not kernel.sessions.leave(session.id)
+    assert not kernel.sessions.all()
+    turn(kernel)
+    if purged:
+        assert kernel.sessions.purge() == 1
+    kernel.run_until_idle()
+    found = kernel.bulk.find_progress(UUID(request_id))
+    assert found is not None
+    assert (found.over, found.problem, found.request.action.done) == (True, "", 5)
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_a_session_ends_once_it_may_not_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, _, request_id = with_session(["author"])
+    monkeypatch.setitem(roles.RIGHTS, "author", frozenset({"view", "steer"}))  # type: ignore[arg-type]
+    turn(kernel)
+    assert "may not do it any more" in problem_of(kernel, request_id)
+
+
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize("by", ["session", "api"])
+def test_a_revoked_token_stops_what_was_begun_by_it(by: str) -> None:
+    """Whether it began a session on the pages, or a client of the API had it."""
+    kernel, first = handed_over()
+    kernel.bulk.stop(UUID(first))
+    token, _ = kernel.tokens.new("ann", roles=["admin"], scopes=["executions:write"])
+    about = {"token": token.id}
+    if by == "session":
+        kernel.sessions.begin("ann", roles=[], tenant_id=None, method="token", token=token)
+        about = {"session": kernel.sessions.all()[0].id}
+    action = BulkAction("fork", {"status": "FAILED"}, target="executions", step="charge")
+    asked = BulkRequest("fork", token.id, None, "failed", {}, 5, action, **about)
+    request_id = kernel.bulk.hand_over(asked)
+    turn(kernel)
+    turn(kernel)
+    kernel.tokens.revoke(token.prefix)
+    turn(kernel)
+    assert "token by which it was begun is revoked" in problem_of(kernel, request_id)
+    assert kernel.executions.count_bulk(action) == 5
+    with pytest.raises(AutomateError, match="revoked|ended"):
+        kernel.bulk.hand_over(asked)
 
 
 class Mortal(BulkRunner):

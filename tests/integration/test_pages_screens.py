@@ -248,6 +248,44 @@ def test_a_worker_carries_a_bulk_action_on_when_the_page_is_closed(shop: Shop) -
 
 
 @pytest.mark.usefixtures("with_worker")
+def test_many_executions_are_copied_from_a_step(shop: Shop) -> None:
+    """The step is asked for, one workflow is meant, and who starts nothing is offered none."""
+    failed = [shop.order(500) for _ in range(4)]
+    shop.kernel.add_workflow({"name": "other", "trigger": {"type": "manual"},
+                              "steps": [{"id": "a", "action": "charge"}]})  # fmt: skip
+    other = shop.kernel.start("other")
+    shop.kernel.run_until_idle()
+    browser = client(shop, admin())
+    everything = browser.get("/ops/executions?status=FAILED").text
+    assert 'value="fork"' in everything
+    assert "Copy all…" not in everything
+    assert "Copy all…" in browser.get("/ops/executions?status=FAILED&workflow=order").text
+    both = {"order": "fork", "id": [failed[0].id, other]}
+    page = send(browser, "/ops/executions", **both)  # type: ignore[arg-type]
+    assert "Tick executions of one workflow" in page.text
+    asked = {"order": "fork", "scope": "all", "status": "FAILED", "workflow": "order"}
+    question = send(browser, "/ops/executions", **asked).text
+    assert "Copy 4 executions?" in question
+    assert '<option value="charge">' in question
+    assert 'name="definition" value="current"' in question
+    sent = hidden(question)
+    assert "Copy 4 executions?" in send(browser, "/ops/executions", **sent).text
+    page = send(browser, "/ops/executions", **sent, step="charge", definition="current")
+    assert "<strong>3</strong> of 4" in page.text
+    shop.limit = 1000
+    shop.kernel.run_until_idle()
+    assert "4 executions copied." in browser.get(page.url.path).text
+    for each in failed:
+        [copy] = shop.kernel.executions.page(labels=[f"forked_from={each.id}"]).executions
+        assert (copy.status.value, status(shop, each.id)) == ("RUNNING", "FAILED")
+    [entry] = [each for each in shop.kernel.audit.page().records if each.details.get("step")]
+    assert (entry.action, entry.details["step"]) == ("fork", "charge")
+    operator = client(shop, User("eve", ["operator"], None))
+    assert 'value="fork"' not in operator.get("/ops/executions").text
+    assert send(operator, "/ops/executions", **sent, step="charge").status_code == 403
+
+
+@pytest.mark.usefixtures("with_worker")
 def test_a_bulk_action_is_stopped(shop: Shop) -> None:
     """What is done stays done; also where finished items are deleted at once."""
     ids = fail(shop, "mail", 7)

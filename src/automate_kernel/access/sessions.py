@@ -132,6 +132,16 @@ class SessionStore:
         self._note_use([row["id"] for row in found if row["id"] not in noted])
         return {ids[row["id"]]: _session(row) for row in found}
 
+    def look_up(self, session_id: str) -> tuple[UserSession | None, datetime]:
+        """
+        Return the session with a hashed id, and the time now.
+
+        A session that has run out is there for up to an hour, and one that was ended is not.
+        """
+        with self._storage.begin(atomic=False) as rows:
+            found = rows.select(SESSION, [Where("id", "eq", session_id)])
+            return (_session(found[0]) if found else None), rows.now()
+
     def of(self, user_name: str, tenant_id: str | None) -> list[UserSession]:
         """Return the living sessions of a user, the latest first."""
         its = [Where("user_name", "eq", user_name), Where("tenant_id", "eq", tenant_id)]
@@ -152,6 +162,14 @@ class SessionStore:
         where = [Where("id", "eq", session_id), *its]
         return bool(write(self._storage, transaction, lambda rows: rows.delete(SESSION, where)))
 
+    def leave(self, session_id: str, *, transaction: Any = None) -> bool:
+        """Let a session run out at once, as its user wants; what was begun in it goes on."""
+        where = [Where("id", "eq", session_id), *_alive()]
+        changes = {"expires_at": Now()}
+        return bool(
+            write(self._storage, transaction, lambda rows: rows.update(SESSION, where, changes))
+        )
+
     def purge(self, *, limit: int = 1_000) -> int:
         """Delete up to *limit* sessions that have ended, and return their number."""
         deleted = 0
@@ -170,7 +188,7 @@ class SessionStore:
     def _note_use(self, session_ids: list[str]) -> None:
         if not session_ids:
             return
-        where = [Where("id", "in", session_ids)]
+        where = [Where("id", "in", session_ids), *_alive()]
         changes = {"seen_at": Now(), "expires_at": Now(self._idle)}
         try:
             write(self._storage, None, lambda rows: rows.update(SESSION, where, changes))

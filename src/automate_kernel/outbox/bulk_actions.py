@@ -24,12 +24,14 @@ class BulkAction:
     An operator command for all that *matching* finds, and its progress.
 
     *target* is ``items``, whose *command* is ``requeue``, ``cancel``, ``discard`` or
-    ``reschedule``; or ``executions``, whose command is ``resume``, ``cancel``, ``pause`` or
-    ``unpause``. The action comes to each of them once, the oldest first. What began, or failed,
-    after the action *began_at* is not among them. *after* is the last place that the action came
-    to, *seen* counts the places, and *done* those that it changed. *delay* is for ``reschedule``:
-    seconds from now. *per_second* is for ``requeue`` and ``resume``: so many become due in a
-    second. The action is *late* by so many seconds: nobody carried it on meanwhile.
+    ``reschedule``; or ``executions``, whose command is ``resume``, ``cancel``, ``pause``,
+    ``unpause`` or ``fork``. The action comes to each of them once, the oldest first. What began, or
+    failed, after the action *began_at* is not among them. *after* is the last place that the action
+    came to, *seen* counts the places, and *done* those that it changed. *delay* is for
+    ``reschedule``: seconds from now. *per_second* is for ``requeue``, ``resume`` and ``fork``: so
+    many become due in a second. The action is *late* by so many seconds: nobody carried it on
+    meanwhile. *step* is for ``fork``: the copies run from it on, if *current* with the workflow as
+    it is now.
 
     All fields are JSON, if the times in *matching* are text: so it can be kept and gone on with.
     """
@@ -45,6 +47,8 @@ class BulkAction:
     finished: bool = False
     target: str = "items"
     late: float = 0.0
+    step: str = ""
+    current: bool = False
 
     @property
     def began(self) -> datetime:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from automate_kernel.outbox.queries import item_ids_of
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.execution import Execution
 from automate_kernel.workflows.store.execution_pages import ChildExecutions, ExecutionPage
-from automate_pages.bulk import MOST_TICKED, BulkScope, carry_out, offered, under_way
+from automate_pages.bulk import (
+    MOST_STEPS,
+    MOST_TICKED,
+    BulkActionKind,
+    BulkScope,
+    carry_out,
+    offered,
+    under_way,
+)
 from automate_pages.comparison import compared_steps, compared_values
 from automate_pages.exchange import OrderAnswer, PageAnswer, PageError, PageLink, PageRequest
 from automate_pages.formats import first_waits_shown, tone
@@ -19,7 +30,7 @@ from automate_pages.screens.workflows import workflow_names
 
 _SHOWN_CHILDREN = 3
 _GRID_RUNS, _GRID_STEPS = 30, 60
-_TICKED = ("resume", "pause", "unpause", "cancel")
+_TICKED = ("resume", "pause", "unpause", "fork", "cancel")
 # The worst status of a list's elements is that of its cell.
 _WORST = ("FAILED", "RUNNING", "RETRY", "WAITING", "CANCELLED", "PENDING", "SKIPPED", "COMPLETED")
 
@@ -76,14 +87,21 @@ def _list(
             "names": workflow_names(request),
             "groups": groups,
             "under_way": under_way(request, "executions"),
-            "ticked": offered("executions", _TICKED) if request.may("steer") else [],
-            "actions": offered("executions", query.actions) if request.may("steer") else [],
+            "ticked": _offered(request, _TICKED),
+            "actions": _offered(request, query.actions),
             "views": _views(request, query, "executions"),
             "next": query.url(request, after=found.after) if found.after and not search else "",
             "first": query.url(request) if after else "",
         },
         live=not after and not search,
     )
+
+
+def _offered(request: PageRequest, actions: Sequence[str]) -> list[BulkActionKind]:
+    if not request.may("steer"):
+        return []
+    starts = request.may("start")
+    return offered("executions", [each for each in actions if each != "fork" or starts])
 
 
 def _views(request: PageRequest, query: ExecutionConditions, current: str) -> list[PageLink]:
@@ -177,7 +195,30 @@ def order(request: PageRequest) -> PageAnswer | OrderAnswer:
         matching = {"ids": list(ids), **({} if tenant is None else {"tenant_id": tenant})}
     back = PageLink("Executions", query.url(request))
     words = "ticked executions" if ids else query.words
-    return carry_out(request, BulkScope("executions", matching, fields, words, back, ids))
+    scope = BulkScope("executions", matching, fields, words, back, ids)
+    if request.form.get("order") == "fork":
+        names = _workflows_of(request, ids) if ids else {query.get("workflow")}
+        if len(names) > 1:
+            text = "Tick executions of one workflow: their copies begin from the same step."
+            return OrderAnswer(back.url, text, "warn")
+        scope = replace(scope, steps=_steps_to_copy_from(request, "".join(names)))
+    return carry_out(request, scope)
+
+
+def _workflows_of(request: PageRequest, ids: Sequence[str]) -> set[str]:
+    where = [Where("id", "in", item_ids_of(ids))]
+    if request.user.tenant is not None:
+        where.append(Where("tenant_id", "eq", request.user.tenant))
+    with request.kernel.storage.begin(atomic=False) as rows:
+        return {row["workflow"] for row in rows.select(EXECUTION, where, columns=("workflow",))}
+
+
+def _steps_to_copy_from(request: PageRequest, name: str) -> list[str]:
+    latest = request.kernel.executions.page(workflow=name, limit=1, tenant_id=request.user.tenant)
+    workflow = None
+    for each in latest.executions:
+        workflow = pinned_workflow(request.kernel, each.definition_id)
+    return [step.id for step in workflow.steps][:MOST_STEPS] if workflow else []
 
 
 # -- the grid ----------------------------------------------------------------------------------

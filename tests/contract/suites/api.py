@@ -376,6 +376,49 @@ class ApiContract:
         found = [row["status"] for row in rows_of(kernel, EXECUTION)]
         assert sorted(found) == ["CANCELLED", "PENDING", "RUNNING"]
 
+    def test_a_worker_carries_on_what_is_begun(self, acme: Any, token: Any, kernel: Kernel) -> None:
+        """Its progress is for the tenant alone; copies of executions begin once each."""
+        rival, all_tenants = token("*", tenant_id="rival"), token("*", all_tenants=True)
+        ids = [ran(kernel) for _ in range(3)]
+        path = f"{self.api}/executions/bulk"
+
+        def begin(client: Any, **given: Any) -> Any:
+            return client.post(f"{path}/begin", given, format="json")
+
+        copies = {"action": "fork", "status": "COMPLETED", "per_second": 1000}
+        steps = acme.get(f"{self.api}/executions/{ids[0]}").json()["steps"]
+        copies["step"] = steps[-1]["id"]
+        begun = begin(acme, **copies)
+        assert begun.status_code == 202, begun.content
+        answer = begun.json()
+        assert {**answer, "id": ""} == {
+            "id": "", "action": "fork", "total": 3, "seen": 0, "changed": 0, "over": False,
+            "waits": True, "problem": "",
+        }  # fmt: skip
+        own = f"{path}/{answer['id']}"
+        assert rival.get(own).status_code == 404
+        assert rival.post(f"{own}/stop", {}, format="json").status_code == 404
+        assert acme.get(f"{path}/{uuid.uuid4()}").status_code == 404
+        kernel.run_until_idle()
+        done = all_tenants.get(own).json()
+        assert (done["seen"], done["changed"], done["over"], done["problem"]) == (3, 3, True, "")
+        assert len(rows_of(kernel, EXECUTION)) == 6
+        assert acme.post(f"{own}/stop", {}, format="json").status_code == 409
+        other = begin(acme, action="fork", step=copies["step"], ids=ids, definition="current")
+        stopped = acme.post(f"{path}/{other.json()['id']}/stop", {}, format="json").json()
+        assert (stopped["over"], stopped["problem"]) == (True, "It was stopped")
+        kernel.run_until_idle()
+        assert len(rows_of(kernel, EXECUTION)) == 6
+        assert begin(rival, **copies).json()["total"] == 0
+        for wrong in (
+            {"action": "fork", "status": "FAILED"}, {"action": "fork", "step": "x"},
+            {"action": "resume", "step": "x", "ids": ids}, {"action": "resume"},
+            {"action": "cancel", "ids": ids, "workflow": "w"}, {"action": "fork", "limit": 4},
+            {"action": "cancel", "status": "COMPLETED"}, {"action": "no", "ids": ids},
+            {"action": "pause", "status": "RUNNING", "per_second": 2},
+        ):  # fmt: skip
+            assert begin(acme, **wrong).status_code == 400, wrong
+
     def test_an_event(self, acme: Any, kernel: Kernel) -> None:
         """It is the tenant's, whatever else it says."""
         given = {

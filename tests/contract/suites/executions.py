@@ -1035,6 +1035,39 @@ class ExecutionStoreContract:
         assert min(gaps) > 0.09
         assert sum(gap > 3000 for gap in gaps) == 2
 
+    def test_many_are_forked(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """One copy of each at its rate, also if a part is repeated; what has no such step has none."""
+        ids = [self.fail_one(store, workflow, number) for number in range(5)]
+        other = Workflow.from_dict({**OTHER, "steps": [{"id": "only", "action": "a"}]})
+        self.fail_one(store, other, 9)
+        clock.advance(1)
+        meant = {"status": "FAILED"}
+        action = BulkAction("fork", meant, per_second=1, target="executions", step="tell")
+        assert store.count_bulk(action) == 6
+        for wrong in (replace(action, step=""), replace(action, command="resume", per_second=None),
+                      replace(action, matching={"status": "RUNNING"})):  # fmt: skip
+            with pytest.raises(AutomateError) as raised:
+                store.run_bulk(wrong)
+            assert raised.value.code == "INVALID_ARGUMENT"
+        begun = store.run_bulk(action, limit=3)
+        # Its progress was lost: a worker has died.
+        again = store.run_bulk(replace(begun, after="", seen=0, done=0, finished=False))
+        assert (again.seen, again.done) == (6, 5)
+        copies = [
+            each for one in ids
+            for each in store.page(labels=[f"forked_from={one}"]).executions
+        ]  # fmt: skip
+        assert len(copies) == 5
+        assert {each.status for each in copies} == {ExecutionStatus.PENDING}
+        assert self.statuses(store, ids) == ["FAILED"] * 5
+        items = [store.outbox.get(each.item_id or "") for each in copies]
+        due = sorted(item.next_attempt_at for item in items if item is not None)
+        assert [(each - due[0]).total_seconds() for each in due] == [0, 1, 2, 3, 4]
+        # A copy that fails is no original of this action.
+        assert store.run_bulk(replace(again, after="", finished=False)).seen == 12
+
     def test_what_fails_after_a_bulk_action_began_is_not_meant(
         self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
     ) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from automate_kernel.base.errors import UnknownHereError
 from automate_kernel.http.api import exchange
@@ -18,11 +20,13 @@ from automate_kernel.http.api.exchange import (
     uuid_of,
     without,
 )
+from automate_kernel.http.api.problems import ApiError, NotThereError
 from automate_kernel.monitoring.waiting import why_execution_waits
 from automate_kernel.outbox import BulkAction
 from automate_kernel.outbox.failed_attempts import ErrorGroup
 from automate_kernel.workflows.execution import Execution
 from automate_kernel.workflows.steer.attempts import step_attempts
+from automate_kernel.workflows.steer.bulk_runner import BulkProgress, BulkRequest
 
 _MOST_AT_ONCE = 1000
 _MOST_SECONDS = 10.0
@@ -162,6 +166,53 @@ def change_many(request: ApiRequest) -> Any:
     # A request must end before its client gives up; the client can ask again.
     run = request.kernel.executions.run_bulk
     return {"changed": run(action, seconds=_MOST_SECONDS, limit=limit).done}
+
+
+def begin_many(request: ApiRequest) -> BulkProgress:
+    """
+    Have a worker resume, cancel, pause, unpause or fork the executions with these ids, or all.
+
+    The answer has an id to follow it by. It goes on while the token is valid.
+    """
+    given, client, bulk = request.command, request.client, request.kernel.bulk
+    command, per_second = given.pop("action"), given.pop("per_second", None)
+    step, definition = given.pop("step", ""), given.pop("definition", None)
+    if command == "fork" and not client.allows("executions.fork"):
+        raise ApiError(403, "You may not begin copies.")
+    if "ids" in given:
+        given["ids"] = [str(each) for each in given["ids"]]
+    matching = {n: v.isoformat() if isinstance(v, datetime) else v for n, v in given.items()}
+    action = BulkAction(
+        command, matching, per_second=per_second, target="executions", step=step,
+        current=definition is not None,
+    )  # fmt: skip
+    asked = BulkRequest(
+        command, client.user_id or client.id, client.own_tenant, "executions", {},
+        bulk.total(action), action, by=client.name,
+        token="" if client.id == client.user_id else client.id,
+    )  # fmt: skip
+    return _progress(request, bulk.hand_over(asked))
+
+
+def show_many(request: ApiRequest, bulk_id: str) -> BulkProgress:
+    """Read how far a bulk action has come that a worker carries on."""
+    return _progress(request, uuid_of(bulk_id))
+
+
+def stop_many(request: ApiRequest, bulk_id: str) -> BulkProgress:
+    """Have nothing more done of a bulk action that a worker carries on; what is done stays."""
+    found = _progress(request, uuid_of(bulk_id))
+    require(request.kernel.bulk.stop(UUID(found.id)), "It was over.")
+    return _progress(request, found.id)
+
+
+def _progress(request: ApiRequest, bulk_id: str) -> BulkProgress:
+    found = request.kernel.bulk.find_progress(UUID(bulk_id))
+    if found is None or found.request.action.target != "executions":
+        raise NotThereError
+    if request.client.own_tenant not in (None, found.request.tenant):
+        raise NotThereError
+    return found
 
 
 def _execution(request: ApiRequest, execution_id: str) -> Execution:

@@ -532,23 +532,41 @@ class DocumentRestoreInput(ApiInput):
 # -- many at once ------------------------------------------------------------------------------
 
 
-def _ids_or_filter(given: BaseModel, paced: str) -> None:
+def _ids_or_filter(given: BaseModel, *paced: str) -> None:
     """Raise `ValueError` for ids beside a filter, and for a rate of another action than *paced*."""
-    if "ids" in given.model_fields_set and len(given.model_fields_set) > 2:
+    if "ids" in given.model_fields_set and given.model_fields_set & set(_FILTERS):
         raise ValueError("Say either ids or a filter.")
-    if "per_second" in given.model_fields_set and getattr(given, "action", "") != paced:
-        raise ValueError(f"per_second is for {paced} alone.")
+    if "per_second" in given.model_fields_set and getattr(given, "action", "") not in paced:
+        raise ValueError(f"per_second is for {' and '.join(paced)} alone.")
 
 
-def _bulk_schema(paced: str) -> Any:
+_FILTERS = (
+    "status", "kind", "workflow", "error_code", "error_group", "per_second", "limit", "tenant_id",
+    "created_after", "created_before",
+)  # fmt: skip
+
+
+def _bulk_schema(*paced: str) -> Any:
     """Return the schema of what `_ids_or_filter` checks."""
-    is_paced = {"properties": {"action": {"enum": [paced]}}}
+    is_paced = {"properties": {"action": {"enum": list(paced)}}}
+    filtered = {"anyOf": [{"required": [name]} for name in _FILTERS]}
     return {
         "allOf": [
-            {"anyOf": [{"maxProperties": 2}, {"not": {"required": ["ids"]}}]},
+            {"anyOf": [{"not": filtered}, {"not": {"required": ["ids"]}}]},
             {"anyOf": [is_paced, {"not": {"required": ["per_second"]}}]},
         ]
     }
+
+
+def _begun_bulk_schema() -> Any:
+    """Return the schema of what `BulkBeginInput` checks."""
+    forks = {"properties": {"action": {"enum": ["fork"]}}, "required": ["step"]}
+    others = {
+        "properties": {"action": {"not": {"enum": ["fork"]}}},
+        "not": {"anyOf": [{"required": ["step"]}, {"required": ["definition"]}]},
+    }
+    schema = _bulk_schema("resume", "fork")
+    return {"allOf": [*schema["allOf"], {"anyOf": [forks, others]}]}
 
 
 class BulkInput(_TimeFilter):
@@ -594,7 +612,43 @@ class ExecutionBulkInput(_TimeFilter):
 
     @model_validator(mode="after")
     def _fits(self) -> ExecutionBulkInput:
-        if not self.model_fields_set - {"action", "limit", "per_second"}:
-            raise ValueError("Say which: ids, or a filter like status FAILED.")
+        _says_which(self, "limit")
         _ids_or_filter(self, "resume")
         return self
+
+
+class BulkBeginInput(_TimeFilter):
+    """A command for several executions that a worker carries on: by ids, or by a filter."""
+
+    model_config = ConfigDict(json_schema_extra=_begun_bulk_schema())
+
+    action: Literal["resume", "cancel", "pause", "unpause", "fork"]
+    ids: Ids = _UNSET
+    status: Annotated[
+        Literal["FAILED", "PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED"],
+        Field(description="Only what the action can change; fork is for what has ended."),
+    ] = _UNSET
+    workflow: Name = _UNSET
+    error_code: ErrorCode = _UNSET
+    per_second: Rate = _UNSET
+    step: Annotated[
+        Name, Field(description="For fork: the first step that runs; those before are copied.")
+    ] = _UNSET
+    definition: Annotated[
+        Literal["current"], Field(description="For fork: with the workflow as it is now.")
+    ] = _UNSET
+
+    @model_validator(mode="after")
+    def _fits(self) -> BulkBeginInput:
+        _says_which(self, "step", "definition")
+        if (self.action == "fork") != ("step" in self.model_fields_set):
+            raise ValueError("fork needs a step, and no other action takes one.")
+        if "definition" in self.model_fields_set and self.action != "fork":
+            raise ValueError("definition is for fork alone.")
+        _ids_or_filter(self, "resume", "fork")
+        return self
+
+
+def _says_which(given: BaseModel, *others: str) -> None:
+    if not given.model_fields_set - {"action", "per_second", *others}:
+        raise ValueError("Say which: ids, or a filter like status FAILED.")

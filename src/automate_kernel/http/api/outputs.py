@@ -73,6 +73,21 @@ class ChangedOutput(ApiOutput):
     changed: int
 
 
+class BulkProgressOutput(ApiOutput):
+    """The progress of a bulk action that a worker carries on."""
+
+    id: str
+    action: str = Field(validation_alias=AliasPath("request", "action", "command"))
+    total: int = Field(
+        validation_alias=AliasPath("request", "total"), description="How many there were."
+    )
+    seen: int = Field(validation_alias=AliasPath("request", "action", "seen"))
+    changed: int = Field(validation_alias=AliasPath("request", "action", "done"))
+    over: bool = Field(description="Whether nothing follows.")
+    waits: bool = Field(description="Whether it waits for a worker.")
+    problem: ShownText = Field(description="Why it ended early; empty if it did not.")
+
+
 class WorkflowOutput(ApiOutput):
     """A workflow."""
 

@@ -182,6 +182,13 @@ def _of_executions() -> Iterator[ApiRoute]:
         "executions/bulk", write, executions.change_many, body=inputs.ExecutionBulkInput,
         output=outputs.ChangedOutput,
     )  # fmt: skip
+    carried: dict[str, Any] = {"output": outputs.BulkProgressOutput}
+    yield _post(
+        "executions/bulk/begin", write, executions.begin_many, body=inputs.BulkBeginInput,
+        status=202, **carried,
+    )  # fmt: skip
+    yield _get("executions/bulk/{bulk_id}", read, executions.show_many, **carried)
+    yield _post("executions/bulk/{bulk_id}/stop", write, executions.stop_many, **carried)
     yield _get(one, read, executions.show, output=outputs.ExecutionDetailOutput)
     yield _get(f"{one}/waits", read, executions.show_waits, output=outputs.WaitingOutput)
     yield _get(

@@ -26,7 +26,7 @@ _KINDS: Mapping[str, tuple[str, str]] = {
 # What people write, and what may be a payload.
 _NOT_KEPT = ("action", "payload", "comment", "form", "source", "tenant_id")
 _MOST_IDS = 100
-_NO_VERBS = ("bulk", "kinds", "versions")
+_NO_VERBS = ("bulk", "begin", "kinds", "versions")
 
 
 def recorded(
@@ -41,6 +41,8 @@ def recorded(
     model, table = _KINDS[route.area]
     if "kind" in route.arguments:
         model, table = "kind", ""
+    if "bulk_id" in route.arguments:
+        model, table = "bulk action", ""
     object_id = arguments[0] if arguments else None
     tenant = client.tenant_for(request.body.get("tenant_id"))
     with suppress(AutomateError):  # an id that is none; the command itself says so

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
+from uuid import UUID, uuid5
 
 from automate_kernel.base.arguments import check_choice, check_names
 from automate_kernel.base.errors import AutomateError
@@ -24,11 +25,13 @@ Resume = Callable[[Rows, Sequence[str]], int]
 """Resumes some FAILED executions, all or none; returns how many there were."""
 
 _FAILED = (ExecutionStatus.FAILED.value,)
+_ENDED = tuple(each.value for each in ExecutionStatus if each.finished)
 _STATUSES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "resume": (_FAILED, _FAILED),
     "cancel": (GOING, GOING),
     "pause": ((PENDING, RUNNING), (PENDING, RUNNING)),
     "unpause": ((PAUSED,), (PAUSED,)),
+    "fork": (_ENDED, _FAILED),
 }
 _COLUMNS: Mapping[str, tuple[str, Operator]] = {
     **{name: (name, "eq") for name in ("workflow", "tenant_id", "error_code", "error_group")},
@@ -79,14 +82,35 @@ def _value(name: str, value: Any) -> Any:
 
 
 EXECUTIONS = BulkTarget(
-    "executions", EXECUTION, ("created_at", "id"), 50, _STATUSES, ExecutionStatus, ("resume",),
-    _conditions,
+    "executions", EXECUTION, ("created_at", "id"), 50, _STATUSES, ExecutionStatus,
+    ("resume", "fork"), _conditions,
 )  # fmt: skip
 """The executions as the target of bulk actions."""
 
 
+def copy_event(action: BulkAction, execution_id: str) -> str:
+    """
+    Return the id of the event of the copy that a bulk fork begins of an execution.
+
+    It is the same one each time: a batch that is repeated after a crash begins no second copy.
+    """
+    return str(uuid5(UUID(execution_id), f"fork {action.began_at} {action.step}"))
+
+
+def copy_or_leave(copy: Callable[[], object], execution_id: str) -> bool:
+    """Begin a copy of an execution; if that can't be, log it and return False."""
+    try:
+        copy()
+    except AutomateError as error:
+        if error.retryable:
+            raise
+        logger.warning("execution %s can't be copied: %s", execution_id, error)
+        return False
+    return True
+
+
 def due_times(action: BulkAction, ids: Sequence[str]) -> dict[str, datetime | None]:
-    """Return when each of the next executions *ids* of a bulk resume is due; None is at once."""
+    """Return when each of the next executions *ids* of a bulk action is due; None is at once."""
     places = enumerate(ids, action.seen)
     if action.per_second is None:
         return dict.fromkeys(ids)

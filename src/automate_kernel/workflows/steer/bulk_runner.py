@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
+from automate_kernel.access.roles import Right, rights_of
 from automate_kernel.base import runtime
-from automate_kernel.base.errors import LeaseLostError
+from automate_kernel.base.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox import BulkAction, ItemStatus, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.controls import controls_of
 from automate_kernel.outbox.item import FINISHED, OutcomeRecorded
@@ -24,6 +26,8 @@ from automate_kernel.workflows.steer.executions import ExecutionStore
 
 if TYPE_CHECKING:
     from automate_kernel.access.audit import AuditLog
+    from automate_kernel.access.sessions import SessionStore
+    from automate_kernel.access.tokens import TokenStore
 
 KIND = "automate.order"
 """The kind of the outbox items that hold bulk actions."""
@@ -46,7 +50,8 @@ class BulkRequest:
     *kind* is the application's word for it. *tenant* is the user's own; a user without one reaches
     the rows of all tenants. *about* says in words what is meant, *fields* as the page's address has
     it, and *total* how many there were. With *tied* the tenant follows from the user alone, so that
-    it can be looked up again.
+    it can be looked up again. *session* and *token* are the ids of those by which the user asked:
+    it goes on while they are not taken back. The session was known to last *until* then.
     """
 
     kind: str
@@ -58,6 +63,9 @@ class BulkRequest:
     action: BulkAction
     tied: bool = False
     by: str = ""
+    session: str = ""
+    token: str = ""
+    until: str = ""
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> BulkRequest:
@@ -85,8 +93,12 @@ class BulkProgress:
 class BulkHost(Protocol):
     """The application's part in bulk actions: who may do what, and the record of it."""
 
-    def objection(self, request: BulkRequest) -> str:
-        """Return why the user may not do it any more; empty text if they may."""
+    def review(self, request: BulkRequest) -> tuple[BulkRequest, str]:
+        """
+        Return why the user may not do it any more; empty text if they may.
+
+        The request that is returned with it has what the next review needs to know.
+        """
 
     def is_tied(self, request: BulkRequest) -> bool:
         """Return True if the user's tenant can be looked up again without the browser's request."""
@@ -98,15 +110,46 @@ class BulkHost(Protocol):
         """Return what was recorded of an action's end, and the problem; None if nothing was."""
 
 
+_RIGHTS: Mapping[str, Right] = {"discard": "discard", "fork": "start"}
+_SCOPES = {"items": "outbox:write", "executions": "executions:write"}
+
+
 class RecordedEnds:
-    """The ends of bulk actions in the kernel's audit trail; whoever may begin them may go on."""
+    """
+    The ends of bulk actions in the trail of *audit*, and what the users of *kernel*'s own may do.
 
-    def __init__(self, audit: AuditLog) -> None:
-        self._audit = audit
+    A bulk action stops when the token is revoked or expires by which it was begun, and when the
+    session is ended by somebody. A user who logs out, or whose session runs out, stops nothing.
+    """
 
-    def objection(self, request: BulkRequest) -> str:
-        """Return an empty text."""
-        return ""
+    def __init__(self, audit: AuditLog, sessions: SessionStore, tokens: TokenStore) -> None:
+        self._audit, self._sessions, self._tokens = audit, sessions, tokens
+
+    def review(self, request: BulkRequest) -> tuple[BulkRequest, str]:
+        """Return why the token or the session does not allow it any more."""
+        right, session, problem = _RIGHTS.get(request.kind, "steer"), None, ""
+        if request.session:
+            session, now = self._sessions.look_up(request.session)
+            if session is not None:
+                last, token = min(session.expires_at, session.ends_at), session.token_id
+                request = replace(request, until=last.isoformat(), token=token or "")
+            # One that came to its end by itself is forgotten after a while.
+            elif not request.until or now < datetime.fromisoformat(request.until):
+                problem = "The session in which it was begun was ended"
+        if request.token:
+            problem = self._objection(request, right) or problem
+        elif session is not None and right not in rights_of(session.roles):
+            problem = "The user who began it may not do it any more"
+        return request, problem
+
+    def _objection(self, request: BulkRequest, right: Right) -> str:
+        token = self._tokens.by_ids([request.token]).get(request.token)
+        if token is None:
+            return "The token by which it was begun is revoked, or has expired"
+        scope = "" if request.session else _SCOPES[request.action.target]
+        if right in rights_of(token.roles) or (scope and token.allows(scope)):
+            return ""
+        return "The token by which it was begun does not allow it any more"
 
     def is_tied(self, request: BulkRequest) -> bool:
         """Return False: nobody is looked up again."""
@@ -141,7 +184,11 @@ class BulkRunner:
         self._host = host
 
     def ask(self, host: BulkHost) -> None:
-        """Let *host* say from now on who may go on: an application that has users of its own."""
+        """
+        Let *host* say from now on who may go on: an application that has users of its own.
+
+        Derive it from `RecordedEnds`, and return a text from `review` for who may not any more.
+        """
         self._host = host
 
     def total(self, action: BulkAction) -> int:
@@ -167,6 +214,9 @@ class BulkRunner:
         """Let a worker carry *request* on; return an id to follow it by."""
         request_id = str(runtime.uuid4())
         request = replace(request, tied=request.tied or self._host.is_tied(request))
+        request, problem = self._host.review(request)
+        if problem:
+            raise AutomateError(ErrorCodes.PERMISSION_DENIED, problem)
         self._enqueue(request_id, 0, request)
         return request_id
 
@@ -211,7 +261,7 @@ class BulkRunner:
     def handle(self, item: OutboxItem) -> OutcomeRecorded | Snooze:
         """Handle the item of a bulk action: a second's worth of it, and the next item's."""
         given, request = item.payload, BulkRequest.read(item.payload["request"])
-        problem = self._host.objection(request)
+        request, problem = self._host.review(request)
         if not problem:
             request = self.carry_on(request)
         if cancelling():

@@ -49,6 +49,8 @@ from automate_kernel.workflows.steer.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.steer.bulk_commands import (
     EXECUTIONS,
     BulkFilter,
+    copy_event,
+    copy_or_leave,
     due_times,
     resume_or_leave,
 )
@@ -890,29 +892,33 @@ class ExecutionStore:
         stays as it is. Raises ``NOT_FOUND`` if there is no such execution, and `WorkflowError` if
         there is no such step.
         """
-        event_id, copied = new_id(), dict[str, str]()
+        copy = partial(
+            self._fork, event_id=new_id(), execution_id=execution_id, step_id=step_id,
+            payload=payload, definition=definition, tenant_id=tenant_id,
+        )  # fmt: skip
+        return self._copied(copy)
+
+    def _copied(self, copy: Callable[..., str]) -> str:
+        """Return what *copy* does, once the large outputs that it needs are copied."""
+        copied = dict[str, str]()
         while True:
             try:
-                return write_bounded(
-                    self.storage, None,
-                    lambda rows: self._fork(
-                        rows, event_id, copied, execution_id, step_id, payload, definition,
-                        tenant_id,
-                    ),
-                )  # fmt: skip
+                return write_bounded(self.storage, None, partial(copy, copied=copied))
             except _UncopiedError as error:
                 self.outputs.copy(error.keys, error.execution_id, copied)
 
     def _fork(
         self,
         rows: Rows,
+        *,
         event_id: str,
         copied: Mapping[str, str],
         execution_id: str,
         step_id: str,
-        payload: Any,
-        definition: Workflow | None,
-        tenant_id: str | None,
+        payload: Any = SAME,
+        definition: Workflow | None = None,
+        tenant_id: str | None = None,
+        due: datetime | None = None,
     ) -> str:
         found = rows.select(EXECUTION, _this(execution_id, tenant_id))
         if not found:
@@ -946,13 +952,15 @@ class ExecutionStore:
         if concurrency is not None:
             new.row["concurrency_key"] = concurrency[0]
             item = wake_up(new.id, workflow.name, item.id, event.tenant_id, concurrency=concurrency)
+        item.run_at = due
         copies = copied_steps(rows, execution_id, new.id, gone)
         large = [each for each in copies if each["output_ref"] is not None]
         if uncopied := {each["output_ref"] for each in large} - copied.keys():
             raise _UncopiedError(new.id, sorted(uncopied))
         for each in large:
             each["output_ref"] = copied[each["output_ref"]]
-        self.starts.insert(rows, [new])
+        if not self.starts.insert(rows, [new]):
+            return new.id  # a bulk action that is repeated has begun it before
         if copies:
             rows.insert(STEP, copies)
         self.outbox.enqueue_many([item], transaction=rows.native)
@@ -1002,12 +1010,16 @@ class ExecutionStore:
         Carry a bulk action on, for so many *seconds* or to its end; return how far it has come.
 
         Its *target* is ``executions``. The commands are ``resume`` (for what FAILED), ``cancel``,
-        ``pause`` and ``unpause``. Pass what is returned to go on, in another process too. ::
+        ``pause``, ``unpause``, and ``fork`` from a *step* on (for what has ended; FAILED unless
+        *matching* names another status). Pass what is returned to go on, in another process too. ::
 
             action = BulkAction("cancel", {"workflow": "pay"}, target="executions")
             while not action.finished:
                 action = executions.run_bulk(action, seconds=1.0)
         """
+        if (action.command == "fork") != bool(action.step):
+            problem = "a fork needs the step from which the copies run, and nothing else takes one"
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, problem)
         return carry_on(
             self.storage, EXECUTIONS, action, self._change_batch, seconds=seconds, limit=limit,
             progress=progress,
@@ -1024,6 +1036,8 @@ class ExecutionStore:
             resume = partial(self._resume_failed, due=due, failed_until=action.began)
             work = partial(resume_or_leave, resume=resume, ids=ids)
             return write_bounded(self.storage, None, work)
+        if action.command == "fork":
+            return self._fork_each(action, ids)
         if action.command == "cancel":
             # What is CANCELLING stays so: a batch may be repeated, and twice would end it at once.
             done = self._cancel([Where("id", "in", ids)], again=False)
@@ -1032,6 +1046,25 @@ class ExecutionStore:
             return len(done) + sum(self._cancel_chain(each, again=False) for each in left)
         able, status = EXECUTIONS.statuses[action.command][0], _PAUSED_AS[action.command]
         return self._set_paused([Where("id", "in", ids)], able, status)
+
+    def _fork_each(self, action: BulkAction, ids: Sequence[str]) -> int:
+        """Begin a copy of each of the executions *ids*, unless it has begun; log what has none."""
+        with self.storage.begin(atomic=False) as rows:
+            where = [Where("id", "in", ids)]
+            found = rows.select(EXECUTION, where, columns=("id", "workflow", "tenant_id"))
+        about = {row["id"]: (row["workflow"], row["tenant_id"]) for row in found}
+        definitions: dict[tuple[str, str | None], Workflow] = {}
+        if action.current:
+            definitions = {of: self._workflows.get(*of) for of in set(about.values())}
+        begun = 0
+        for execution_id, due in due_times(action, ids).items():
+            definition = definitions.get(about.get(execution_id, ("", None)))
+            copy = partial(
+                self._fork, event_id=copy_event(action, execution_id), step_id=action.step,
+                execution_id=execution_id, definition=definition, due=due,
+            )  # fmt: skip
+            begun += copy_or_leave(partial(self._copied, copy), execution_id)
+        return begun
 
     def _resume_failed(
         self,

@@ -154,6 +154,12 @@ def test_a_user_needs_permissions(empty: None) -> None:
         assert changer.post(f"{API}/outbox/{item}/requeue").status_code == 404
         bulk = {"action": "discard", "status": "FAILED"}
         assert changer.post(f"{API}/outbox/bulk", bulk, format="json").status_code == 403
+        forks = {"action": "fork", "status": "COMPLETED", "step": "a"}
+        many = f"{API}/executions/bulk/begin"
+        steers = user_client("change_workflowexecution", tenant="acme3")
+        assert steers.post(many, forks, format="json").status_code == 403
+        resumes = {"action": "resume", "status": "FAILED"}
+        assert steers.post(many, resumes, format="json").status_code == 202
 
 
 def test_staff_with_the_permission_are_operators(empty: None) -> None:
