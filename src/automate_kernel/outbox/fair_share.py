@@ -204,7 +204,7 @@ class FairShare:
         lines = {group.line for group in self._backlogged if group.line in self._laned}
         if not lines or self._claims % _BY_AGE == 0:
             return groups
-        now, left = time.monotonic(), _MOST_LOOKED_UP
+        now, left = runtime.monotonic(), _MOST_LOOKED_UP
         lanes = {line: self._lanes[line] for line in lines if line in self._lanes}
         for group in groups:
             old = self._claims % _BY_AGE == 1 or now >= lanes.get(group, (0.0,))[0]
