@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 REQUEST_SECONDS = 5.0
 """A server that has not answered by then counts as away."""
 
+_IS_THERE, _OVERLAPS = 10058, 10065
 STREAM_IS_FULL = 10077
 """JetStream's code for a stream that takes no more."""
 
@@ -127,6 +128,11 @@ class NatsConnection:
                 await client.close()
 
 
+def is_there_otherwise(error: APIError) -> bool:
+    """Return True if a stream was not made because an operator has made it: theirs counts."""
+    return error.err_code in (_IS_THERE, _OVERLAPS)
+
+
 @contextmanager
 def reaching(connection: NatsConnection) -> Iterator[None]:
     """Raise NATS's errors as the kernel's: what may pass has the code ``UNAVAILABLE``."""
@@ -149,7 +155,7 @@ def reaching(connection: NatsConnection) -> Iterator[None]:
             raise AutomateError(
                 ErrorCodes.RESOURCE_EXHAUSTED,
                 "the stream is full",
-                hint="start more executors, or raise most_tasks",
+                hint="let more be taken out of it, or raise its bounds",
             ) from None
         if isinstance(error, ServiceUnavailableError) or error.code in (500, 503):
             raise _away(connection, error) from None

