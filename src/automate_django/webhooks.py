@@ -12,6 +12,8 @@ sender, so the view requires no login and no CSRF token.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -19,7 +21,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, JsonResponse
 from django.http.request import UnreadablePostError
-from django.urls import path
+from django.urls import NoReverseMatch, URLResolver, get_resolver, path, reverse
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
@@ -121,6 +123,25 @@ def _response(answer: HttpAnswer) -> JsonResponse:
     response = JsonResponse(answer.body, status=answer.status, headers=answer.headers)
     response["Cache-Control"] = "no-store"
     return response
+
+
+def webhook_place(connector: str, trigger: str) -> str | None:
+    """Return the path at which the project takes webhooks of a trigger; None if it doesn't."""
+    for name in _views(get_resolver()):
+        with suppress(NoReverseMatch):  # its address has other parts too
+            return str(reverse(name, args=[connector, trigger]))
+    return None
+
+
+def _views(resolver: URLResolver, spaces: tuple[str, ...] = ()) -> Iterator[Any]:
+    """Yield what `reverse` takes of each view of webhooks, whatever includes it."""
+    for pattern in resolver.url_patterns:
+        if isinstance(pattern, URLResolver):
+            yield from _views(
+                pattern, (*spaces, pattern.namespace) if pattern.namespace else spaces
+            )
+        elif issubclass(getattr(pattern.callback, "view_class", object), WebhookView):
+            yield ":".join((*spaces, pattern.name)) if pattern.name else pattern.callback
 
 
 urlpatterns = [

@@ -15,6 +15,8 @@ from automate_pages.operation_desk import OperationDesk
 from automate_pages.users import Right, User
 
 Tone = Literal["ok", "warn", "bad"]
+WebhookPlaces = Callable[[str, str], "str | None"]
+"""Gives the address, or the path, of a connector's trigger; None if webhooks don't come in."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
     " img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none';"
@@ -79,7 +81,7 @@ class PageRequest:
     kept: str = ""
     operations: OperationDesk | None = None
     history: ActivityHistory | None = None
-    webhooks: str | None = None
+    webhooks: str | WebhookPlaces | None = None
     local: Callable[[datetime], datetime] = utc
 
     def url(self, *parts: object, **query: str) -> str:

@@ -24,6 +24,7 @@ from automate_pages.exchange import (
     PageError,
     PageLink,
     PageRequest,
+    WebhookPlaces,
     path_parts,
 )
 from automate_pages.operation_desk import OperationDesk
@@ -130,7 +131,8 @@ class Site:
 
     *operations* names those that may be called by a form, or patterns (``slack.*``); an
     `OperationDesk` has bounds of the host's. Where the code *reloads*, every page may change by
-    itself. *webhooks* is where `webhook_app` answers: an address, or a path on the pages' own host.
+    itself. *webhooks* is where `webhook_app` answers: an address, or a path on the pages' own host;
+    or a function that gives that of a connector and its trigger, None if there is none.
     *local* gives the readers' time of a moment, which is UTC without it.
     """
 
@@ -141,7 +143,7 @@ class Site:
         *,
         operations: Iterable[str] | OperationDesk = (),
         reloads: bool = False,
-        webhooks: str | None = None,
+        webhooks: str | WebhookPlaces | None = None,
         local: Callable[[datetime], datetime] = formats.utc,
     ) -> None:
         if not isinstance(operations, OperationDesk):
@@ -154,8 +156,8 @@ class Site:
         self.broken = ""
         """A text that every page shows above all else: why it isn't what it should be."""
         self._reloads, self._local = reloads, local
-        self.webhooks: str | None = webhooks
-        """The address, or the path, below which webhooks are received; None if it isn't known."""
+        self.webhooks: str | WebhookPlaces | None = webhooks
+        """Where webhooks are received; None if it isn't known."""
         self._trail = OrderTrail(kernel)
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("automate_pages"),

@@ -50,7 +50,6 @@ def show(request: PageRequest) -> PageAnswer:
         "Webhooks",
         {
             **_addresses(request),
-            "known": request.webhooks is not None,
             "connector": connector,
             "outcomes": [
                 PageLink(
@@ -101,14 +100,18 @@ def _addresses(request: PageRequest) -> dict[str, Any]:
         for trigger in registry.get(each.key).triggers()
     ]
     unread = [each.key for each in records if each.state is not PluginState.LOADED]
-    return {"addresses": addresses, "unread": unread}
+    known = request.webhooks is not None and all(each.address for each in addresses)
+    return {"addresses": addresses, "unread": unread, "known": known}
 
 
 def _address(request: PageRequest, connector: str, trigger: str) -> str:
-    base = request.webhooks or ""
-    if base.startswith("/"):
-        base = request.origin + base
-    return f"{base.rstrip('/')}/webhooks/{quote(connector, safe='')}/{quote(trigger, safe='')}"
+    place = request.webhooks
+    if callable(place):
+        found = place(connector, trigger) or ""
+    else:
+        parts = f"webhooks/{quote(connector, safe='')}/{quote(trigger, safe='')}"
+        found = f"{(place or '').rstrip('/')}/{parts}"
+    return request.origin + found if found.startswith("/") and place is not None else found
 
 
 def redeliver(request: PageRequest) -> OrderAnswer:

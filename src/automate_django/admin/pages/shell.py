@@ -32,6 +32,7 @@ from automate_django.admin.pages.rights import user_of
 from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
 from automate_django.operations import exposed_operations
+from automate_django.webhooks import webhook_place
 from automate_kernel.base.forks import new_lock
 from automate_pages.exchange import HEADERS, FileAnswer, PageAnswer, PageRequest, SentFields
 from automate_pages.live import LivePart, LiveParts
@@ -68,7 +69,7 @@ def served() -> _Served:
             desk = OperationDesk(exposed_operations("PAGES"))
             # Not the time zone of one request: all who look share what is rendered.
             local = partial(timezone.localtime, timezone=timezone.get_default_timezone())
-            site = Site(kernel, operations=desk, local=local)
+            site = Site(kernel, operations=desk, local=local, webhooks=webhook_place)
             _served = _Served(site, LiveParts(site))
         return _served
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.test import Client, override_settings
+from django.urls import include, path
 
 from automate_django import definitions
 from automate_django.models import AuditEntry, WorkflowWait
+from automate_django.webhooks import WebhookView
+from automate_kernel import Connector
+from automate_kernel.plugins.connectors import TriggerSpec
 from automate_kernel.workflows.steer import executions as stored_executions
 
 BASE = "/admin/automate_django/pages"
@@ -486,6 +493,51 @@ def test_a_server_with_asgi_tells_of_changes(orders: Orders, root: Any) -> None:
     answer, told = asyncio.run(look())
     assert answer.headers["Content-Type"] == "text/event-stream"
     assert told == b"retry: 2000\n\n"  # it has ended, so that nothing more is told
+
+
+class Tea(Connector):
+    """The tea house."""
+
+    key = "tea"
+
+    @classmethod
+    def triggers(cls) -> list[TriggerSpec]:
+        return [TriggerSpec(name="sold")]
+
+
+def urls(**patterns: Any) -> Any:
+    """Return settings by which the project has these addresses beside its own."""
+    module = ModuleType(f"urls_{uuid4().hex}")
+    module.urlpatterns = [*import_module("shopsite.urls").urlpatterns[:1], *patterns["of"]]  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+    return override_settings(ROOT_URLCONF=module.__name__)
+
+
+def test_webhooks_have_the_addresses_of_the_projects_own_views(orders: Orders, root: Any) -> None:
+    """Wherever they are included, in a namespace, below a view of the project's own, or nowhere."""
+
+    class Own(WebhookView):
+        """The project's own view."""
+
+    orders.kernel.register(Tea, "connector", key="tea")
+    ask(root, "/plugins", {"order": "load"})
+    address = "http://testserver{}<"
+    seen = ask(root, "/webhooks", None).content.decode()
+    assert address.format("/api/automate/webhooks/tea/sold") in seen
+    assert "pages(…" not in seen
+    for patterns, place in (
+        ([path("in/", include(("automate_django.webhooks", "hooks"), namespace="hooks"))],
+         "/in/webhooks/tea/sold"),
+        ([path("own/<connector>/to/<trigger>/", Own.as_view())], "/own/tea/to/sold/"),
+        ([path("<tenant>/", include("automate_django.webhooks")),
+          path("b/", include("automate_django.webhooks"))], "/b/webhooks/tea/sold"),
+    ):  # fmt: skip
+        with urls(of=patterns):
+            assert address.format(place) in ask(root, "/webhooks", None).content.decode()
+    with urls(of=[]):
+        nowhere = ask(root, "/webhooks", None).content.decode()
+    assert "No view of this project takes webhooks" in nowhere
+    assert "/tea/sold" not in nowhere
 
 
 def test_times_are_those_of_the_project(orders: Orders, root: Any) -> None:
