@@ -157,7 +157,7 @@ class Site:
         """A text that every page shows above all else: why it isn't what it should be."""
         self._reloads, self._local = reloads, local
         self.webhooks: str | WebhookPlaces | None = webhooks
-        """Where webhooks are received; None if it isn't known."""
+        """The place where webhooks are received; None if it is unknown."""
         self._trail = OrderTrail(kernel)
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("automate_pages"),
