@@ -8,24 +8,20 @@ import shutil
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import processes
 import pytest
 import yaml
+from exported_metrics import exported
 from ports import free_ports
 from tools import DEPLOY, ROOT, output_of, tool
 from waiting import until
 
-from automate_cli.executor_process import ExecutorProcess
 from automate_kernel import Kernel
 from automate_kernel.http.probes import Probes
-from automate_kernel.monitoring.prometheus import Exporter
-from automate_kernel.operations.executors import Placement
 from automate_kernel.storage import MemoryStorage
-from automate_testing.memory_executor import MemoryBroker, MemoryExecutor
 
 RULES = DEPLOY / "prometheus" / "rules.yml"
 _NAME = re.compile(r"\b(?:automate_\w+|up)\b(?!\s*\()")
@@ -56,27 +52,12 @@ def _names(query: str) -> set[str]:
     return set(_NAME.findall(re.sub(r'"[^"]*"', '""', query)))
 
 
-@cache
-def _exported() -> set[str]:
-    """The names that a worker and an executor export, those of a histogram's series too."""
-    kernel = Kernel(MemoryStorage(), discover=False)
-    placement = Placement("gpu", MemoryExecutor(MemoryBroker()))
-    executor = ExecutorProcess(kernel, placement, slots=1, grace_seconds=1)
-    body = executor.metrics().body
-    pages = [Exporter(kernel).render(), body if isinstance(body, str) else body.decode()]
-    names = {"up"}
-    for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", "\n".join(pages), re.MULTILINE):
-        suffixes = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
-        names |= {name + suffix for suffix in suffixes}
-    return names
-
-
 @pytest.mark.parametrize("rule", _rules(), ids=lambda rule: rule["alert"])
 def test_an_alert_asks_for_metrics_that_exist(rule: dict[str, Any]) -> None:
     """A rule with a misspelt metric would never fire; its page says what to do about it."""
     asked = _names(rule["expr"])
     assert asked
-    assert asked <= _exported()
+    assert asked <= exported()
     assert rule["labels"]["severity"] in {"page", "ticket"}
     page, _, anchor = rule["annotations"]["runbook"].partition("#")
     headings = re.findall(r"^### (.+)$", (ROOT / page).read_text(), re.MULTILINE)
@@ -88,7 +69,7 @@ def test_a_panel_asks_for_metrics_that_exist(panel: str) -> None:
     """A panel with a misspelt metric would be empty for ever."""
     asked = _names(_queries()[panel])
     assert asked
-    assert asked <= _exported()
+    assert asked <= exported()
 
 
 def test_each_alert_fires_and_keeps_quiet() -> None:
