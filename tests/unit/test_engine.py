@@ -14,7 +14,7 @@ from waiting import PATIENCE, until
 from workers import working
 from defined import is_over, see
 from automate_kernel.base import runtime
-from automate_kernel import Kernel
+from automate_kernel import Kernel, SyncWorkflowContext
 from automate_kernel.base.errors import ErrorCodes, StorageError
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.plugins import hookimpl
@@ -83,18 +83,13 @@ def test_a_keyboard_interrupt_in_a_step_ends_the_step(kernel: Kernel) -> None:
     assert see(kernel, one).status is ExecutionStatus.FAILED
 
 
-@pytest.mark.parametrize("kind", ["plain", "quick", "async"])
+@pytest.mark.parametrize("kind", ["plain", "async"])
 def test_no_call_begins_whose_lease_ran_out(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Calls that were about to begin when the process was frozen are another worker's by now."""
     frozen_seconds, real = [0.0], time.monotonic
     monkeypatch.setattr(runtime, "monotonic", lambda: real() + frozen_seconds[0])
-    if kind == "quick":
-        # From the first call on, and however long the machine stands still: else another thread
-        # would begin calls meanwhile.
-        monkeypatch.setattr(engine, "_QUICK_SECONDS", PATIENCE)
-        monkeypatch.setattr(engine, "OVERRUN_SECONDS", PATIENCE)
     called = list[int]()
 
     def work(n: int) -> None:
@@ -111,7 +106,7 @@ def test_no_call_begins_whose_lease_ran_out(
         work(n)
         threading.Event().wait(0.001)
 
-    kernel.action("work")({"plain": slow, "quick": work, "async": awork}[kind])
+    kernel.action("work")({"plain": slow, "async": awork}[kind])
     # One that is held up tells nothing of the order in which others begin.
     add(
         kernel, "listed",
@@ -495,31 +490,27 @@ def test_what_the_database_refuses_altogether_fails_alone(
 def test_the_engine_goes_on_if_no_thread_can_be_started(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call in place that takes long keeps its thread, which then takes the turns on."""
+    """Code that computes for long keeps its thread, which then takes the turns on."""
     start, refused = threading.Thread.start, threading.Event()
+    computing = False
 
     def refuse(thread: threading.Thread) -> None:
-        if thread.name == "automate-engine" and called:
+        if thread.name == "automate-engine" and computing:
             refused.set()
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    called: list[int] = []
+    @kernel.workflow
+    def long(ctx: SyncWorkflowContext) -> None:
+        nonlocal computing
+        computing = True
+        assert refused.wait(PATIENCE)
 
-    @kernel.action
-    def work(n: int) -> None:
-        called.append(n)
-        if threading.current_thread().name == "automate-engine":
-            refused.wait(PATIENCE)
-
-    monkeypatch.setattr(engine, "_QUICK_SECONDS", 1.0)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    steps = [{"id": f"s{n}", "action": "work", "input": {"n": n}} for n in range(21)]
-    add(kernel, "w", *steps)
+    add(kernel, "w", {"id": "a", "sleep": "1ms"})
     with working(kernel):
-        one = kernel.start("w")
-        until(lambda: is_over(kernel, one))
-    assert refused.is_set()
+        ids = [kernel.start("long"), kernel.start("w")]
+        until(lambda: all(is_over(kernel, one) for one in ids))
 
 
 def test_what_is_entered_around_an_execution_is_left_when_it_is_handed_back(

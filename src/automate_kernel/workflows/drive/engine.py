@@ -5,7 +5,7 @@ The engine of a worker: it holds hundreds of executions, and saves their checkpo
 
     claimed ─▶ intake ─▶ ready queue ─▶ turn ─▶ dirty list ─▶ committer ─▶ ready queue ─▶ …
                               ▲           │ calls
-                              └─ outcomes ┴─▶ in place (quick) · step threads · event loop
+                              └─ outcomes ┴─▶ step threads · event loop
 
 The intake begins what is claimed, a bounded number at once, and the fetcher claims on meanwhile.
 The committer saves whatever has gathered while it saved the group before: the slower the disk, the
@@ -72,8 +72,6 @@ _MOST_DEFERRED = 10.0
 # No more is claimed than threads are likely to begin within this time: another worker may be free,
 # and who dies over one execution takes an attempt from all that it holds.
 _AHEAD_SECONDS = 0.25
-# A call that takes less is made where the turn is taken: handing it to a thread costs as much.
-_QUICK_SECONDS = 0.0001
 # An execution's own code that takes longer is reported.
 _LONG_SECONDS = 1.0
 # A timer that rings so much later than another is the same.
@@ -82,7 +80,7 @@ _SAME_SECONDS = 0.001
 # read it again for each of them would cost more the more it has. So many may stay at once.
 _STAY_SECONDS = 2.0
 _MOST_STAYING = 50
-# After so many looks at no call in place the watch rests until there is one.
+# After so many looks at no turn of code the watch rests until there is one.
 _LOOKS_AT_NOTHING = 50
 # The pause between two looks while signals come for those that stay.
 _SOON_SECONDS = 0.05
@@ -96,8 +94,7 @@ class Engine(ExecutionDriver):
     Drives executions under a worker, as one of its pools.
 
     Executions are turned one after another by one thread. Plain steps run on *setup*'s slots
-    threads, or where they are if they prove quick; ``async def`` steps on the event loop of
-    *portal*, where they hold no thread.
+    threads; ``async def`` steps on the event loop of *portal*, where they hold no thread.
     """
 
     def __init__(
@@ -127,9 +124,9 @@ class Engine(ExecutionDriver):
         # True if there was no room the last time.
         self._full = False
         self._async: dict[str, bool] = {}
-        # The thread that takes the turns, by its number; and since when it has been in a call.
+        # The thread that takes the turns, by its number; and since when it is in a turn of code.
         self._turner = 0
-        self._calling_since: float | None = None
+        self._computing_since: float | None = None
         # Set while there may be something for `_watch` to see.
         self._watched = runtime.Event()
         self._started = False
@@ -466,7 +463,7 @@ class Engine(ExecutionDriver):
         number, failure = self._turner, None
         # What comes for it in the meantime waits, as it does while a turn is being saved.
         active.saving = turn = Turn()
-        self._note_call(began := runtime.monotonic())
+        self._note_turn(began := runtime.monotonic())
         try:
             turn = super()._turn(active, outcomes, come)
         except Exception as error:
@@ -475,7 +472,7 @@ class Engine(ExecutionDriver):
         with self._lock:
             replaced = self._turner != number
             if not replaced:
-                self._calling_since = None
+                self._computing_since = None
         if replaced:
             self._hand_turn_over(active, turn, failure)
             raise _ReplacedError
@@ -560,21 +557,13 @@ class Engine(ExecutionDriver):
     # -- calls -------------------------------------------------------------------------------
 
     def _make(self, active: ActiveExecution, calls: Sequence[StepCall]) -> None:
-        flow = active.flow
-        quick: list[StepCall] = []
         loop: list[StepCall] = []
         elsewhere = bool(self._runner.operations.executors.placements)
-        # Another thread writes down that a suspect begins.
-        known = active.task.begun or not begin_is_noted(active.task.item)
         for call in calls:
-            name = call.action
-            asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
+            asynchronous = call.spec.asynchronous if call.spec else self._is_async(call.action)
             if call.step.runs_on is not None or elsewhere:
                 asynchronous = asynchronous or self._runner.place_of(call) is not None
-            in_place = known and self._is_quick(name) and not asynchronous
-            if in_place and call.step.heartbeat is None and flow.timeout_of(call) is None:
-                quick.append(call)
-            elif asynchronous:
+            if asynchronous:
                 self._show_later(active, call)
                 loop.append(call)
             else:
@@ -582,38 +571,12 @@ class Engine(ExecutionDriver):
         if loop:
             self._note_seconds(0.0, len(loop))
             self._portal.call_soon(self._begin_async, active, loop)
-        for number, call in enumerate(quick):
-            if not self._call_in_place(active, call):
-                for left in quick[number + 1 :]:
-                    self._put_on_thread(active, left)
-                raise _ReplacedError
 
     def _is_async(self, name: str) -> bool:
         known = self._async.get(name)
         if known is None:
             known = self._async[name] = self._runner.operations.is_async(name)
         return known
-
-    def _is_quick(self, name: str) -> bool:
-        return self._runner.mean_seconds(name) < _QUICK_SECONDS
-
-    def _call_in_place(self, active: ActiveExecution, call: StepCall) -> bool:
-        """Make a quick call; return False if another thread has taken the turns on meanwhile."""
-        number = self._turner
-        self._note_call(began := runtime.monotonic())
-        over = active.task.ran_out(self._setup.lease_seconds) and self._is_over(active)
-        outcome = CallOutcome(call, begun=False) if over else self._outcome(active, call)
-        took = runtime.monotonic() - began
-        with self._lock:
-            replaced = self._turner != number
-            if not replaced:
-                self._calling_since = None
-        self._note_seconds(took)
-        if replaced:
-            self._ready.put((active, [outcome]))
-            return False
-        active.arrived.append(outcome)
-        return True
 
     def _put_on_thread(self, active: ActiveExecution, call: StepCall | None) -> None:
         """Make *call* on the next free thread; None is for its large outputs."""
@@ -727,45 +690,45 @@ class Engine(ExecutionDriver):
     # -- overruns ----------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Let another thread take the turns on while a call in place takes too long."""
+        """Let another thread take the turns on while a turn of code takes too long."""
         looked_at, idle = runtime.monotonic(), 0
         while not self._stopped.wait(OVERRUN_SECONDS):
             if runtime.monotonic() - looked_at >= LATE_SECONDS / 2:
                 self._release_late()
                 looked_at = runtime.monotonic()
-            since = self._calling_since
+            since = self._computing_since
             idle = 0 if since is not None else idle + 1
             if idle > _LOOKS_AT_NOTHING:
                 idle = self._rest(idle)
             if since is None or runtime.monotonic() - since < OVERRUN_SECONDS:
                 continue
             with self._lock:
-                if self._calling_since == since:
+                if self._computing_since == since:
                     self._replace()
 
     def _rest(self, idle: int) -> int:
-        """Wait for a call in place and return 0; return *idle* if none comes in a moment."""
+        """Wait for a turn of code and return 0; return *idle* if none comes in a moment."""
         self._watched.clear()
-        if self._calling_since is not None or self._stopped.is_set():
+        if self._computing_since is not None or self._stopped.is_set():
             return 0
         # Those may wait for a thread for too long.
         return 0 if self._watched.wait(LATE_SECONDS / 2 if self._active else None) else idle
 
-    def _note_call(self, began: float) -> None:
-        self._calling_since = began
-        if not self._watched.is_set():  # to set it takes as long as a quick call
+    def _note_turn(self, began: float) -> None:
+        self._computing_since = began
+        if not self._watched.is_set():  # to set it takes as long as a short turn
             self._watched.set()
 
     def _replace(self) -> None:
         self._turner += 1
-        # Before the thread begins: it may be in a call of its own at once.
-        since, self._calling_since = self._calling_since, None
+        # Before the thread begins: it may be in a turn of its own at once.
+        since, self._computing_since = self._computing_since, None
         try:
             self._start_thread("engine", partial(self._serve_turns, self._turner))
         except RuntimeError as error:
-            # The machine has no more threads: the one that is in the call goes on after it.
+            # The machine has no more threads: the one that is in the turn goes on after it.
             self._turner -= 1
-            self._calling_since = since
+            self._computing_since = since
             logger.warning("no thread takes the turns on: %s", error)
 
     def _release_late(self) -> None:
