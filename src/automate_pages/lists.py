@@ -47,7 +47,7 @@ _ACTIONS: Mapping[str, tuple[str, ...]] = {
 _BETWEEN_LABELS = re.compile(r",\s*(?=[A-Za-z0-9][A-Za-z0-9_.-]{0,63}=)")
 
 
-def _moment(text: str) -> datetime | None:
+def read_moment(text: str) -> datetime | None:
     """Return a time that an address or a browser's field has, in UTC; None for anything else."""
     try:
         found = datetime.fromisoformat(text)
@@ -87,7 +87,7 @@ class ExecutionConditions:
         if found["since"] not in TIMES:
             found["since"] = ""
         for name in ("from", "to"):
-            found[name] = found[name] if _moment(found[name]) else ""
+            found[name] = found[name] if read_moment(found[name]) else ""
         if request.user.tenant is not None:
             found["tenant"] = ""
         return cls({name: text for name, text in found.items() if text})
@@ -109,7 +109,7 @@ class ExecutionConditions:
             found["created_after"] = now - TIMES[self.fields["since"]][1]
         for name, own in (("from", "created_after"), ("to", "created_before")):
             if name in self.fields:
-                found[own] = _moment(self.fields[name])
+                found[own] = read_moment(self.fields[name])
         tenant = request.user.tenant or self.fields.get("tenant")
         if tenant is not None:
             found["tenant_id"] = tenant

@@ -32,7 +32,7 @@ _KINDS = {
 # No other field of a form is kept: it may be a payload, or a comment.
 _FIELDS = (
     "step", "position", "definition", "name", "scope", "number", "kind", "reason", "per_second",
-    "delay", "concurrency", "rate", "per_seconds",
+    "delay", "concurrency", "rate", "per_seconds", "first", "last",
 )  # fmt: skip
 # The field that names the object, of forms whose address doesn't; and an order without a name.
 _NAMED_BY = {"kinds": "kind", "operations": "name", "webhooks": "delivery", "accounts": "name"}

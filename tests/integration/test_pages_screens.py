@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
@@ -16,13 +17,14 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 from waiting import until
 
-from automate_kernel import Connector, Kernel, SyncWorkflowContext
+from automate_kernel import Connector, Kernel, PollResult, SyncWorkflowContext, poll
 from automate_kernel.base.errors import WebhookRejectedError
 from automate_kernel.operations.account import AccountStatus
 from automate_kernel.outbox.worker_reports import ExecutorUse, WorkerInfo
 from automate_kernel.plugins.connectors import TriggerSpec
-from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage import MemoryStorage, Now, Where
 from automate_kernel.storage.rows import queries
+from automate_kernel.storage.tables import POLL
 from automate_kernel.workflows.steer import bulk_runner
 from automate_kernel.workflows.steer import executions as steering
 from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
@@ -508,6 +510,88 @@ def test_schedules_are_paused_resumed_and_run_now(shop: Shop) -> None:
     assert send(other, its, order="trigger", **form).status_code == 400
     assert "Run now" not in other.get(its).text
     assert len(shop.kernel.executions.find(workflow="report")) == 1
+
+
+def test_times_of_the_past_are_made_up_for(shop: Shop) -> None:
+    trigger = {"type": "schedule", "cron": "0 6 * * *"}
+    step = {"id": "a", "action": "charge", "input": {"amount": 1}}
+    shop.kernel.add_workflow({"name": "report", "trigger": trigger, "steps": [step]})
+    browser, its = client(shop, admin()), "/ops/workflows/report"
+    form = {"order": "backfill", "number": "0", "first": "2026-03-01T00:00"}
+    assert 'type="datetime-local" name="first"' in browser.get(its).text
+    many = send(browser, its, **form, last="2026-03-03T23:59")
+    assert "3 executions begun, for times that had none." in many.text
+    again = send(browser, its, **form, last="2026-03-04T12:00")
+    assert "1 execution begun" in again.text
+    for last, words in (("2026-02-01T00:00", "end before"), ("2025-13-01", "give the first"),
+                        ("2027-03-01T00:00", "end in the future"), ("", "give the first"),
+                        ("2026-11-30T00:00", "has more than 200 times")):  # fmt: skip
+        assert words in send(browser, its, **form, last=last).text, last
+    assert len(shop.kernel.executions.find(workflow="report")) == 4
+    entries = [each for each in shop.kernel.audit.page().records if each.outcome == "done"]
+    assert entries[-1].details["first"] == "2026-03-01T00:00"
+    operator = client(shop, User("eve", ["operator"], None))
+    assert "Backfill" not in operator.get(its).text
+    assert send(operator, its, **form, last="2026-03-09T00:00").status_code == 403
+    other = client(shop, User("eve", ["admin"], "mine"))
+    assert send(other, its, **form, last="2026-03-09T00:00").status_code == 400
+
+
+class Sheet(Connector):
+    """A sheet whose new rows are asked for."""
+
+    key = "sheet"
+    fails: ClassVar[bool] = True
+
+    @poll("new_row", every=3600)
+    def new_row(self, cursor: Any) -> PollResult:
+        """Ask for new rows."""
+        if self.fails:
+            raise OSError("the sheet is away")
+        return PollResult([], cursor=7)
+
+
+def test_polls_are_paused_resumed_asked_and_started_over(shop: Shop) -> None:
+    """By operators of all tenants; a poll of another workflow is not there."""
+    kernel = shop.kernel
+    kernel.register(Sheet, "connector", key="sheet")
+    trigger = {"type": "event", "event": "sheet.new_row"}
+    step = {"id": "a", "action": "charge", "input": {"amount": 1}}
+    kernel.add_workflow({"name": "rows", "trigger": trigger, "steps": [step]})
+    kernel.run_until_idle()
+    browser, its = client(shop, User("eve", ["operator"], None)), "/ops/workflows/rows"
+
+    def state() -> Any:
+        [found] = kernel.polls.find()
+        return found
+
+    def order(name: str, user: Any = browser, path: str = its) -> Any:
+        return send(user, path, order=name, name="sheet.new_row")
+
+    now = kernel.outbox.now()
+    assert "It keeps its place" in order("pause_poll").text
+    assert "paused already" in order("pause_poll").text
+    assert state().paused_at is not None
+    assert "It is paused: resume it first" in order("call_now").text
+    assert "goes on where it was" in order("resume_poll").text
+    assert "not paused" in order("resume_poll").text
+    with kernel.storage.begin() as rows:
+        changes = {"next_at": Now(5000), "failures": 3, "error": "away", "poll_cursor": 5}
+        rows.update(POLL, [Where("id", "eq", state().id)], changes)
+    assert "A worker asks its service now" in order("call_now").text
+    assert (state().failures, state().next_at < now + timedelta(seconds=600)) == (3, True)
+    assert "its next call is its first" in order("start_over").text
+    assert state().failures == 0
+    assert "Start over" in browser.get(its).text
+    viewer = client(shop, User("eve", ["viewer"], None))
+    assert "Start over" not in viewer.get(its).text
+    for user, path, code in (
+        (viewer, its, 403),
+        (client(shop, User("eve", ["admin"], "mine")), its, 400),
+        (browser, "/ops/workflows/order", 400),
+    ):
+        assert order("pause_poll", user, path).status_code == code
+    assert state().paused_at is None
 
 
 @pytest.mark.parametrize("tenant", [None, "mine"])

@@ -170,6 +170,19 @@ def test_an_event_that_comes_again_is_known_by_its_id(
     assert sheet.calls[-1][0] is None
 
 
+def test_a_poll_is_called_now(open_kernel: Open, sheet: Sheet) -> None:
+    """Long before its time, also after a failure; one that is paused stays so."""
+    kernel = open_kernel()
+    sheet.error = OSError("away")
+    assert started(kernel) == []
+    sheet.rows, sheet.error = ["a"], None
+    assert started(kernel) == []
+    assert kernel.polls.call_now("sheet.new_row") == 1
+    assert started(kernel) == ["a"]
+    assert kernel.polls.pause("sheet.new_row") == 1
+    assert kernel.polls.call_now("sheet.new_row") == 0
+
+
 def test_pages_come_one_after_the_other(open_kernel: Open, sheet: Sheet, clock: FakeClock) -> None:
     """Without a wait in between, and each saved before the next."""
     kernel = open_kernel()

@@ -36,11 +36,14 @@ from automate_pages.formats import (
     shown_text,
     shown_tree,
 )
+from automate_pages.lists import read_moment
 from automate_pages.schema_form import SchemaField, SchemaForm
 from automate_pages.screens.documents import documents_of
 
 _LOOKED = 100
 _STRIP = 20
+MOST_TIMES = 200
+"""The number of times that a backfill from the page fires at most."""
 _RUNS = 10
 
 
@@ -231,6 +234,7 @@ def _page(request: PageRequest, entry: Entry, start: StartForm) -> PageAnswer:
             "document": _document(request, entry),
             "edits": request.may("edit", "documents"),
             "polls": _polls(request, entry) if _owns(request, entry) and not entry.error else [],
+            "most_times": MOST_TIMES,
             "health": health,
             "versions": _versions(request, entry, health),
             "runs": health.runs[:_RUNS],
@@ -345,15 +349,43 @@ def order(request: PageRequest, name: str) -> PageAnswer | OrderAnswer:
         request.require("steer")
         return OrderAnswer(here, *_pause(request, entry, pauses=wanted == "pause"))
     if wanted in _SCHEDULE_DONE and _owns(request, entry):
-        if wanted == "trigger":
-            request.require("start")
-        else:
-            request.require("steer", "schedules")
+        request.require(*(("start",) if wanted == "trigger" else ("steer", "schedules")))
         command = getattr(request.kernel.schedules, wanted.removesuffix("_schedule"))
         done = command(name, tenant_id=entry.tenant_id, number=_schedule_number(request))
         leads = request.url("executions", done) if wanted == "trigger" else here
         return OrderAnswer(leads, _SCHEDULE_DONE[wanted])
+    if wanted == "backfill" and _owns(request, entry):
+        request.require("start")
+        return OrderAnswer(here, *_backfill(request, entry))
+    if wanted in _POLL_DONE and _owns(request, entry):
+        request.require("steer", "schedules")
+        return OrderAnswer(here, *_steer_poll(request, entry, wanted))
     raise PageError(400, "there is no such order")
+
+
+def _backfill(request: PageRequest, entry: Entry) -> tuple[str, Any]:
+    """Fire the times of a schedule between two moments of the past."""
+    first, last = (read_moment(sent_text(request.form, each)) for each in ("first", "last"))
+    if first is None or last is None:
+        return "Nothing was begun: give the first and the last time, in UTC.", "warn"
+    begun = request.kernel.schedules.backfill(
+        entry.workflow.name, first, last, tenant_id=entry.tenant_id,
+        number=_schedule_number(request), limit=MOST_TIMES,
+    )  # fmt: skip
+    if not begun:
+        return "It has no time there that hasn't an execution.", "warn"
+    return f"{begun:,} execution{'' if begun == 1 else 's'} begun, for times that had none.", "ok"
+
+
+def _steer_poll(request: PageRequest, entry: Entry, wanted: str) -> tuple[str, Any]:
+    """Pause a poll of the workflow, let it go on, call it now, or start it over."""
+    name = sent_text(request.form, "name")
+    if name not in {each.name for each, _ in _polls(request, entry)}:
+        raise PageError(400, "this workflow listens to no such poll")
+    command = getattr(request.kernel.polls, wanted.removesuffix("_poll"))
+    words, nothing = _POLL_DONE[wanted]
+    done = command(name, tenant_id=entry.tenant_id)
+    return (words, "ok") if done else (nothing, "warn")
 
 
 _SCHEDULE_DONE = {
@@ -361,6 +393,13 @@ _SCHEDULE_DONE = {
     "resume_schedule": "It fires again.",
     "trigger": "It has fired: a worker runs the execution.",
 }
+_POLL_DONE = {
+    "pause_poll": ("It is paused: its service is asked no more. It keeps its place.",
+                   "It is paused already."),
+    "resume_poll": ("It goes on where it was.", "It is not paused."),
+    "call_now": ("A worker asks its service now.", "It is paused: resume it first."),
+    "start_over": ("It starts over: its next call is its first.", ""),
+}  # fmt: skip
 
 
 def _owns(request: PageRequest, entry: Entry) -> bool:

@@ -95,7 +95,7 @@ class Poll:
 
 
 class Polls:
-    """The polls that workflows listen to: find, pause, resume them, start them over."""
+    """The polls that workflows listen to: find, pause, resume, call them now, start them over."""
 
     def __init__(self, storage: Storage, operations: Invoker, demand: Demand) -> None:
         self._storage, self._operations, self._demand = storage, operations, demand
@@ -155,6 +155,11 @@ class Polls:
         """Let a paused poll go on from its cursor, at once; return 0 if it was not paused."""
         changes = {"paused_at": None, "next_at": Now()}
         return self._change(name, tenant_id, changes, Where("paused_at", "ne", None))
+
+    def call_now(self, name: str, *, tenant_id: str | None = None) -> int:
+        """Let the poll be called at once, also after failures; return 0 if it is paused."""
+        changes = {"next_at": Now()}
+        return self._change(name, tenant_id, changes, Where("paused_at", "eq", None))
 
     def start_over(self, name: str, *, tenant_id: str | None = None) -> int:
         """
