@@ -52,7 +52,9 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "automate_kernel.relays.cloud_events",
             "automate_kernel.relays.relay",
+            "automate_kernel.relays.subscriptions",
             "automate_testing.contracts.relay",
+            "automate_testing.contracts.subscription",
         ),
     ),
     "signals": ("Signals", ("automate_kernel.signals",)),

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
-    "database", "outbox", "output_store", "executors", "relays", "plugins", "secrets", "config",
+    "database", "outbox", "output_store", "executors", "relays", "subscriptions",
+    "plugins", "secrets", "config",
     "env_allow", "discover", "strict", "disabled", "winners", "worker.lease_seconds",
     "worker.listen", "worker.version", "signing_keys", "public_url", "audit_retention_seconds",
 )  # fmt: skip
@@ -118,6 +119,7 @@ class Session:
         names = (
             "outbox", "plugins", "config", "env_allow", "discover", "strict", "disabled",
             "signing_keys", "public_url", "audit_retention_seconds", "executors", "relays",
+            "subscriptions",
         )  # fmt: skip
         from automate_kernel.workflows import StoredWorkflows
 

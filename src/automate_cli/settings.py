@@ -105,6 +105,9 @@ wait without being held in a worker."""
 _RELAYS = """\
 Other systems that get events: [relays.orders] with to = "nats", the key of a plugin, and its
 options; events = ["order.*"] are the patterns of names that go there, by default all."""
+_SUBSCRIPTIONS = """\
+Brokers whose events come in: [subscriptions.orders] with from = "nats", the key of a plugin, and
+its options; with tenant_id they are all that tenant's."""
 _OUTPUTS = """\
 Where outputs go that are too large for a row: a folder that all processes share, or a table. In
 the table, store is the key of a plugin or the dotted path of your own, and its options stand beside
@@ -123,6 +126,7 @@ _ALL = (
     Setting("output_store", "place", None, _OUTPUTS.replace("\n", " ")),
     Setting("executors", "table", {}, _EXECUTORS.replace("\n", " ")),
     Setting("relays", "table", {}, _RELAYS.replace("\n", " ")),
+    Setting("subscriptions", "table", {}, _SUBSCRIPTIONS.replace("\n", " ")),
     Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
     Setting("plugins", "list", [], _PLUGINS),
     Setting("discover", "bool", True, "Use installed plugins."),

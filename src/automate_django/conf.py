@@ -23,6 +23,8 @@ The settings, all of them optional.
     Other places where operations run, by name: ``{"gpu": {"type": "nats", "servers": […]}}``.
 ``AUTOMATE_RELAYS``
     Other systems that get events, by name: ``{"orders": {"to": "nats", "events": ["order.*"]}}``.
+``AUTOMATE_SUBSCRIPTIONS``
+    Brokers whose events come in, by name: ``{"orders": {"from": "nats", "stream": "SHOP"}}``.
 ``AUTOMATE_ENV_ALLOW``
     The environment variables that templates may read as ``$env:NAME``. None by default.
 ``AUTOMATE_OUTBOX``
@@ -127,6 +129,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "AUTOMATE_COMMANDS": {},
     "AUTOMATE_EXECUTORS": {},
     "AUTOMATE_RELAYS": {},
+    "AUTOMATE_SUBSCRIPTIONS": {},
     "AUTOMATE_ENV_ALLOW": {},
     "AUTOMATE_OUTBOX": {
         "USING": None,

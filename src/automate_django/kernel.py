@@ -110,6 +110,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         config=conf.options("AUTOMATE_CONFIG"),
         executors=conf.options("AUTOMATE_EXECUTORS"),
         relays=conf.options("AUTOMATE_RELAYS"),
+        subscriptions=conf.options("AUTOMATE_SUBSCRIPTIONS"),
         secrets=conf.secrets_backends(),
         workflows=conf.workflows() if workflows is None else workflows,
         workflow_source=conf.replaced("workflow_source", StoredWorkflows)(storage),

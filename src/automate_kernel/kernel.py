@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from automate_kernel.plugins import Plugins
     from automate_kernel.relays.cloud_events import CloudEvent
     from automate_kernel.relays.relays import Relays
+    from automate_kernel.relays.subscriptions import Subscriptions
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import Row, Rows, Storage
     from automate_kernel.storage.output_store import OutputStore
@@ -144,8 +145,9 @@ class Kernel:
     without versions those that were started last. *output_store* keeps outputs that are too large
     for a row: an `OutputStore`, a folder that all processes share, or ``{"store": key}`` with
     options beside it, as for *secrets*; a text in them may be ``$secret:KEY``. *executors* are
-    other places where operations run, and *relays* send events to other systems, each by its name:
-    an instance, or the key of a plugin with options beside it. *lease_seconds*,
+    other places where operations run, *relays* send events to other systems, and *subscriptions*
+    receive theirs, each by its name: an instance, or the key of a plugin with options beside it.
+    *lease_seconds*,
     *retention_seconds* and *failed_retention_seconds* are for an outbox that the kernel makes; see
     `RowsOutboxStore`. Entries of the audit trail go after *audit_retention_seconds*, a year by
     default; None keeps them for ever. Raises `ConfigError` for wrong arguments.
@@ -178,9 +180,8 @@ class Kernel:
         audit_retention_seconds: float | None = _AUDIT_SECONDS,
         executors: Mapping[str, Any] | None = None,
         relays: Mapping[str, Any] | None = None,
+        subscriptions: Mapping[str, Any] | None = None,
     ) -> None:
-        from automate_kernel.templates import EnvironmentResolver, FilterRegistry, default_filters
-
         self.version: str | None = version if version is None else _version(version)
         """The version of the application's own code."""
         self.storage: Storage = _storage_for(storage, outbox)
@@ -191,9 +192,9 @@ class Kernel:
         """Takes resolved secrets out of texts and values."""
         self.secrets: SecretResolver = self._resolver(secrets)
         """Looks secrets up, and checks them: `SecretResolver.check`."""
-        self.env: EnvironmentResolver = EnvironmentResolver(env_allow)
+        self.env: EnvironmentResolver = _environment(env_allow)
         """The environment variables that templates may read."""
-        self.filters: FilterRegistry = FilterRegistry(default_filters)
+        self.filters: FilterRegistry = _filters()
         """The template filters of this kernel."""
         self.templates: TemplateEngine = _templates(self.filters, output_store)
         """Compiles and renders templates."""
@@ -210,7 +211,8 @@ class Kernel:
         """Runs of workflows: get, find, cancel, resume."""
         self.schedules: Schedules = self._schedules()
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
-        self._set_up(workflows, relays, audit_retention_seconds, strict=strict)
+        self._audit_kept = _age(audit_retention_seconds, "audit_retention_seconds")
+        self._set_up(workflows, relays, subscriptions, strict=strict)
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
@@ -254,7 +256,9 @@ class Kernel:
         self._received = EventReceiver(self.storage, ledger, self.outbox, event_item)
         self._polls = Polls(self.storage, self.operations, self.workflows.events)
         self._poller = Poller(self._polls, self.storage, self.outbox, self.operations, event_item)
-        self._outcomes = OutcomeReceiver(self.executors, self.executions, self.operations.portal)
+        portal = self.operations.portal
+        self._outcomes = OutcomeReceiver(self.executors, self.executions, portal).receiver
+        self._arrivals = self._subscriptions.receiver(self._received, portal)
         self._reported_at = 0.0
         self._handle(notices)
         self._listen()
@@ -303,13 +307,13 @@ class Kernel:
         self,
         workflows: Iterable[Workflow | str | Path],
         relays: Mapping[str, Any] | None,
-        audit_retention_seconds: float | None,
+        subscriptions: Mapping[str, Any] | None,
         *,
         strict: bool,
     ) -> None:
         """Connect the parts, and add filters, hooks' changes and the host's workflows, in order."""
-        self._audit_kept = _age(audit_retention_seconds, "audit_retention_seconds")
         self._relays = self._relays_of(relays)
+        self._subscriptions = self._subscriptions_of(subscriptions)
         self._wire()
         self._open = object()
         if isinstance(self.storage, MemoryStorage):
@@ -396,6 +400,14 @@ class Kernel:
         routes = parts.relay_routes(given, self.plugins, self.secrets, self._render_config)
         return Relays(routes, self.operations.portal)
 
+    def _subscriptions_of(self, given: Mapping[str, Any] | None) -> Subscriptions:
+        from automate_kernel.plugins import parts
+
+        given = check_table(
+            given, "subscriptions", '{"orders": {"from": "nats", "stream": "SHOP"}}'
+        )
+        return parts.subscriptions(given, self.plugins, self.secrets, self._render_config)
+
     def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
         from automate_kernel.workflows.store.catalogue import Catalogue
         from automate_kernel.workflows.store.pauses import WorkflowPauses
@@ -462,6 +474,11 @@ class Kernel:
     def relays(self) -> Relays:
         """The ways by which events go out to other systems, by name."""
         return self._relays
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """The brokers whose events come in, by name."""
+        return self._subscriptions
 
     @property
     def budgets(self) -> Budgets:
@@ -547,8 +564,9 @@ class Kernel:
         self._runner.close()
         self._poller.close()
         self._outcomes.close()
-        if self.relays:
-            self.operations.portal.run(self.relays.close())
+        self._arrivals.close()
+        if self.relays or self.subscriptions:
+            self.operations.portal.run(self._close_brokers())
         if not self._runner.activity.idle:
             self._report_executions()
         self.operations.close()
@@ -557,6 +575,10 @@ class Kernel:
         if isinstance(self.storage, MemoryStorage):
             self.storage.kernels.discard(self._open)
         self.storage.close()
+
+    async def _close_brokers(self) -> None:
+        await self.relays.close()
+        await self.subscriptions.close()
 
     # -- calls of actions and capabilities -----------------------------------------------------
 
@@ -1293,6 +1315,8 @@ class Kernel:
         yield PeriodicTask("polls", 1.0, self._poller.tick, clock=True)
         if self._outcomes.needed:
             yield PeriodicTask("outcomes", 1.0, self._outcomes.look, at_once=True, clock=True)
+        if self._arrivals.needed:
+            yield PeriodicTask("arrivals", 1.0, self._arrivals.look, at_once=True, clock=True)
         if events:
             yield PeriodicTask("leader_election", 1.0, self._leader_election.look, clock=True)
 
@@ -1659,6 +1683,18 @@ def _plugins(
     for plugin in several(plugins):
         found.register(plugin)
     return found
+
+
+def _environment(allowed: Iterable[str]) -> EnvironmentResolver:
+    from automate_kernel.templates import EnvironmentResolver
+
+    return EnvironmentResolver(allowed)
+
+
+def _filters() -> FilterRegistry:
+    from automate_kernel.templates import FilterRegistry, default_filters
+
+    return FilterRegistry(default_filters)
 
 
 def _templates(filters: FilterRegistry, outputs: Any) -> TemplateEngine:

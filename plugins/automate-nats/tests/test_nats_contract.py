@@ -9,10 +9,11 @@ import pytest
 from nats_support import NatsServer, messages
 
 from automate_kernel.relays import CloudEvent
-from automate_nats import NatsExecutor, NatsRelay
+from automate_nats import NatsExecutor, NatsRelay, NatsSubscription
 from automate_testing.contracts.relay import Connect as ConnectRelay
 from automate_testing.contracts.relay import Received, RelayContract
 from automate_testing.contracts.step_executor import Connect, StepExecutorContract
+from automate_testing.contracts.subscription import ConnectSubscription, SubscriptionContract
 
 
 class TestNatsExecutor(StepExecutorContract):
@@ -46,3 +47,26 @@ class TestNatsRelay(RelayContract):
     def cut(self, server: NatsServer) -> Callable[[], None]:
         """Return a function that kills the server."""
         return server.kill
+
+
+class TestNatsSubscription(SubscriptionContract):
+    """Each connection is another client of one server."""
+
+    @pytest.fixture
+    def connect(self, server: NatsServer) -> ConnectRelay:
+        """Return a function that makes a relay."""
+        return lambda: NatsRelay(server.url)
+
+    @pytest.fixture
+    def subscribe(self, server: NatsServer) -> ConnectSubscription:
+        """Return a function that makes a subscription."""
+        return lambda: NatsSubscription(server.url, ack_seconds=2.0)
+
+
+class TestOrderedNatsSubscription(TestNatsSubscription):
+    """One message at a time."""
+
+    @pytest.fixture
+    def subscribe(self, server: NatsServer) -> ConnectSubscription:
+        """Return a function that makes a subscription."""
+        return lambda: NatsSubscription(server.url, ack_seconds=2.0, ordered=True)

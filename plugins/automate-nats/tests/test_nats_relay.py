@@ -1,9 +1,12 @@
-"""The relay on a real nats-server: subjects, streams that are there, and what can't be sent."""
+"""Relay and subscription on a real nats-server: subjects, streams, what can't be sent or taken."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+import threading
+import time
 from typing import Any
 
 import nats
@@ -14,8 +17,31 @@ from nats_support import NatsServer, messages
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.outbox import ItemStatus
-from automate_nats import NatsRelay
+from automate_kernel.monitoring.diagnosis import relay_findings
+from automate_nats import NatsRelay, NatsSubscription
 from automate_testing.contracts.relay import event
+
+
+@contextmanager
+def working(kernel: Kernel) -> Iterator[None]:
+    """Have a worker of *kernel* run while the block does."""
+    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Look again and again."""
+    ends_at = time.monotonic() + 40
+    while not condition():
+        assert time.monotonic() < ends_at, "it did not happen"
+        time.sleep(0.02)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -136,3 +162,79 @@ def test_a_server_that_is_away_keeps_no_event(server: NatsServer) -> None:
         server.start()
         kernel.run_until_idle(patience=30)
     assert len(run(messages(server.url, "AUTOMATE_EVENTS"))) == 1
+
+
+async def published(server: NatsServer, *given: tuple[str, bytes, dict[str, str]]) -> None:
+    client = await nats.connect(server.url)
+    for subject, data, headers in given:
+        await client.jetstream().publish(subject, data, headers=headers)
+    await client.close()
+
+
+def shop(server: NatsServer, storage: Any = None, **options: Any) -> Kernel:
+    """Return a kernel with a subscription to the stream SHOP, and a workflow for its events."""
+    about = {"from": NatsSubscription(server.url, stream="SHOP", ack_seconds=2.0, **options)}
+    kernel = Kernel(storage, discover=False, subscriptions={"shop": about})
+    kernel.action("x.y")(lambda: None)
+    trigger = {"type": "event", "event": "shop.*"}
+    kernel.add_workflow({"name": "w", "trigger": trigger, "steps": [{"id": "a", "action": "x.y"}]})
+    return kernel
+
+
+def test_messages_of_a_stream_start_workflows_once(server: NatsServer) -> None:
+    """CloudEvents in both modes, and with a name for them other messages; the rest is dropped."""
+    run(made(server, name="SHOP", subjects=["shop.>"]))
+    cloud = event({"n": 1}, type="shop.cloud")
+    text = cloud.to_text().encode()
+    binary = {"ce-specversion": "1.0", "ce-id": "b", "ce-source": "/s", "ce-type": "shop.binary"}
+    run(published(
+        server, ("shop.a", text, {}), ("shop.a", text, {}), ("shop.b", b'{"n": 2}', binary),
+        ("shop.c", b'{"n": 3}', {}), ("shop.c", b'{"n": 3}', {}), ("shop.d", b"words", {}),
+        ("shop.e", b"\xff\xfe", {}), ("shop.f", b'{"specversion": "9"}', {}),
+    ))  # fmt: skip
+    with shop(server, event="{subject}") as kernel, working(kernel):
+        until(lambda: len(kernel.executions.find(workflow="w", status="COMPLETED")) == 5)
+        until(lambda: run(waiting(server)) == 0)
+        found = [one.event for one in kernel.executions.find(workflow="w")]
+    names = ["shop.binary", "shop.c", "shop.c", "shop.cloud", "shop.d"]
+    assert sorted(each.name for each in found) == names
+    assert next(each for each in found if each.name == "shop.d").payload == "words"
+
+
+async def waiting(server: NatsServer) -> int:
+    """Return the number of messages that are not acknowledged."""
+    client = await nats.connect(server.url)
+    about = await client.jetstream().consumer_info("SHOP", "automate")
+    await client.close()
+    return (about.num_pending or 0) + (about.num_ack_pending or 0)
+
+
+def test_without_a_stream_doctor_says_so_and_it_begins_later(server: NatsServer) -> None:
+    """Whoever sends makes the stream."""
+    with shop(server) as kernel, working(kernel):
+        texts = [each.text for each in relay_findings(kernel)]
+        assert [text.partition(" (")[0] for text in texts] == ["shop: there is no stream SHOP"]
+        run(sent(NatsRelay(server.url, stream="SHOP", subject="x.{type}"), event(1, type="shop.x")))
+        until(lambda: len(kernel.executions.find(workflow="w", status="COMPLETED")) == 1)
+        assert [each.state for each in relay_findings(kernel)] == ["ok"]
+
+
+def test_events_of_a_tenants_subscription_are_that_tenants(server: NatsServer) -> None:
+    """An event that names another tenant is dropped."""
+    run(made(server, name="SHOP", subjects=["shop.>"]))
+    for n, tenant in enumerate((None, "acme", "other")):
+        text = event(n, type="shop.x", tenant_id=tenant).to_text().encode()
+        run(published(server, ("shop.a", text, {})))
+    about = {"from": "nats", "servers": server.url, "stream": "SHOP", "tenant_id": "acme"}
+    with Kernel(subscriptions={"shop": about}) as kernel, working(kernel):
+        until(lambda: len(kernel.outbox.find(kind="automate.event")) == 2)
+        found = kernel.outbox.find(kind="automate.event")
+    assert {item.tenant_id for item in found} == {"acme"}
+    assert sorted(item.payload["payload"] for item in found) == [0, 1]
+
+
+@pytest.mark.parametrize("options", [{"since": "now"}, {"ack_seconds": 0}, {"streem": "S"}])
+def test_a_wrong_option_of_a_subscription_is_refused(options: dict[str, Any]) -> None:
+    """Before anything connects."""
+    with pytest.raises(ConfigError):
+        Kernel(subscriptions={"shop": {"from": "nats", **options}})

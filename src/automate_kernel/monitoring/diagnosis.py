@@ -742,13 +742,11 @@ def executor_findings(kernel: Kernel) -> list[Finding]:
 
 
 def relay_findings(kernel: Kernel) -> list[Finding]:
-    """Report what keeps relays from sending events; their brokers are asked."""
-    if not kernel.relays:
-        return []
-    problems = kernel.operations.portal.run(kernel.relays.problems())
+    """Report what keeps events from going out by relays or coming in; the brokers are asked."""
+    portal, found = kernel.operations.portal, list[Finding]()
     with kernel.storage.begin(atomic=False) as rows:
         lags = kernel.relays.lags(rows)
-    found = []
+    problems = portal.run(kernel.relays.problems()) if lags else {}
     for name, lag in lags.items():
         kind = kernel.relays.routes[name].kind
         remedy = f"look at the broker; what waits goes out by itself: items of the kind {kind}"
@@ -758,8 +756,16 @@ def relay_findings(kernel: Kernel) -> list[Finding]:
         found += [
             Finding("relays", "warn", redact_text(f"{name}: {each}"), remedy) for each in texts
         ]
-    names = ", ".join(lags)
-    return found or [Finding("relays", "ok", f"{names}: nothing keeps their events")]
+    if kernel.subscriptions:
+        remedy = "look at the broker; what is in it comes in by itself"
+        arriving = portal.run(kernel.subscriptions.problems())
+        found += [
+            Finding("relays", "warn", redact_text(f"{name}: {each}"), remedy)
+            for name, texts in arriving.items()
+            for each in texts
+        ]
+    names = ", ".join([*lags, *kernel.subscriptions.arrivals])
+    return found or ([Finding("relays", "ok", f"{names}: nothing keeps events")] if names else [])
 
 
 def findings_of(

@@ -178,6 +178,11 @@ STEP_EXECUTOR = Kind(
     "automate_kernel.operations.executors:StepExecutor",
 )
 RELAY = Kind("relay", ("automate.relays",), "automate_kernel.relays.relay:Relay")
+SUBSCRIPTION = Kind(
+    "subscription",
+    ("automate.subscriptions",),
+    "automate_kernel.relays.subscriptions:EventSubscription",
+)
 FILTER = Kind("filter", ("automate.filters",), key_pattern=r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 HOOK = Kind("hook", ("automate.hooks",), key_pattern=_ANY_NAME)
 COMMAND = Kind("command", ("automate.commands",), of_kernels=False)
@@ -192,6 +197,7 @@ KINDS: dict[str, Kind] = {
         OUTPUT_STORE,
         STEP_EXECUTOR,
         RELAY,
+        SUBSCRIPTION,
         FILTER,
         HOOK,
         COMMAND,

@@ -22,9 +22,11 @@ from automate_kernel.base.errors import (
 )
 from automate_kernel.operations.executors import HERE, Placement, StepExecutor
 from automate_kernel.outbox import OutboxStore, RowsOutboxStore
+from automate_kernel.outbox.item import check_text
 from automate_kernel.plugins.plugins import Plugins
 from automate_kernel.relays.relay import Relay
 from automate_kernel.relays.relays import Route
+from automate_kernel.relays.subscriptions import SubscribedBroker, EventSubscription, Subscriptions
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     MemorySecretsBackend,
@@ -340,6 +342,62 @@ def _route(
     elif options:
         raise ConfigError(f"{place}: a Relay that is made takes no {', '.join(options)}")
     return Route(name, relay, tuple(patterns))
+
+
+# -- subscriptions ---------------------------------------------------------------------------
+
+_OF_ARRIVALS = ("from", "tenant_id")
+
+
+def subscriptions(
+    given: Mapping[str, Any],
+    plugins: Plugins,
+    secrets: SecretResolver,
+    render: Callable[[Any, str], Any],
+) -> Subscriptions:
+    """
+    Return the subscriptions that are *given* by name: each itself, or a plugin with its options.
+
+    *render* and *secrets* are for the options, as in `output_store`. Raises `ConfigError` for what
+    is no subscription, or has other options.
+    """
+    return Subscriptions(
+        {name: _arrivals(name, each, plugins, secrets, render) for name, each in given.items()}
+    )
+
+
+def _arrivals(
+    name: str,
+    given: Any,
+    plugins: Plugins,
+    secrets: SecretResolver,
+    render: Callable[[Any, str], Any],
+) -> SubscribedBroker:
+    place = f"subscriptions.{name}"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{place} can't have this name", hint="use letters, digits, _ and -")
+    if isinstance(given, EventSubscription):
+        return SubscribedBroker(name, given)
+    if not isinstance(given, Mapping) or not isinstance(
+        given.get("from"), (str, EventSubscription)
+    ):
+        raise ConfigError(
+            f"{place} doesn't say whose events come",
+            hint='write {"from": "nats", …}: the key of an installed plugin, or a EventSubscription',
+        )
+    tenant_id = given.get("tenant_id")
+    if tenant_id is not None:
+        check_text(tenant_id, "tenant_id")
+    made = given["from"]
+    options = {key: value for key, value in given.items() if key not in _OF_ARRIVALS}
+    if isinstance(made, str):
+        cls = plugins.named("subscription", made)
+        made = _made(cls, place, {"durable": f"automate-{name}", **options}, secrets, render)
+    elif options:
+        raise ConfigError(
+            f"{place}: a EventSubscription that is made takes no {', '.join(options)}"
+        )
+    return SubscribedBroker(name, made, tenant_id)
 
 
 def _made(

@@ -48,6 +48,7 @@ _TESTED = {
     "output_store",
     "step_executor",
     "relay",
+    "subscription",
     "filter",
 }
 """The kinds that have a contract."""

@@ -17,6 +17,7 @@ _KINDS = {
     "output_store": "Output store",
     "step_executor": "Step executor",
     "relay": "Relay",
+    "subscription": "Subscription",
     "filter": "Template filter",
     "hook": "Hook",
     "command": "Command",

@@ -12,9 +12,11 @@ from typing import Any
 import nats
 from nats import errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import (
     APIError,
+    FetchTimeoutError,
     NoStreamResponseError,
     NotFoundError,
     ServiceUnavailableError,
@@ -131,6 +133,15 @@ class NatsConnection:
 def is_there_otherwise(error: APIError) -> bool:
     """Return True if a stream was not made because an operator has made it: theirs counts."""
     return error.err_code in (_IS_THERE, _OVERLAPS)
+
+
+async def fetched(consumer: Any, most: int) -> list[Msg]:
+    """Return messages of a pull consumer; none if none comes within a second."""
+    try:
+        messages: list[Msg] = await consumer.fetch(most, timeout=1)
+    except (asyncio.TimeoutError, FetchTimeoutError):
+        return []
+    return messages
 
 
 @contextmanager

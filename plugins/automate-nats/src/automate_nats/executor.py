@@ -32,7 +32,7 @@ from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.executors import Heard, Perform, StepExecutor, TaskNews
 from automate_kernel.operations.tasks import Declined, RemoteTask, TaskOutcome
 from automate_kernel.secrets.logs import get_logger
-from automate_nats.connection import NatsConnection, is_there_otherwise, reaching
+from automate_nats.connection import NatsConnection, fetched, is_there_otherwise, reaching
 
 logger = get_logger(__name__)
 
@@ -326,7 +326,7 @@ class NatsExecutor(StepExecutor):
             while not failed:
                 with suppress(asyncio.TimeoutError, js_errors.FetchTimeoutError):
                     with reaching(self._connection):
-                        messages = await _fetched(consumer, 50)
+                        messages = await fetched(consumer, 50)
                     await asyncio.gather(*map(one, messages))
         finally:
             with suppress(Exception):
@@ -401,7 +401,7 @@ class NatsExecutor(StepExecutor):
             return await js.pull_subscribe_bind("remotes", stream=self._stream("tasks"))
 
     async def _next(self, consumer: Any, most: int, stopping: asyncio.Event) -> list[Msg]:
-        fetching = asyncio.ensure_future(_fetched(consumer, min(most, 100)))
+        fetching = asyncio.ensure_future(fetched(consumer, min(most, 100)))
         stopped = asyncio.ensure_future(stopping.wait())
         try:
             await asyncio.wait([fetching, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -561,14 +561,6 @@ class NatsExecutor(StepExecutor):
             delay = None if begun else min(_LONGEST_DECLINE, 0.5 * 2.0 ** min(number, 5))
             with reaching(self._connection):
                 await running.message.nak(delay=delay)
-
-
-async def _fetched(consumer: Any, most: int) -> list[Msg]:
-    try:
-        messages: list[Msg] = await consumer.fetch(most, timeout=1)
-    except (asyncio.TimeoutError, js_errors.FetchTimeoutError):
-        return []
-    return messages
 
 
 async def _either(stopping: asyncio.Event, seconds: float) -> None:

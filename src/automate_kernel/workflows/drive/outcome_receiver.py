@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes, PayloadError
-from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.executors import Executors, Placement
 from automate_kernel.operations.portal import Portal
 from automate_kernel.operations.tasks import TaskOutcome, error_data
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Rows
+from automate_kernel.worker.broker_receiver import BrokerReceiver, Taking
 from automate_kernel.workflows.decide.executor_tasks import task_payload, task_signal
 from automate_kernel.workflows.decide.waits import SENT
 from automate_kernel.workflows.execution import Event
@@ -23,7 +22,6 @@ from automate_kernel.workflows.store.events import manual_event
 
 logger: logging.Logger = get_logger(__name__)
 
-_PAUSE = 2.0
 _ENDED = (ErrorCodes.NOT_FOUND, ErrorCodes.FAILED_PRECONDITION)
 
 
@@ -36,77 +34,17 @@ class OutcomeReceiver:
     """
 
     def __init__(self, executors: Executors, store: ExecutionStore, portal: Portal) -> None:
-        self._executors, self._store, self._portal = executors, store, portal
-        self.renew()
-        renew_in_children(self)
-
-    def renew(self) -> None:
-        """Forget the loop's tasks, which are another process's."""
-        self._receiving: dict[str, asyncio.Task[None]] = {}
-        self._begun = self._closed = False
-        self._come: list[tuple[TaskOutcome, asyncio.Future[None]]] = []
-        self._taking: asyncio.Task[None] | None = None
-
-    @property
-    def needed(self) -> bool:
-        """True if the outcomes of some executor are delivered."""
-        return any(each.durable for each in self._executors.placements.values())
-
-    def look(self) -> None:
-        """Let outcomes be received from now on, unless they are."""
-        if not self._begun:
-            self._begun = True
-            self._portal.call_soon(self._begin)
-
-    def close(self) -> None:
-        """Receive nothing more; what is on its way comes again, to another worker."""
-        self._closed = True
-        if self._begun:
-            self._portal.call_soon(self._end)
-
-    def _begin(self) -> None:
-        for name, placement in self._executors.placements.items():
-            if placement.durable and not self._closed:
-                receiving = asyncio.get_running_loop().create_task(self._receive(placement))
-                self._receiving[name] = receiving
-
-    def _end(self) -> None:
-        for receiving in self._receiving.values():
-            receiving.cancel()
-
-    async def _receive(self, placement: Placement) -> None:
-        while not self._closed:
-            try:
-                await placement.executor.deliver(partial(self._take, placement))
-            except AutomateError as error:
-                logger.warning("executor %r: %s", placement.name, error.message)
-            except Exception:
-                logger.exception("executor %r: outcomes can't be received", placement.name)
-            await asyncio.sleep(_PAUSE)
-
-    async def _take(self, placement: Placement, outcome: TaskOutcome) -> None:
-        """Take *outcome* with those that come at the same time: one transaction for all."""
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._come.append((outcome, taken))
-        if self._taking is None:
-            self._taking = asyncio.get_running_loop().create_task(self._take_all())
-        await taken
-        placement.note(outcome)
-
-    async def _take_all(self) -> None:
-        try:
-            while self._come:
-                come, self._come = self._come, []
-                errors = await asyncio.to_thread(self.take, [outcome for outcome, _ in come])
-                for (_, taken), error in zip(come, errors, strict=True):
-                    if taken.done():
-                        continue
-                    if error is None:
-                        taken.set_result(None)
-                    else:
-                        taken.set_exception(error)
-        finally:
-            self._taking = None
+        self._store = store
+        self.receiver: BrokerReceiver[TaskOutcome] = BrokerReceiver(
+            {
+                f"executor {name!r}": partial(_delivered, placement)
+                for name, placement in executors.placements.items()
+                if placement.durable
+            },
+            self.take,
+            portal,
+        )
+        """The receiver of what the executors of a worker deliver."""
 
     def take(self, outcomes: Sequence[TaskOutcome]) -> list[AutomateError | None]:
         """
@@ -158,3 +96,13 @@ class OutcomeReceiver:
             short = replace(outcome, output=None, labels={}, error=error_data(error))
             event = replace(event, payload=task_payload(short))
             self._store.signals.send(rows, execution, event, outcome.task_id)
+
+
+async def _delivered(placement: Placement, take: Taking[TaskOutcome]) -> None:
+    """Hand over the outcomes of one executor, and note them for its operators."""
+
+    async def noted(outcome: TaskOutcome) -> None:
+        await take(outcome)
+        placement.note(outcome)
+
+    await placement.executor.deliver(noted)
