@@ -1,4 +1,4 @@
-"""Kills of hosts, remotes and the broker at random: what becomes of the executions."""
+"""Kills of all that there is at random: what becomes of executions, and of events that are relayed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import pytest
 from nats_support import NatsServer
 
 SCRIPT = Path(__file__).parent / "support" / "nats_storm.py"
+RELAYS = Path(__file__).parent / "support" / "relay_storm.py"
+KEPT = ("lost", "twice", "out of order", "not started", "started twice", "failed")
 MODES = pytest.mark.parametrize("durable", [False, True], ids=["in flight", "durable"])
 
 
-def storm(folder: Path, **options: Any) -> dict[str, Any]:
+def storm(folder: Path, *, script: Path = SCRIPT, **options: Any) -> dict[str, Any]:
     """Return what became of the executions of one storm."""
     ended = subprocess.run(  # noqa: S603
-        [sys.executable, str(SCRIPT), str(folder), json.dumps(options)],
+        [sys.executable, str(script), str(folder), json.dumps(options)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
@@ -56,3 +58,29 @@ def test_outcomes_that_are_kept_too_briefly_are_made_twice(
     """The control: a host that comes back finds nothing, and its task is created once more."""
     found = storm(tmp_path, executions=60, kills=16, kept_seconds=0.2, pause=0.4)
     assert found["twice"] > 0
+
+
+def test_no_event_is_lost_doubled_or_out_of_order_in_a_storm(
+    tmp_path: Path, server: NatsServer, request: pytest.FixtureRequest
+) -> None:
+    """In the stream, and at the other installation: each starts one execution there."""
+    full = request.config.getoption("--full", default=False)
+    size = {"executions": 600, "kills": 48, "pause": 0.7, "patience": 200} if full else {
+        "executions": 60, "kills": 8
+    }  # fmt: skip
+    found = storm(tmp_path, script=RELAYS, **size)
+    assert found["emitted"] == size["executions"]
+    assert {name: found[name] for name in KEPT} == dict.fromkeys(KEPT, 0), found
+
+
+@pytest.mark.long
+def test_a_window_that_is_too_short_doubles_messages_but_no_execution(
+    tmp_path: Path, server: NatsServer
+) -> None:
+    """The control: the broker takes repeats, and the ids in the database still keep them out."""
+    found = storm(
+        tmp_path, script=RELAYS, executions=400, kills=40, pause=0.3, duplicate_seconds=0.1,
+        patience=120,
+    )  # fmt: skip
+    assert found["twice"] > 0, found
+    assert (found["lost"], found["not started"], found["started twice"]) == (0, 0, 0), found

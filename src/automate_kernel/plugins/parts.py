@@ -26,7 +26,7 @@ from automate_kernel.outbox.item import check_text
 from automate_kernel.plugins.plugins import Plugins
 from automate_kernel.relays.relay import Relay
 from automate_kernel.relays.relays import Route
-from automate_kernel.relays.subscriptions import SubscribedBroker, EventSubscription, Subscriptions
+from automate_kernel.relays.subscriptions import EventSubscription, SubscribedBroker, Subscriptions
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     MemorySecretsBackend,
@@ -383,7 +383,7 @@ def _arrivals(
     ):
         raise ConfigError(
             f"{place} doesn't say whose events come",
-            hint='write {"from": "nats", …}: the key of an installed plugin, or a EventSubscription',
+            hint='write {"from": "nats", …}: a plugin\'s key, or an EventSubscription',
         )
     tenant_id = given.get("tenant_id")
     if tenant_id is not None:
@@ -395,7 +395,7 @@ def _arrivals(
         made = _made(cls, place, {"durable": f"automate-{name}", **options}, secrets, render)
     elif options:
         raise ConfigError(
-            f"{place}: a EventSubscription that is made takes no {', '.join(options)}"
+            f"{place}: an EventSubscription that is made takes no {', '.join(options)}"
         )
     return SubscribedBroker(name, made, tenant_id)
 

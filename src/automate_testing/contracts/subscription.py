@@ -24,8 +24,8 @@ class SubscriptionContract:
     """
     Subclass it and give it two fixtures: functions that connect to one empty broker.
 
-    ``connect`` makes a `Relay` and ``subscribe`` a `EventSubscription` to what it sends; each call of
-    them is another process. An event that was not acknowledged comes again within
+    ``connect`` makes a `Relay`, ``subscribe`` an `EventSubscription` to what it sends; each call
+    of them is another process. An event that was not acknowledged comes again within
     ``redelivery_seconds``.
     """
 

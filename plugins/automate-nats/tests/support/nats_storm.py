@@ -152,6 +152,7 @@ class Storm:
         for _ in range(2):
             self.fork("host", self.host)
             self.fork("remote", self.remote)
+        self.also()
         try:
             for _ in range(self.kills):
                 time.sleep(self.random.uniform(0.3, 1.7) * self.pause)
@@ -162,6 +163,9 @@ class Storm:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             self.server.kill()
+
+    def also(self) -> None:
+        """Start what else there is, and is never killed."""
 
     def kill_one(self) -> None:
         """Kill a process, and start another one in its place."""
