@@ -117,6 +117,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_testing",
             "automate_testing.clock",
             "automate_testing.workflows.workflow_test",
+            "automate_testing.simulation",
             "automate_testing.contracts.connectors",
             "automate_testing.contracts.polls",
             "automate_testing.contracts.hostile_answers",

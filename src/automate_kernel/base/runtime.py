@@ -38,6 +38,9 @@ from uuid import uuid4 as uuid4
 class Numbers(_random.Random):
     """Numbers of our own, so that nobody's `random.seed` makes two processes count alike."""
 
+    last_stamp: int = 0
+    """The time in the last id that was made of them: the next id comes after it."""
+
     def renew(self) -> None:
         """Seed them again: a forked process would go on with its parent's numbers."""
         self.seed()

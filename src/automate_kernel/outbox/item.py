@@ -122,18 +122,16 @@ def new_id() -> str:
 
     Ids made in one process within a millisecond are in order too.
     """
-    global _last  # noqa: PLW0603  (ids of one process are in order)
-    now = runtime.time_ns()
+    now, numbers = runtime.time_ns(), runtime.numbers
     # RFC 9562, method 3: sub-millisecond time in the 12 bits of rand_a, and never backwards.
-    stamp = max((now // 1_000_000 << 12) | (now % 1_000_000 * 4096 // 1_000_000), _last + 1)
-    _last = stamp
+    stamp = max(
+        (now // 1_000_000 << 12) | (now % 1_000_000 * 4096 // 1_000_000), numbers.last_stamp + 1
+    )
+    numbers.last_stamp = stamp
     value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64
-    value |= 0b10 << 62 | runtime.numbers.getrandbits(62)
+    value |= 0b10 << 62 | numbers.getrandbits(62)
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-_last = 0
 
 
 _PENDING = ItemStatus.PENDING.value

@@ -93,12 +93,12 @@ class MemoryStorage:
     @contextmanager
     def begin(
         self, transaction: Any = None, *, atomic: bool = True, bounded: bool = True
-    ) -> Iterator[_MemoryRows]:
+    ) -> Iterator[MemoryRows]:
         """Open rows in the transaction given, or in one of their own."""
-        if isinstance(transaction, _MemoryRows):
+        if isinstance(transaction, MemoryRows):
             yield transaction
             return
-        rows = _MemoryRows(self._connection, self._shifted if self._skipped else self._clock)
+        rows = self._open_rows(self._shifted if self._skipped else self._clock)
         with self._guard.entered():
             if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
                 # A transactional step, say, that waits for a call of its own on another thread.
@@ -117,12 +117,18 @@ class MemoryStorage:
             finally:
                 self._lock.release()
         if rows.rang:
-            for bell in list(self._bells):
-                bell.wake()
+            self._ring()
+
+    def _ring(self) -> None:
+        for bell in list(self._bells):
+            bell.wake()
+
+    def _open_rows(self, clock: Clock | None) -> MemoryRows:
+        return MemoryRows(self._connection, clock)
 
     def joins(self, transaction: Any) -> bool:
         """Return True for rows that are open."""
-        return isinstance(transaction, _MemoryRows)
+        return isinstance(transaction, MemoryRows)
 
     def _shifted(self) -> datetime:
         return (self._clock or runtime.utc_now)() + self._skipped
@@ -173,7 +179,9 @@ class _Bell:
         self._bells.pop(self, None)
 
 
-class _MemoryRows(Rows):
+class MemoryRows(Rows):
+    """Our tables inside one transaction in memory."""
+
     def __init__(self, connection: sqlite3.Connection, clock: Clock | None) -> None:
         super().__init__(_DIALECT, "?", clock)
         self.native = self
@@ -181,6 +189,7 @@ class _MemoryRows(Rows):
         self._connection = connection
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
+        """Run one statement."""
         try:
             cursor = self._connection.execute(sql, parameters)
         except sqlite3.Error as error:
@@ -190,4 +199,5 @@ class _MemoryRows(Rows):
         return cursor.fetchall() if fetch else cursor.rowcount
 
     def notify(self) -> None:
+        """Wake the workers once the transaction is committed."""
         self.rang = True
