@@ -29,6 +29,7 @@ from automate_kernel.workflows.steer import bulk_runner
 from automate_kernel.workflows.steer import executions as steering
 from automate_kernel.workflows.store.catalogue import SuppliedWorkflow
 from automate_pages import User, pages
+from automate_pages.screens import executions as listing
 from automate_pages.exchange import PageAnswer, PageRequest, SentFields
 from automate_pages.site import Site
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -54,7 +55,7 @@ def rows_of(page: str) -> list[str]:
     [
         ("by=test", "both"),
         ("test", "both"),
-        ("mugs", "cause"),
+        ("mugs", "input"),
         ("VALUEERROR", "cause"),
         ("by=nobody", "nothing"),
         ("nonsense", "nothing"),
@@ -65,9 +66,52 @@ def test_a_search_finds_labels_and_causes(shop: Shop, search: str, finds: str) -
     waiting, failed = shop.order(), shop.order(500, name="mugs")
     page = client(shop, admin()).get(f"/ops/executions?q={search}").text
     assert (waiting.id in page) == (finds in ("both", "everything"))
-    assert (failed.id in page) == (finds in ("both", "everything"))
-    assert ("ValueError in" in page) == (finds in ("cause", "everything"))
+    assert (failed.id in page) == (finds in ("both", "everything", "input"))
+    assert ("ValueError in" in page) == (finds in ("cause", "everything", "input"))
     assert ("No execution is like that" in page) == (finds in ("cause", "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("text", "finds"),
+    [
+        ("größe", True), ("GRÖSSE", True), ('said "yes"', True), ("\u0642\u0647\u0648\u0629", True),
+        ("c:\\new", True), ("mug", True), ("hunter3", False), ("sku-7", False), ("\\u", False),
+    ],
+)  # fmt: skip
+def test_a_search_finds_what_the_input_shows(shop: Shop, text: str, finds: bool) -> None:
+    """In any letters, and nothing under the name of a secret, nor of another tenant."""
+    sent = {"note": 'Größe: he said "yes" in c:\\new', "\u0642\u0647\u0648\u0629": [{"mug": 1}],
+            "password": "hunter3"}  # fmt: skip
+    begun = shop.kernel.start("order", {"amount": 1, "lines": sent}, tenant_id="mine")
+    for user, sees in ((admin(), finds), (User("eve", ["viewer"], "mine"), finds),
+                       (User("eve", ["viewer"], "other"), False)):  # fmt: skip
+        page = client(shop, user).get("/ops/executions", params={"q": text}).text
+        assert (begun in page) == sees
+
+
+def test_a_search_of_inputs_reads_a_bounded_part(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says how many it has read, and goes on where it was."""
+    monkeypatch.setattr(listing, "_MOST_INPUTS", 60)
+    monkeypatch.setattr(listing, "monotonic", lambda: 0.0)
+    wanted = shop.kernel.start("order", {"amount": 1, "name": "saffron"})
+    for _ in range(130):
+        shop.kernel.start("order", {"amount": 1})
+    browser, seen, queried = client(shop, admin()), list[str](), list[int]()
+    address = "/ops/executions?q=saffron&workflow=order"
+    while address:
+        before = queries.count
+        page = browser.get(address).text
+        queried.append(queries.count - before)
+        seen.append(page)
+        link = re.search(r'href="([^"]+)" rel="next">Keep looking', page)
+        address = link[1].replace("&amp;", "&") if link else ""
+    assert [wanted in each for each in seen] == [False, True]
+    assert "None among these 75." in seen[0]
+    assert max(queried) < 20
+    monkeypatch.setattr(listing, "monotonic", iter(range(0, 10**6, 1)).__next__)
+    assert "None among these 25." in browser.get("/ops/executions?q=saffron").text
 
 
 def test_a_search_for_an_id_opens_it(shop: Shop) -> None:

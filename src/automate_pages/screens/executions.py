@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from automate_kernel.base.runtime import monotonic
+from automate_kernel.kernel import Kernel
 from automate_kernel.outbox.queries import item_ids_of
+from automate_kernel.secrets.masking import hide_named
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.execution import Execution
@@ -29,6 +33,10 @@ from automate_pages.screens.execution import pinned_workflow, read_row, show
 from automate_pages.screens.workflows import workflow_names
 
 _SHOWN_CHILDREN = 3
+# So many inputs are looked through at once, and for so long: payloads may be large.
+_MOST_INPUTS, _INPUT_SECONDS = 2_000, 0.1
+_FIRST_INPUTS, _INPUTS = 25, 200
+_MOST_FOUND = 50
 _GRID_RUNS, _GRID_STEPS = 30, 60
 _TICKED = ("resume", "pause", "unpause", "fork", "cancel")
 # The worst status of a list's elements is that of its cell.
@@ -66,6 +74,7 @@ def _list(
     search: str = "",
     found: ExecutionPage | None = None,
     groups: Sequence[FailureCause] | None = None,
+    more: str = "",
 ) -> PageAnswer:
     kernel, after = request.kernel, request.query.get("after", "")
     asked = query.matching(request, kernel.outbox.now())
@@ -74,6 +83,7 @@ def _list(
     if groups is None:
         failures = query.get("status") in ("", "FAILED")
         groups = causes(request, query, asked.get("tenant_id")) if failures else []
+    onward = query.url(request, after=found.after)
     return PageAnswer(
         "executions.html",
         "Executions",
@@ -90,7 +100,7 @@ def _list(
             "ticked": _offered(request, _TICKED),
             "actions": _offered(request, query.actions),
             "views": _views(request, query, "executions"),
-            "next": query.url(request, after=found.after) if found.after and not search else "",
+            "next": more or (onward if found.after and not search else ""),
             "first": query.url(request) if after else "",
         },
         live=not after and not search,
@@ -130,16 +140,21 @@ def listed(request: PageRequest, executions: Sequence[Execution]) -> list[Listed
 
 
 def _search(request: PageRequest, query: ExecutionConditions, text: str) -> PageAnswer:
-    """Find executions by an id, a label or its value, or else by words of an error."""
-    kernel = request.kernel
+    """Find executions by an id, a label or its value, or else by words of an error or the input."""
+    kernel, beyond = request.kernel, request.query.get("beyond", "")
     try:
         return show(request, str(UUID(text)))
     except ValueError:
         pass
-    asked = {**query.matching(request, kernel.outbox.now()), "labels": None, "label": text}
-    found = kernel.executions.page(**asked, seconds=PATIENCE)
-    if found.executions or "=" in text:
+    given = query.matching(request, kernel.outbox.now())
+    asked = {**given, "labels": None, "label": text}
+    found = kernel.executions.page(**asked, seconds=PATIENCE) if not beyond else ExecutionPage()
+    if found.executions:
         return _list(request, query, text, found, [])
+    found = _with_input(request, given, text, beyond)
+    more = query.url(request, q=text, beyond=found.after) if found.after else ""
+    if beyond or "=" in text:
+        return _list(request, query, text, found, [], more)
     words = text.lower()
     every = causes(request, query, asked.get("tenant_id"), most=100)
     groups = [
@@ -148,7 +163,39 @@ def _search(request: PageRequest, query: ExecutionConditions, text: str) -> Page
         for group in (cause.group,)
         if words in f"{group.group} {group.error_code} {group.error}".lower()
     ]
-    return _list(request, query, text, found, groups[:MOST_CAUSES])
+    return _list(request, query, text, found, groups[:MOST_CAUSES], more)
+
+
+def _with_input(
+    request: PageRequest, given: Mapping[str, Any], text: str, after: str
+) -> ExecutionPage:
+    """
+    Find executions whose input holds *text*, the newest first, among those that are *given*.
+
+    No index leads to it: what bounds it is the number of inputs that are read, and the time.
+    """
+    kernel, until = request.kernel, monotonic() + _INPUT_SECONDS
+    words = json.dumps(text, ensure_ascii=False)[1:-1].casefold()
+    matching: list[Execution] = []
+    looked, step = 0, _FIRST_INPUTS
+    while True:
+        found = kernel.executions.page(
+            **given, after=after, limit=step, look=_MOST_INPUTS, events=True
+        )
+        matching += [each for each in found.executions if _has(kernel, each.event.payload, words)]
+        looked, after = looked + max(len(found.executions), found.looked), found.after
+        over = len(matching) >= _MOST_FOUND or looked >= _MOST_INPUTS or monotonic() >= until
+        if not after or over:
+            return ExecutionPage(matching, after, looked if after else 0)
+        step = min(2 * step, _INPUTS)
+
+
+def _has(kernel: Kernel, payload: Any, words: str) -> bool:
+    """Return True if a payload holds *words* where it is shown: what is hidden is not found."""
+    if words not in json.dumps(payload, ensure_ascii=False).casefold():
+        return False
+    shown = hide_named(kernel.redactor.redact_value(payload))
+    return words in json.dumps(shown, ensure_ascii=False).casefold()
 
 
 def causes(
