@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ from waiting import PATIENCE, Gate, until
 from workers import working
 
 from automate_kernel import Call, Kernel, WorkflowContext, current_call, hookimpl
-from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, PayloadError
 from automate_kernel.operations.task_worker import TaskWorker
+from automate_kernel.operations.tasks import RemoteTask, TaskOutcome
 from automate_kernel.storage.output_store import FileOutputStore
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_testing.memory_executor import MemoryBroker, MemoryExecutor
@@ -352,6 +354,74 @@ def test_a_cancelled_execution_stops_its_call_elsewhere(
         stopped.wait()
         execution = ended(world, execution_id)
     assert execution.status is ExecutionStatus.CANCELLED
+
+
+@pytest.mark.parametrize("payload", [None, {}, "x", {"status": "COMPLETED", "output": "forged"}])
+def test_no_signal_is_taken_for_the_outcome_of_a_task(make: Any, payload: Any) -> None:
+    """Whoever may send signals, and can find out a task's id, answers no step and stops none."""
+    world = make(durable=True)
+    answering(world)
+    world.add(STEP)
+    with working(world.host):
+        execution_id = world.host.start("flow")
+        until(lambda: world.host.executions.waits(execution_id))
+        (task_id,) = world.broker.tasks
+        for key in (None, task_id):
+            world.host.signal(
+                execution_id, f"automate.task.{task_id}", payload, idempotency_key=key
+            )
+        until(lambda: world.host.outbox.stats().counts["automate.signal"] == {"COMPLETED": 2})
+        with world.serving():
+            execution = ended(world, execution_id)
+    assert execution.status is ExecutionStatus.COMPLETED
+    assert execution.steps[0].output == {"n": 1, "token": ""}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"labels": ["a"]},
+        {"error": "text"},
+        {"error": []},
+        {"output_ref": 5},
+        {"worker": {}},
+        {"error": {"code": ["a"], "message": 5, "retry_after": "soon", "retryable": "yes"}},
+        {"error": {"code": "NEWER", "trace": 5, "group": [], "hint": {}, "problems": "none"}},
+    ],
+)
+@pytest.mark.parametrize("durable", [False, True])
+def test_an_outcome_that_can_not_be_read_fails_its_step(
+    make: Any, durable: bool, bad: dict[str, Any]
+) -> None:
+    """Nobody waits for another, since the first counts; and the error's own fields are checked."""
+    world = make(durable=durable)
+    world.add(STEP)
+    with working(world.host):
+        execution_id = world.host.start("flow")
+        until(lambda: bool(world.broker.tasks))
+        (task_id,) = world.broker.tasks
+        if durable:
+            until(lambda: world.host.executions.waits(execution_id))
+        about = {"v": 1, "task_id": task_id, "execution_id": execution_id, "durable": durable}
+        outcome = TaskOutcome.from_text(json.dumps({**about, **bad}))
+        world.broker.keep(outcome)
+        execution = ended(world, execution_id)
+    assert execution.status is ExecutionStatus.FAILED
+    error = outcome.failure()
+    assert error is not None
+    assert (error.retry_after, error.trace, error.group) == (None, None, None)
+    assert execution.steps[0].error_code in ("DATA_LOSS", "INTERNAL")
+
+
+@pytest.mark.parametrize("bad", [{}, {"task_id": 5}, {"task_id": "a", "execution_id": []}])
+def test_what_names_no_task_is_refused(bad: dict[str, Any]) -> None:
+    """So are tasks with fields of other types, and secrets that have no place."""
+    with pytest.raises(PayloadError, match="is no outcome"):
+        TaskOutcome.from_text(json.dumps({"v": 1, **bad}))
+    task = {"v": 1, "id": "a", "operation": "b"}
+    for wrong in ({"id": None}, {"timeout": "1"}, {"headers": []}, {"secrets": [[["x"], [["K"]]]]}):
+        with pytest.raises(PayloadError, match="is no task"):
+            RemoteTask.from_text(json.dumps({**task, **wrong}))
 
 
 @pytest.mark.parametrize("durable", [False, True])

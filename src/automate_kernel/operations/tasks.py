@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -83,8 +84,13 @@ class RemoteTask:
         """Read the task that `to_text` wrote; raises `PayloadError` for any other text."""
         about = _read(text, "task")
         known = {name: about[name] for name in _TASK_FIELDS if name in about}
+        if wrong := _misfit(known, _TASK_TYPES, ("id", "operation")):
+            raise PayloadError(f"this is no task: {wrong}")
         written = known.get("written")
-        known["input"] = _joined(known.get("input"), about.get("secrets"))
+        try:
+            known["input"] = _joined(known.get("input"), about.get("secrets"))
+        except (LookupError, TypeError, ValueError):
+            raise PayloadError("this is no task: its secrets have no place in the input") from None
         known["written"] = None if written is None else tuple(written)
         return cls(**known)
 
@@ -126,9 +132,21 @@ class TaskOutcome:
 
     @classmethod
     def from_text(cls, text: str | bytes) -> TaskOutcome:
-        """Read the outcome that `to_text` wrote; raises `PayloadError` for any other text."""
+        """
+        Read the outcome that `to_text` wrote; raises `PayloadError` for any other text.
+
+        One that names its task, and can't be read otherwise, is a ``DATA_LOSS``: the first outcome
+        counts, and nobody may wait for another.
+        """
         about = _read(text, "outcome")
-        return cls(**{name: about[name] for name in _OUTCOME_FIELDS if name in about})
+        known = {name: about[name] for name in _OUTCOME_FIELDS if name in about}
+        if wrong := _misfit(known, _OUTCOME_IDS, ("task_id",)):
+            raise PayloadError(f"this is no outcome: {wrong}")
+        if wrong := _misfit(known, _OUTCOME_TYPES):
+            lost = AutomateError(ErrorCodes.DATA_LOSS, f"its outcome can't be read: {wrong}")
+            known = {name: known[name] for name in _OUTCOME_IDS if name in known}
+            known["error"] = error_data(lost)
+        return cls(**known)
 
     @classmethod
     def failed(cls, task: RemoteTask, error: AutomateError, **about: Any) -> TaskOutcome:
@@ -152,6 +170,28 @@ class Declined:
 
 _TASK_FIELDS = tuple(each.name for each in fields(RemoteTask) if each.init)
 _OUTCOME_FIELDS = tuple(each.name for each in fields(TaskOutcome))
+# The other side may be another release, or a stranger who writes to the broker.
+_Types = Mapping[str, "type | tuple[type, ...]"]
+_NUMBER = (int, float)
+_TASK_TYPES: _Types = {
+    **dict.fromkeys(("id", "operation", "input_ref", "tenant_id", "execution_id", "step_id"), str),
+    "attempt": int, "failed_attempts": int, "idempotency_key": str, "repeated": bool,
+    "written": list, "timeout": _NUMBER, "heartbeat": _NUMBER, "ends_at": _NUMBER, "durable": bool,
+    "headers": dict,
+}  # fmt: skip
+_OUTCOME_IDS: _Types = {"task_id": str, "execution_id": str, "durable": bool}
+_OUTCOME_TYPES: _Types = {"output_ref": str, "error": dict, "labels": dict, "worker": str}
+
+
+def _misfit(about: Mapping[str, Any], types: _Types, needed: Sequence[str] = ()) -> str:
+    """Return what is wrong with the types of a document's fields, in words; "" if nothing is."""
+    for name in needed:
+        if about.get(name) is None:
+            return f"{name!r} is missing"
+    for name, wanted in types.items():
+        if (value := about.get(name)) is not None and not isinstance(value, wanted):
+            return f"{name!r} is of the type {type(value).__name__}"
+    return ""
 
 
 def task_id(call: Call, generation: str = "") -> str:
@@ -187,19 +227,27 @@ def error_data(error: AutomateError) -> dict[str, Any]:
 
 def error_of(data: Mapping[str, Any]) -> AutomateError:
     """Return the error that `error_data` wrote."""
-    code = ErrorCodes.of(data.get("code"))
+    code = ErrorCodes.of(_text(data, "code"))
+    retryable, after = data.get("retryable"), data.get("retry_after")
     options: dict[str, Any] = {
-        name: data.get(name) for name in ("hint", "retryable", "retry_after")
+        "hint": _text(data, "hint"),
+        "retryable": retryable if isinstance(retryable, bool) else None,
+        "retry_after": after if isinstance(after, _NUMBER) and 0 <= after < math.inf else None,
     }
     message = str(data.get("message") or "")
     if data.get("output"):
         error: AutomateError = OutputError(message, code=code, **options)
     else:
         error = AutomateError(code, message, **options)
-    if data.get("problems"):
-        error.details["problems"] = data["problems"]
-    error.trace, error.group = data.get("trace"), data.get("group")
+    if isinstance(problems := data.get("problems"), list) and problems:
+        error.details["problems"] = problems
+    error.trace, error.group = _text(data, "trace"), _text(data, "group")
     return error
+
+
+def _text(data: Mapping[str, Any], name: str) -> str | None:
+    value = data.get(name)
+    return value if isinstance(value, str) else None
 
 
 def with_input(task: RemoteTask, value: Any) -> RemoteTask:

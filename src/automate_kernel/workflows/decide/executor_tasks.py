@@ -29,11 +29,20 @@ def task_signal(task_id: str) -> str:
     return f"automate.task.{task_id}"
 
 
+def task_key(execution: Execution, task_id: str) -> str:
+    """
+    Return the key of the signal that brings the outcome of a task.
+
+    It is no key of `signal_key`: whoever may send signals can't make up an outcome.
+    """
+    return wait_key("task", execution.chain_id or execution.id, task_id)
+
+
 def task_wait(
     execution: Execution, run: StepRun, executor: str, task_id: str, seconds: float | None
 ) -> Wait:
     """Return the wait for the outcome of a task, of *seconds* at most."""
-    key = wait_key("signal", execution.chain_id or execution.id, task_signal(task_id))
+    key = task_key(execution, task_id)
     return Wait(run, "task", key, {"executor": executor, "task_id": task_id}, seconds)
 
 

@@ -14,7 +14,7 @@ from automate_kernel.operations.tasks import TaskOutcome, error_data
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Rows
 from automate_kernel.worker.broker_receiver import BrokerReceiver, Taking
-from automate_kernel.workflows.decide.executor_tasks import task_payload, task_signal
+from automate_kernel.workflows.decide.executor_tasks import task_key, task_payload, task_signal
 from automate_kernel.workflows.decide.waits import SENT
 from automate_kernel.workflows.execution import Event
 from automate_kernel.workflows.steer.executions import ExecutionStore
@@ -85,17 +85,17 @@ class OutcomeReceiver:
                 raise
             logger.info("the outcome of task %s is dropped: %s", outcome.task_id, error.message)
             return
-        name = task_signal(outcome.task_id)
+        name, key = task_signal(outcome.task_id), task_key(execution, outcome.task_id)
         event: Event = replace(
             manual_event(name, task_payload(outcome)), type="event", source=SENT,
             tenant_id=execution.tenant_id,
         )  # fmt: skip
         try:
-            self._store.signals.send(rows, execution, event, outcome.task_id)
+            self._store.signals.send(rows, execution, event, outcome.task_id, key=key)
         except PayloadError as error:
             short = replace(outcome, output=None, labels={}, error=error_data(error))
             event = replace(event, payload=task_payload(short))
-            self._store.signals.send(rows, execution, event, outcome.task_id)
+            self._store.signals.send(rows, execution, event, outcome.task_id, key=key)
 
 
 async def _delivered(placement: Placement, take: Taking[TaskOutcome]) -> None:

@@ -139,14 +139,21 @@ class SignalStore:
             self._outbox.enqueue_many(items, transaction=rows.native)
 
     def send(
-        self, rows: Rows, execution: Execution, event: Event, idempotency_key: str | None = None
+        self,
+        rows: Rows,
+        execution: Execution,
+        event: Event,
+        idempotency_key: str | None = None,
+        *,
+        key: str | None = None,
     ) -> str:
         """
         Keep *event* as a signal to *execution*, and enqueue what wakes it; return the signal's id.
 
-        A second one to it, or to its chain, with the same *idempotency_key* is the first.
+        A second one to it, or to its chain, with the same *idempotency_key* is the first. Steps
+        wait for it by its name, or by *key*.
         """
-        key, to = signal_key(execution, event.name), execution.chain_id or execution.id
+        key, to = key or signal_key(execution, event.name), execution.chain_id or execution.id
         once = idempotency_key is not None
         id_ = new_id() if idempotency_key is None else signal_id(idempotency_key, key)
         row = _signal_row(id_, key, event, redact=self._outbox.redact, once=once)
