@@ -215,6 +215,7 @@ class Volume:
                 "id": _text_id(created, number, place + 1), "execution_id": row["id"],
                 "step_id": step_id, "position": -1,
                 "status": "FAILED" if failed else "COMPLETED", "attempts": 1,
+                "failures": int(failed),
                 "output": None if failed else _RESULT, "error_code": row["error_code"],
                 "error": row["error"] if failed else None, "trace": _TRACE if failed else None,
                 "started_at": began, "completed_at": began + span,

@@ -31,7 +31,6 @@ _SHORTEST_QUEUE = 0.005
 _SAVING = timedelta(seconds=0.1)
 _WITHOUT: dict[str, Any] = {"output": None, "trace": None}
 _BRIEF = tuple(each.name for each in TABLES[STEP].columns if each.name not in _WITHOUT)
-_OPEN = [status.value for status in StepStatus if status is not StepStatus.COMPLETED]
 _FIRST = {"FAILED": 0, "RUNNING": 1, "RETRY": 2, "WAITING": 3, "CANCELLED": 4}
 
 
@@ -61,15 +60,21 @@ def read_steps(rows: Rows, execution_id: str) -> StepRuns:
     found = StepRuns(_runs(rows, whole, MOST_STEPS))
     for row in rows.count(STEP, ("step_id", "status"), [*its, Where("position", "ge", 0)]):
         found.elements.setdefault(row["step_id"], {})[row["status"]] = row["n"]
-    for step_id in list(found.elements)[:_ELEMENTS]:
+    failed = StepStatus.FAILED.value
+    lists = sorted(found.elements, key=lambda each: failed not in found.elements[each])
+    for step_id in lists[:_ELEMENTS]:
         of_step = [*its, Where("step_id", "eq", step_id), Where("position", "ge", 0)]
-        chosen = _runs(rows, [*of_step, Where("status", "in", _OPEN)], _ELEMENTS)
+        chosen = list[StepRun]()
+        # Those that failed first, however many others stand before them.
+        for status in sorted(found.elements[step_id], key=lambda each: _FIRST.get(each, 9)):
+            if status != StepStatus.COMPLETED.value and len(chosen) < _ELEMENTS:
+                of_status = [*of_step, Where("status", "eq", status)]
+                chosen += _runs(rows, of_status, _ELEMENTS - len(chosen))
         if len(chosen) < _ELEMENTS:
             done = [*of_step, Where("status", "eq", StepStatus.COMPLETED.value)]
             slow = _runs(rows, done, _MOST_LOOKED)
             slow.sort(key=lambda run: -(run.duration_seconds or 0))
             chosen += slow[: _ELEMENTS - len(chosen)]
-        chosen.sort(key=lambda run: _FIRST.get(run.status.value, 9))
         found.chosen[step_id] = chosen
     return found
 

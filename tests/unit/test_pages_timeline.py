@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automate_kernel import Kernel
-from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage import MemoryStorage, Where
+from automate_kernel.storage.rows import queries
+from automate_kernel.storage.tables import STEP
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import (
     Event,
@@ -152,6 +154,27 @@ def test_the_elements_that_failed_come_first() -> None:
     step = {"id": "each", "for_each": many, "action": "flaky", "input": {"x": "{{ item }}"}}
     labels = [track.label for track in drawn([step]).tracks]
     assert labels[:2] == ["each", "[0]"]
+
+
+def test_a_failed_element_is_shown_however_many_others_go_on() -> None:
+    """Then those that run, and of the others the slowest; the list of a failure before the rest."""
+    kernel = Kernel(MemoryStorage())
+    kernel.action("slow")(lambda: 1)
+    step = {"for_each": "{{ event.payload }}", "action": "slow"}
+    many = [{**step, "id": f"each-{n:02}", "needs": []} for n in range(22)]
+    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": many})
+    begun = kernel.start("w", list(range(40)))
+    kernel.run_until_idle()
+    failing = [Where("step_id", "eq", "each-21"), Where("position", "ge", 0)]
+    with kernel.storage.begin() as rows:
+        rows.update(STEP, failing, {"status": "WAITING"})
+        rows.update(STEP, [*failing, Where("position", "in", [38, 39])], {"status": "FAILED"})
+        rows.update(STEP, [*failing, Where("position", "eq", 37)], {"status": "RUNNING"})
+        seen = queries.count
+        found = read_steps(rows, begun)
+        assert queries.count - seen < 60
+    assert [each.position for each in found.chosen["each-21"]] == [38, 39, 37, *range(17)]
+    kernel.close()
 
 
 def test_an_execution_without_steps_has_a_timeline() -> None:

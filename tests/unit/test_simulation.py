@@ -22,6 +22,7 @@ from automate_testing.simulation import (
     simulate,
 )
 
+
 @pytest.mark.parametrize(("scenario", "seeds"), [(Shop, 40), (Lines, 80), (Chains, 80)])
 def test_nothing_is_lost_or_repeated_or_waits_for_ever(
     scenario: type[Scenario], seeds: int
