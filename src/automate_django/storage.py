@@ -312,15 +312,17 @@ class DjangoStorage:
         with self.begin(atomic=False) as rows:
             return inspect_schema(rows, self.describe())
 
-    def migrate(self) -> list[str]:
+    def migrate(self, *, emit_function: bool = False) -> list[str]:
         """
         Rebuild indexes that differ from this release's, and return the statements.
+
+        With *emit_function* PostgreSQL gets the function ``automate_emit`` too.
 
         Tables and columns are for ``manage.py migrate``: raises `AutomateError` if some are
         missing.
         """
         with self._own(self.connection, bounded=True) as rows:
-            return migrate_schema(rows, self.describe())
+            return migrate_schema(rows, self.describe(), emit_function=emit_function)
 
     def describe(self) -> str:
         """Return the database's alias, kind and name."""

@@ -430,17 +430,20 @@ class SqlAlchemyStorage:
         with self.begin(atomic=False) as rows:
             return migration.inspect_schema(rows, self.describe())
 
-    def migrate(self, *, force: bool = False) -> list[str]:
+    def migrate(self, *, force: bool = False, emit_function: bool = False) -> list[str]:
         """
         Add what this release needs to the tables, and return the statements.
 
         It is one transaction. MariaDB and MySQL commit each statement by itself; there it goes on
         where it was interrupted. Rows stay. If two processes migrate at once, the second
-        finds nothing to do. Raises `AutomateError` where Django migrates these tables, or, without
+        finds nothing to do. With *emit_function* PostgreSQL gets the function ``automate_emit``
+        too. Raises `AutomateError` where Django migrates these tables, or, without
         *force*, Alembic; its hint is the command to run instead.
         """
         with self._changing() as rows:
-            return migration.migrate_schema(rows, self.describe(), force=force)
+            return migration.migrate_schema(
+                rows, self.describe(), force=force, emit_function=emit_function
+            )
 
     @contextmanager
     def _changing(self) -> Iterator[SqlAlchemyRows]:

@@ -9,6 +9,7 @@ from automate_cli.command import Commands, Context, WorkFailedError
 from automate_cli.inputs import flag
 from automate_cli.output import attributes
 from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.storage.emit_function import emit_function_sql
 
 app: Commands = Commands(
     "db", "Make the tables in the database, check them, and add what is missing."
@@ -17,6 +18,9 @@ hosted: Commands = Commands("db", "Check the kernel's tables, and mend their ind
 """The commands for tables that an application's own migrations make."""
 
 _SQL = flag("--sql", "Show the SQL and run nothing.")
+_EMIT = flag(
+    "--emit-function", "Make the SQL function automate_emit too, on PostgreSQL, for any language."
+)
 _CHECK = flag(
     "--check", "Show what is missing or wrong, and run nothing; exit with 1 if anything is."
 )
@@ -64,11 +68,13 @@ def _check(context: Context) -> None:
     "automate db migrate --database postgresql://user@host/name",
     "automate db migrate --sql > tables.sql",
     "automate db migrate --check",
+    "automate db migrate --emit-function",
 )
 def migrate(
     context: Context,
     sql: bool = _SQL,
     check: bool = _CHECK,
+    emit_function: bool = _EMIT,
     force: bool = flag("--force", "Migrate though Alembic manages the tables."),
 ) -> None:
     """
@@ -83,21 +89,27 @@ def migrate(
     CONCURRENTLY on PostgreSQL.
     """
     options = {"force": True} if force else {}
-    _migrate(context, sql=sql, check=check, options=options)
+    _migrate(context, sql=sql, check=check, emit_function=emit_function, options=options)
 
 
 @hosted.called("automate db migrate --check", "automate db migrate", name="migrate")
-def mend(context: Context, sql: bool = _SQL, check: bool = _CHECK) -> None:
+def mend(
+    context: Context, sql: bool = _SQL, check: bool = _CHECK, emit_function: bool = _EMIT
+) -> None:
     """
     Rebuild indexes that are wrong; rows stay.
 
     Missing tables and columns are for manage.py migrate. Making an index holds up writers on a
     large table: take the SQL of --sql then, and add CONCURRENTLY on PostgreSQL.
     """
-    _migrate(context, sql=sql, check=check, options={})
+    _migrate(context, sql=sql, check=check, emit_function=emit_function, options={})
 
 
-def _migrate(context: Context, *, sql: bool, check: bool, options: dict[str, Any]) -> None:
+def _migrate(
+    context: Context, *, sql: bool, check: bool, emit_function: bool, options: dict[str, Any]
+) -> None:
+    if emit_function:
+        options = {**options, "emit_function": True}
     if check:
         inputs.alone("--check", sql=sql, **options)
         _check(context)
@@ -105,7 +117,8 @@ def _migrate(context: Context, *, sql: bool, check: bool, options: dict[str, Any
     storage, out = _storage(context, file=not sql), context.out
     report = storage.check_schema()
     if sql:
-        _show_sql(context, report.place, list(report.statements))
+        function = [emit_function_sql()] if emit_function else []
+        _show_sql(context, report.place, [*report.statements, *function])
         return
     made = [each.name for each in report.differences if each.kind == "table"]
     run = storage.migrate(**options)

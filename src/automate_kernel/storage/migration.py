@@ -18,6 +18,7 @@ from typing import Literal
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.dialects import Dialect
+from automate_kernel.storage.emit_function import change_of_emit_function
 from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.storage.shortage import warn_of
 from automate_kernel.storage.tables import NULL, TABLES, Column, Index, Table
@@ -406,13 +407,16 @@ def make_tables(rows: Rows, place: str) -> list[str]:
     return [each.name for each in missing]
 
 
-def migrate_schema(rows: Rows, place: str, *, force: bool = False) -> list[str]:
+def migrate_schema(
+    rows: Rows, place: str, *, force: bool = False, emit_function: bool = False
+) -> list[str]:
     """
     Add to the tables what this release needs, in the transaction of *rows*; return the statements.
 
-    Only indexes that are made anew are dropped. Raises `AutomateError` where Django keeps account
-    of the tables and columns or tables are missing; where Alembic does, unless *force*; and for a
-    difference that no statement can mend.
+    Only indexes that are made anew are dropped. With *emit_function* the function ``automate_emit``
+    is made too; one that is there is kept up with this release. Raises `AutomateError` where Django
+    keeps account of the tables and columns or tables are missing; where Alembic does, unless
+    *force*; and for a difference that no statement can mend.
     """
     with _alone(rows):
         report = inspect_schema(rows, place)
@@ -424,7 +428,9 @@ def migrate_schema(rows: Rows, place: str, *, force: bool = False) -> list[str]:
         if left := inspect_schema(rows, place).differences:
             text = "; ".join(each.text for each in left)
             raise AutomateError(ErrorCodes.INTERNAL, f"{place}: this is left to mend: {text}")
-    return list(report.statements)
+        changes = change_of_emit_function(rows, wanted=emit_function)
+        _run(rows, changes)
+    return [*report.statements, *changes]
 
 
 def _refuse(report: SchemaReport, force: bool) -> None:
