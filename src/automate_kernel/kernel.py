@@ -229,7 +229,7 @@ class Kernel:
         from automate_kernel.workflows.steer.schedule import Ticker
         from automate_kernel.workflows.store.events import event_item
 
-        leader_election = LeaderElection(self.outbox.workers, self.workflows.marks, self.version)
+        leader_election = LeaderElection(self.outbox.workers, self._marks, self.version)
         self._leader_election = leader_election
         self._runner = Runner(
             self.executions,
@@ -1287,7 +1287,7 @@ class Kernel:
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
         options.setdefault("version", self.version)
-        options.setdefault("workflows", self.workflows.marks)
+        options.setdefault("workflows", self._marks)
         options.setdefault("executors", partial(self.executors.used, self.redactor.redact))
         options.setdefault("preflight", partial(self._preflight, executes=works))
         options.setdefault("take_over", self._take_up_handed_over if works else None)
@@ -1351,6 +1351,10 @@ class Kernel:
 
     def _look_at_executors(self) -> None:
         self.operations.portal.run(self.executors.problems())
+
+    def _marks(self) -> tuple[str, ...]:
+        """Return what becomes of events here: a worker that knows less leaves them to another."""
+        return (*self.workflows.marks(), *self.relays.marks())
 
     def _preflight(self, *, executes: bool) -> None:
         require_schema(self.storage)

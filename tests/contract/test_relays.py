@@ -334,6 +334,20 @@ def test_a_worker_that_stops_leaves_what_it_sends_to_the_next(world: World) -> N
     assert world.sent == [1]
 
 
+def test_a_worker_without_the_relay_leaves_events_to_those_that_have_it(world: World) -> None:
+    """As while a relay is rolled out, whoever began last."""
+    with world.kernel() as new, Kernel(world.storage, discover=False) as old:
+        for kernel in (new, old):
+            kernel.add_workflow({"name": "w", **STEPS})
+        old.action("x.y")(world.call)
+        with working(new), working(old):
+            until(lambda: old._leader_election.leaves_events)
+            assert not new._leader_election.leaves_events
+            for n in range(20):
+                old.emit("order.new", {"n": n})
+            until(lambda: len(world.topic.events) == 20 and world.calls == 20)
+
+
 def test_a_long_key_keeps_its_order_too(world: World) -> None:
     """The longest key of an event, for a tenant with the longest name."""
     with world.kernel() as kernel:

@@ -121,6 +121,13 @@ class Relays:
                     headers={n: cause.headers[n] for n in TRACE_HEADERS if n in cause.headers},
                 )  # fmt: skip
 
+    def marks(self) -> tuple[str, ...]:
+        """Return a mark for each relay, which changes with its name and its patterns."""
+        return tuple(
+            f"{KIND}{name}:{hashlib.sha256(repr(route.events).encode()).hexdigest()[:16]}"
+            for name, route in sorted(self.routes.items())
+        )
+
     def handlers(self) -> Iterator[Handler]:
         """Yield the handlers of the relays' items."""
         for route in self.routes.values():

@@ -19,6 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from automate_kernel import Kernel
+from automate_kernel.base.errors import StorageError
 from automate_kernel.relays import CloudEvent
 from automate_nats import NatsRelay, NatsSubscription
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -85,7 +86,14 @@ class RelayStorm(Storm):
         pause = self.kills * (self.pause + 0.15) / self.executions
         for n in range(self.executions):
             key = None if n % (KEYS + 1) == KEYS else f"k{n % (KEYS + 1)}"
-            kernel.emit("storm.happened", {"n": n}, ordering_key=key)
+            while True:
+                try:
+                    kernel.emit(
+                        "storm.happened", {"n": n}, ordering_key=key, idempotency_key=f"{n}"
+                    )
+                    break
+                except StorageError:  # SQLite is locked: it has one writer
+                    time.sleep(0.05)
             time.sleep(pause)
         kernel.close()
 
