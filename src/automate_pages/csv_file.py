@@ -14,9 +14,16 @@ CSV_TYPE = "text/csv; charset=utf-8"
 # What makes a spreadsheet run a cell, also in full width and after what can't be seen; and a cell
 # that begins with our own mark before one of these, so that reading takes off what writing put on.
 _UNSEEN = r"[\s\x00\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]*"
-_FORMULA = rf"{_UNSEEN}[=+\-@\uff1d\uff0b\uff0d\uff20]"
+_BEGIN = r"[=+\-@\uff1d\uff0b\uff0d\uff20]"
+_FORMULA = rf"{_UNSEEN}{_BEGIN}"
 _RUNS = re.compile(rf"'*{_FORMULA}|'*[\t\r\n]")
 _ESCAPED = re.compile(rf"'+{_FORMULA}|'+[\t\r\n]")
+# The same inside of a cell. Where people write decimal commas, a spreadsheet separates cells by
+# semicolons: then our quotation marks keep no cell together.
+_UNSEEN_IN_LINE = r"[^\S\t\r\n]|[\x00\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+_WITHIN = rf"'*(?:{_UNSEEN_IN_LINE})*{_BEGIN}"
+_RUNS_WITHIN = re.compile(rf"([;\t\r\n])({_WITHIN})")
+_ESCAPED_WITHIN = re.compile(rf"([;\t\r\n])'({_WITHIN})")
 _LINES_PER_PART = 200
 
 
@@ -31,7 +38,8 @@ def csv_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[b
     """
     Return the parts of a CSV file, with the mark that makes Excel read it as UTF-8.
 
-    A text that a spreadsheet would run, as ``=1+1``, begins with a quote; see `unescaped`.
+    A text that a spreadsheet would run, as ``=1+1``, begins with a quote, and so does such a part
+    of it after a semicolon or in a new line; see `unescaped`.
     """
     writer = csv.writer(_Echo())
     cells = (writer.writerow([_cell(value) for value in row]) for row in rows)
@@ -51,9 +59,10 @@ def _cell(value: Any) -> Any:
         return value.isoformat()
     # Python 3.10 writes no NUL into CSV, and most readers refuse a file with NUL.
     text = "" if value is None else str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    text = _RUNS_WITHIN.sub(r"\1'\2", text)
     return f"'{text}" if _RUNS.match(text) else text
 
 
 def unescaped(text: str) -> str:
-    """Return the cell *text* of a CSV file without the quote that `csv_lines` put before it."""
-    return text[1:] if _ESCAPED.match(text) else text
+    """Return the cell *text* of a CSV file without the quotes that `csv_lines` put into it."""
+    return _ESCAPED_WITHIN.sub(r"\1\2", text[1:] if _ESCAPED.match(text) else text)

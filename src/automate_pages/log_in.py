@@ -78,15 +78,21 @@ class FailedLogIns:
 
     After ten from an address (or a network of IPv6) in five minutes, or a hundred from anywhere,
     the next has to wait. These aren't written down any more, so that guessing fills no database.
+    A log-in that may be right is refused for its own address alone: else whoever guesses from ten
+    addresses locks everybody out.
     """
 
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
 
-    def wait(self, address: str) -> float:
-        """Return the seconds until a log-in from *address* may fail again; 0 if it may now."""
+    def wait(self, address: str, *, alone: bool = False) -> float:
+        """
+        Return the seconds until a log-in from *address* may fail again; 0 if it may now.
+
+        With *alone* those from other addresses don't count.
+        """
         own = self._seconds(_MOST_OF_ADDRESS, actor=network_of(address) or address)
-        return own or self._seconds(_MOST_IN_ALL)
+        return own if own or alone else self._seconds(_MOST_IN_ALL)
 
     def _seconds(self, most: int, actor: str | None = None) -> float:
         # The time of the database, which has all of theirs.
@@ -303,13 +309,13 @@ class LogInPages:
         try:
             if not secret:
                 raise OidcError("this browser has begun no log-in, or too long ago")
-            wait = self._failed.wait(attempt.address)
+            wait = self._failed.wait(attempt.address, alone=True)
             if wait:  # before the provider is asked
                 return self._too_many(attempt, wait)
             person = self._config.oidc.finish(self._kernel, CodeFlow(secret), query)
         except OidcError as error:
             logger.warning("a log-in by OpenID Connect was refused: %s", error)
-            if secret:
+            if secret and not self._failed.wait(attempt.address):
                 self._refuse(attempt, None, method="oidc", reason=str(error)[:300])
             response = self._page(attempt, _PROVIDER, 401)
         else:

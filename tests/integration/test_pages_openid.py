@@ -105,6 +105,20 @@ def test_a_person_of_the_provider_is_a_user(shop: Shop, provider: str) -> None:
     assert client.get("/ops/audit").status_code == 403
 
 
+def test_who_guesses_from_many_addresses_locks_nobody_out(shop: Shop, provider: str) -> None:
+    """A person of the provider gets in; what fails then is written down no more."""
+    for number in range(100):
+        shop.kernel.audit.write(
+            "log-in", actor=f"203.0.113.{number}", model="session", outcome="refused"
+        )
+    client = browser(shop, oidc(provider))
+    assert client.get(back_from(to_provider(client), "ada")).status_code == 303
+    wrong = changed(back_from(to_provider(client), "ada"), code="wrong")
+    assert client.get(wrong).status_code == 401
+    refused = shop.kernel.audit.page(outcome="refused", limit=200).records
+    assert len(refused) == 100
+
+
 @pytest.mark.parametrize("who", ["eve", "bob"])
 def test_who_has_no_role_or_no_tenant_is_not_let_in(shop: Shop, provider: str, who: str) -> None:
     """And a group that is called as a role of ours is none."""

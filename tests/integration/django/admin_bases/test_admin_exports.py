@@ -67,7 +67,8 @@ def test_secrets_stay_even_if_listed_and_inside_of_json(world: World) -> None:
     "text",
     [
         "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1", "'=1", "''=1", "＝1",
-        "plain", "it's", "'quoted'", "", "ünï, \"x\"\nnext",
+        "plain", "it's", "'quoted'", "", "ünï, \"x\"\nnext", "x;=1+1;", "x\t'=1", "a\n- b;\u200b@c",
+        "x;;'' =1;-2", "\n =1", " \n=1",
     ],
 )  # fmt: skip
 def test_a_spreadsheet_runs_no_cell_and_an_import_reads_it_back(text: str) -> None:
@@ -77,6 +78,9 @@ def test_a_spreadsheet_runs_no_cell_and_an_import_reads_it_back(text: str) -> No
     cell = cell[0] if cell else ""
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", " =", "＝"))
     assert unescaped(cell) == text
+    # As a spreadsheet reads the file where semicolons separate the cells.
+    for part in re.split("[;\t\r\n]", written.removeprefix("name\r\n")):
+        assert not re.match('[\\s\u200b"]*[=+@＝-]', part)
 
 
 def test_numbers_stay_numbers() -> None:
