@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -13,8 +14,12 @@ from automate_django.outbox import (
     OutboxReaper,
     SkipLockedClaimOutboxStore,
 )
+from automate_kernel.base.errors import ConfigError
+from automate_testing.memory_relay import MemoryRelay, MemoryTopic
 from django.core.management import call_command
+from django.db import connections, transaction
 from django.db.models import F
+from django.test import override_settings
 from workers import handle
 
 
@@ -79,3 +84,36 @@ def test_the_orm_reads_what_the_store_wrote(alias: str) -> None:
     )
     assert OutboxItem.objects.filter(payload__b__c="$secret:X", next_attempt_at=run_at).count() == 1
     assert store.get(str(row.pk)) is not None
+
+
+def test_events_go_out_by_the_relays_of_the_settings(sqlite: str) -> None:
+    """What an open transaction emits goes out once it commits, and never if it rolls back."""
+    topic = MemoryTopic()
+    relays = {"orders": {"to": MemoryRelay(topic), "events": ["order.*"]}}
+    with override_settings(AUTOMATE_RELAYS=relays):
+        with transaction.atomic():
+            emit("order.paid", {"n": 1}, ordering_key="7")
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                emit("order.paid", {"n": 2})
+                raise ZeroDivisionError
+        get_kernel().run_until_idle()
+        out = io.StringIO()
+        call_command("automate_doctor", stdout=out)
+        assert "orders: nothing keeps events" in out.getvalue()
+    assert [(event.data, event.partition_key) for event in topic.events] == [({"n": 1}, "7")]
+    with (
+        override_settings(AUTOMATE_RELAYS={"orders": {"events": ["x"]}}),
+        pytest.raises(ConfigError, match="doesn't say where its events go"),
+    ):
+        get_kernel()
+
+
+def test_the_emit_function_is_made_by_the_command(postgresql: str) -> None:
+    """On tables that Django's migrations have made."""
+    call_command("automate", "db", "migrate", "--emit-function", stdout=io.StringIO())
+    with connections[postgresql].cursor() as cursor:
+        cursor.execute("SELECT automate_emit('order.paid', '{\"n\": 1}', ordering_key => '7')")
+        (event_id,) = cursor.fetchone()
+    item = get_kernel().outbox.get(str(event_id))
+    assert item is not None
+    assert (item.payload["payload"], item.ordering_key) == ({"n": 1}, "7")
