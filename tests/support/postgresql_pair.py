@@ -52,6 +52,17 @@ class Node:
             more = log.read_text()[-2000:] if log.exists() else ""
             assert done.returncode == 0, f"{given}: {said.read()}\n{more}"
 
+    def create(self, settings: str = "") -> None:
+        """Make an empty server with more *settings*, and start it."""
+        self.command("initdb", "-D", self.data, "-U", "postgres", "-A", "trust")
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write(_SETTINGS + settings)
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://postgres@{_HOST}:{self.port}/postgres"
+
     def start(self) -> None:
         options = f"-h {_HOST} -p {self.port} -k {self.data}"
         log = self.data / "log"
@@ -82,6 +93,17 @@ class Node:
         (self.data / "log").unlink(missing_ok=True)
         self.start()
 
+    def recover(self, restore_command: str, point: str) -> None:
+        """Start from a base backup, read the archive up to *point*, and take writes then."""
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write(
+                f"archive_mode = off\nrestore_command = '{restore_command}'\n"
+                f"recovery_target_name = '{point}'\nrecovery_target_action = promote\n"
+            )
+        (self.data / "recovery.signal").touch()
+        self.start()
+        until(lambda: self.sql("SELECT pg_is_in_recovery()") == [(False,)], 60)
+
     def sql(self, *statements: str) -> list[Any]:
         """Run these, each in a transaction of its own, and return the rows of the last."""
         with self.connect() as connection:
@@ -106,10 +128,7 @@ class Pair:
     def __init__(self, folder: Path, user: str | None, *, synchronous: bool = True) -> None:
         self.synchronous = synchronous
         self.primary, self.standby = Node(folder / "a", user), Node(folder / "b", user)
-        self.primary.command("initdb", "-D", self.primary.data, "-U", "postgres", "-A", "trust")
-        with (self.primary.data / "postgresql.conf").open("a") as settings:
-            settings.write(_SETTINGS)
-        self.primary.start()
+        self.primary.create()
         self.add_standby()
 
     @property
