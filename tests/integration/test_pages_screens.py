@@ -350,6 +350,27 @@ def test_a_bulk_action_is_stopped(shop: Shop) -> None:
     ]
 
 
+def test_an_item_says_its_kind_and_priority_and_what_runs_whose_it_is(shop: Shop) -> None:
+    """What runs is cancelled from the page of workers, by who may."""
+    [failed] = fail(shop, "letter", 1)
+    urgent = shop.kernel.outbox.enqueue("mail", {}, priority=7, tenant_id="mine")
+    [running] = shop.kernel.outbox.claim_batch("w-1", kinds=["mail"])
+    browser = client(shop, admin())
+    page = browser.get(f"/ops/outbox/{failed}").text
+    assert '<a href="/ops/outbox?kind=letter">letter</a>' in page
+    assert re.search(r"<dt>Priority</dt><dd>7<", browser.get(f"/ops/outbox/{urgent}").text)
+    viewer = client(shop, User("eve", ["viewer"], None))
+    cancels = f'action="/ops/outbox/{running.id}"'
+    assert cancels not in viewer.get("/ops/workers").text
+    [row] = [each for each in rows_of(browser.get("/ops/workers").text) if cancels in each]
+    assert "mine" in row
+    assert "asked to stop" in send(browser, f"/ops/outbox/{running.id}", order="cancel").text
+    stopping = browser.get("/ops/workers").text
+    assert cancels not in stopping
+    assert "STOPPING" in stopping
+    assert "STOPPING" in browser.get("/ops/outbox?status=RUNNING").text
+
+
 def hidden(page: str) -> dict[str, str]:
     found = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', page))
     return {name: text for name, text in found.items() if name != "csrf"}

@@ -34,8 +34,8 @@ from automate_pages.screens.workflows import workflow_names
 
 _SHOWN_CHILDREN = 3
 # So many inputs are looked through at once, and for so long: payloads may be large.
-_MOST_INPUTS, _INPUT_SECONDS = 2_000, 0.1
-_FIRST_INPUTS, _INPUTS = 25, 200
+_MOST_INPUTS, _INPUT_SECONDS = 2_000, 0.05
+_FIRST_INPUTS, _INPUTS = 25, 100
 _MOST_FOUND = 50
 _GRID_RUNS, _GRID_STEPS = 30, 60
 _TICKED = ("resume", "pause", "unpause", "fork", "cancel")

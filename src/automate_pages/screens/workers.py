@@ -44,6 +44,7 @@ def show(request: PageRequest) -> PageAnswer:
             "executors": _executors(request, workers),
             "running": outbox.running(limit=50),
             "now": outbox.now(),
+            "steers": request.may("steer", "outbox"),
         },
         live=True,
     )
