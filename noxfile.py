@@ -184,6 +184,15 @@ def typing(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[-1])
+def site(session: nox.Session) -> None:
+    """The site of the documentation, with each link of it followed; below `.nox/site-built`."""
+    session.install("zensical==0.0.73")
+    folder = Path(".nox", "site-built").absolute()
+    session.run("python", "docs/_generate/website.py", str(folder))
+    session.log(f"open {folder}/html/index.html")
+
+
+@nox.session(python=PYTHONS[-1])
 def release(session: nox.Session) -> None:
     """
     A release without its end: what `.github/workflows/release.yml` would publish, below `dist/`.

@@ -224,6 +224,11 @@ COLUMN_NOTES = {
         "concurrency_key",
     ): "of its items so many run at once; with the tenant in front",
     ("automate_outbox", "concurrency_limit"): "how many",
+    (
+        "automate_outbox",
+        "lane",
+    ): "what takes turns within a kind and tenant: an execution's workflow, "
+    "an event's name; null where nothing does",
     ("automate_outbox", "last_error_code"): "of the last failed attempt",
     ("automate_outbox", "last_error"): "its text, redacted",
     ("automate_ordering_lock", "ordering_key"): "the key that is busy",
