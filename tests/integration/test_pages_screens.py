@@ -33,7 +33,9 @@ from automate_pages.screens import executions as listing
 from automate_pages.exchange import PageAnswer, PageRequest, SentFields
 from automate_pages.site import Site
 from automate_sqlalchemy import SqlAlchemyStorage
+from automate_testing.clock import FakeClock
 from automate_testing.memory_executor import MemoryExecutor
+from automate_testing.memory_relay import MemoryRelay, MemoryTopic
 
 
 @pytest.fixture
@@ -241,6 +243,21 @@ def test_the_workers_page_shows_executors(monkeypatch: pytest.MonkeyPatch) -> No
     assert "set elsewhere" in older
     assert SECRET not in page
     shop.kernel.close()
+
+
+def test_the_kinds_show_what_a_relay_has_not_sent() -> None:
+    """As any kind: the number, the age of the oldest, and behind it the reason."""
+    topic, clock = MemoryTopic(available=False), FakeClock()
+    kernel = Kernel(MemoryStorage(clock), relays={"orders": MemoryRelay(topic)})
+    browser = client(Shop(kernel=kernel), admin())
+    kernel.emit("order.paid")
+    kernel.run_until_idle()
+    clock.advance(3_600)
+    row = browser.get("/ops/kinds").text.split("<strong>automate.relay:orders</strong>")[1]
+    assert re.search(r'data-label="Oldest" class="nowrap">(1 h|60 min|1h)', row), row[:900]
+    (item,) = kernel.outbox.find(kind="automate.relay:orders")
+    assert "the broker can&#39;t be reached" in browser.get(f"/ops/outbox/{item.id}").text
+    kernel.close()
 
 
 @pytest.fixture

@@ -744,8 +744,7 @@ def executor_findings(kernel: Kernel) -> list[Finding]:
 def relay_findings(kernel: Kernel) -> list[Finding]:
     """Report what keeps events from going out by relays or coming in; the brokers are asked."""
     portal, found = kernel.operations.portal, list[Finding]()
-    with kernel.storage.begin(atomic=False) as rows:
-        lags = kernel.relays.lags(rows)
+    lags = kernel.relays.lags(kernel.outbox.stats()) if kernel.relays else {}
     problems = portal.run(kernel.relays.problems()) if lags else {}
     for name, lag in lags.items():
         kind = kernel.relays.routes[name].kind

@@ -132,6 +132,8 @@ class Exporter:
             with self._lock:
                 items, totals = self._items.look(self._kernel.kinds)
                 _write_items(page, items)
+                lags = self._kernel.relays.lags(items)
+                page.write("automate_relay_lag_seconds", _by("relay", lags))
                 _write_workers(page, self._outbox.workers())
                 _write_activity(page, totals)
                 page.write("automate_abandoned_calls", [({}, self._calls.abandoned)])
@@ -142,9 +144,6 @@ class Exporter:
                 with self._kernel.storage.begin(atomic=False) as rows:
                     now = rows.now()
                     _write_oldest_approval(page, rows, now)
-                    page.write(
-                        "automate_relay_lag_seconds", _by("relay", self._kernel.relays.lags(rows))
-                    )
                 _write_schedules(page, self._kernel, now)
                 _write_polls(page, self._kernel, now)
                 _write_plugins(page, self._kernel, workflows)

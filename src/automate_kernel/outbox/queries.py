@@ -83,7 +83,8 @@ class OutboxStats:
     The number of items by kind and state, and the lateness of the oldest due item.
 
     *late* is the lateness by kind, in seconds, for kinds with a due item; a store may leave it out.
-    *waiting* has the numbers of waiting items by kind and by what they wait for, likewise.
+    *waiting* has the numbers of waiting items by kind and by what they wait for, and *ages* the
+    seconds since the oldest waiting item of a kind was accepted, likewise.
     """
 
     counts: dict[str, dict[str, int]]
@@ -91,6 +92,7 @@ class OutboxStats:
     paused: tuple[str, ...] = ()
     late: dict[str, float] = field(default_factory=dict)
     waiting: dict[str, dict[str, int]] = field(default_factory=dict)
+    ages: dict[str, float] = field(default_factory=dict)
 
     def total(self, status: ItemStatus | str) -> int:
         """Return the number of items in *status*, of all kinds."""
@@ -304,16 +306,20 @@ def read_stats(rows: Rows) -> OutboxStats:
     """Count items per kind and state, and read lateness and paused kinds."""
     counts: dict[str, dict[str, int]] = {}
     waiting: dict[str, dict[str, int]] = {}
-    for row in rows.count(OUTBOX, ("kind", "status", "waiting_for")):
+    oldest: dict[str, datetime] = {}
+    for row in rows.count(OUTBOX, ("kind", "status", "waiting_for"), ends="created_at"):
         its, of = counts.setdefault(row["kind"], {}), row["waiting_for"]
         its[row["status"]] = its.get(row["status"], 0) + row["n"]
         if row["status"] in WAITING and of is not None:
             found = waiting.setdefault(row["kind"], {})
             found[of] = found.get(of, 0) + row["n"]
+            oldest[row["kind"]] = min(row["least"], oldest.get(row["kind"], row["least"]))
     paused = tuple(sorted(paused_kinds(rows)))
     late = late_kinds(rows, waiting)
+    now = rows.now() if oldest else None
+    ages = {kind: (now - at).total_seconds() for kind, at in oldest.items() if now is not None}
     return OutboxStats(
-        dict(sorted(counts.items())), max(late.values(), default=None), paused, late, waiting
+        dict(sorted(counts.items())), max(late.values(), default=None), paused, late, waiting, ages
     )
 
 

@@ -29,13 +29,11 @@ from automate_kernel.outbox.item import (
     OutboxItem,
     scoped_key,
 )
+from automate_kernel.outbox.queries import OutboxStats
 from automate_kernel.relays.cloud_events import CloudEvent
 from automate_kernel.relays.relay import Relay
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.query import Where
-from automate_kernel.storage.rows import Rows
-from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.storage.values import Redaction, encode_around
 from automate_kernel.worker.handler import Handler, Snooze
 
@@ -166,18 +164,9 @@ class Relays:
             route.pause = min(_LONGEST_PAUSE, 2 * route.pause)
         return _snooze(pause, route.problem)
 
-    def lags(self, rows: Rows) -> dict[str, float]:
+    def lags(self, stats: OutboxStats) -> dict[str, float]:
         """Return for each relay the age in seconds of the oldest event that it has not sent."""
-        if not self.routes:
-            return {}
-        kinds = sorted(route.kind for route in self.routes.values())
-        waiting = [Where("kind", "in", kinds), Where("waiting_for", "ne", None)]
-        now = rows.now()
-        oldest = {
-            row["kind"]: (now - row["least"]).total_seconds()
-            for row in rows.count(OUTBOX, ("kind",), waiting, ends="created_at")
-        }
-        return {name: oldest.get(route.kind, 0.0) for name, route in self.routes.items()}
+        return {name: stats.ages.get(route.kind, 0.0) for name, route in self.routes.items()}
 
     async def problems(self) -> dict[str, list[str]]:
         """Return what keeps each relay from sending."""

@@ -21,12 +21,17 @@ _LATELY_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class KindRow:
-    """A kind with its numbers of items, its limit, and the reason for its pause."""
+    """
+    A kind with its numbers of items, its limit, and the reason for its pause.
+
+    *oldest* is the age in seconds of the oldest item that waits.
+    """
 
     kind: str
     counts: dict[str, int]
     waiting: dict[str, int]
     late: float | None
+    oldest: float | None
     limit: Limit | None
     paused: bool
     reason: str
@@ -68,6 +73,7 @@ def show(request: PageRequest) -> PageAnswer:
                     stats.counts.get(name, {}),
                     stats.waiting.get(name, {}),
                     stats.late.get(name),
+                    stats.ages.get(name),
                     limits.get(name),
                     name in pauses,
                     pauses.get(name) or "",
