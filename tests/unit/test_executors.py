@@ -356,6 +356,41 @@ def test_a_cancelled_execution_stops_its_call_elsewhere(
     assert execution.status is ExecutionStatus.CANCELLED
 
 
+@pytest.mark.parametrize("ends", ["fails", "is cancelled"])
+@pytest.mark.parametrize("items", [None, [1, 2, 3]])
+@pytest.mark.parametrize("durable", [False, True])
+def test_what_undoes_a_step_may_run_elsewhere(
+    make: Any, durable: bool, items: list[int] | None, ends: str
+) -> None:
+    """It is tried again as it says, of each element, and the execution ends."""
+    world = make(durable=durable)
+    made: list[int] = []
+
+    def answer(n: int) -> None:
+        made.append(n)
+        if n == 7 and made.count(7) == 1:
+            raise AutomateError(ErrorCodes.UNAVAILABLE, "not now")
+
+    answering(world, answer)
+    undo = {**AGAIN, "input": {"n": 7}}
+    del undo["id"]
+    last: dict[str, Any] = {"id": "last", "wait_for": {"signal": "go"}, "needs": ["a"]}
+    if ends == "fails":
+        last = {"id": "last", "action": "fail", "needs": ["a"]}
+    world.host.action("fail")(lambda: 1 / 0)
+    many = {} if items is None else {"for_each": items}
+    world.add({**STEP, **many, "compensate": undo}, last)
+    with world.serving(), working(world.host):
+        execution_id = world.host.start("flow")
+        if ends == "is cancelled":
+            waits = world.host.executions.waits
+            until(lambda: [one for one in waits(execution_id) if one.step_id == "last"])
+            world.host.executions.cancel(execution_id)
+        execution = ended(world, execution_id)
+    assert "not undone" not in (execution.error or "")
+    assert made.count(7) == 1 + len(items or [1])
+
+
 @pytest.mark.parametrize("payload", [None, {}, "x", {"status": "COMPLETED", "output": "forged"}])
 def test_no_signal_is_taken_for_the_outcome_of_a_task(make: Any, payload: Any) -> None:
     """Whoever may send signals, and can find out a task's id, answers no step and stops none."""

@@ -399,6 +399,8 @@ class _Flow:
     def _leaves(self, step: Step) -> bool:
         """Return True if *step* is in no phase that leads to the end of the execution by now."""
         names = phase_names(ending_of(self._execution), self._workflow, self._runs)
+        if step.id in self._program.undoes:
+            return "compensations" not in names
         groups, own = self._workflow.groups(), top_id(step.id)
         return not any(each.id == own for name in names for each in groups.get(name, ()))
 
