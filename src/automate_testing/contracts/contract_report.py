@@ -23,8 +23,12 @@ _CONTRACTS = {
     "OutboxStoreContract": "store",
     "OutputStoreContract": "store",
     "FilterContract": "plugin",
+    "StepExecutorContract": "connect",
+    "RelayContract": "connect",
+    "SubscriptionContract": "subscribe",
 }
-"""The base class of each contract, with the fixture that is the plugin."""
+"""The base class of each contract, with the fixture that is the plugin, or that makes it."""
+_MAKERS = ("connect", "subscribe")
 
 _HOME = "automate_testing."
 
@@ -106,6 +110,8 @@ class _ContractReport:
             outcome = "replaced by the author's own"
         self._outcomes.setdefault(cls, Counter())[outcome] += 1
         plugin = getattr(item, "funcargs", {}).get(_CONTRACTS[contract])
+        if plugin is not None and _CONTRACTS[contract] in _MAKERS:
+            plugin = type(plugin())
         if plugin is not None:
             self._targets[cls] = target_of(plugin if callable(plugin) else type(plugin))
 
