@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from automate_kernel.base.errors import TemplateError, WorkflowError
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
 from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition import document
 from automate_kernel.workflows.definition.document import read_json, read_yaml
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "workflows"
@@ -570,3 +572,23 @@ def test_a_template_in_a_key_is_looked_at_as_in_a_value() -> None:
     definition = {"name": "w", "trigger": {"type": "manual"}, "steps": [step]}
     with pytest.raises(WorkflowError, match="names the step 'gone', which does not exist"):
         loads(json.dumps(definition), "json")
+
+
+def test_brackets_that_stay_open_cost_little() -> None:
+    """PyYAML looks at each open bracket for each token, so they are bounded before they are many."""
+    looked_at: list[int] = []
+
+    class Counted(dict[int, Any]):
+        def __iter__(self) -> Iterator[int]:
+            looked_at.append(len(self))
+            return super().__iter__()
+
+    loader = document._yaml()[0]("[" * 10_000)
+    loader.possible_simple_keys = Counted()
+    with pytest.raises(RecursionError):
+        loader.get_single_node()
+    assert sum(looked_at) < 50 * 51 * 3
+    (allowed,) = read_yaml("[" * 50 + "]" * 50)
+    assert not allowed.problems
+    (refused,) = read_yaml("[" * 51 + "]" * 51)
+    assert [each.message for each in refused.problems] == ["is nested too deeply"]

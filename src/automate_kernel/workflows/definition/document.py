@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LARGEST = 256 * 1024
 _MOST_VALUES = 50_000
+_MOST_BRACKETS = 50  # inside each other
 _MOST_DIGITS = 308  # more is no float, as whatever reads the definition may make of it
 _LONG_NUMBER = ("has a number that is too large", "write it in quotes, as text")
 _TAG = "tag:yaml.org,2002:"
@@ -93,6 +94,12 @@ def _yaml() -> tuple[type[yaml.SafeLoader], type[yaml.SafeDumper]]:
 
     class Loader(yaml.SafeLoader):
         yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own class attribute
+
+        def fetch_flow_collection_start(self, token_class: Any) -> None:
+            # PyYAML looks at each open bracket for each token.
+            if self.flow_level >= _MOST_BRACKETS:
+                raise RecursionError
+            super().fetch_flow_collection_start(token_class)
 
     class Dumper(yaml.SafeDumper):
         """A dumper that quotes text which we or YAML 1.1 would read as another type."""
