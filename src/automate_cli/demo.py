@@ -30,6 +30,7 @@ from automate_cli.inputs import flag
 from automate_cli.output import Output, seconds
 from automate_cli.records import execution_data, item_data, show_steps
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.storage.statuses import ExecutionStatus, StepStatus
 from automate_kernel.storage.tables import DELIVERY
 
 if TYPE_CHECKING:
@@ -254,7 +255,9 @@ class Demonstration:
                 each["as_expected"] for each in self.found["responses"]
             ),
             "each delivery started one execution": deliveries == len(executions) == 2,
-            "both executions completed": all(e.status.value == "COMPLETED" for e in executions),
+            "both executions completed": all(
+                e.status is ExecutionStatus.COMPLETED for e in executions
+            ),
             # More of them on a machine so busy that a worker lost its lease.
             "the warehouse failed 2 times and was asked again": attempts["reserve"] >= 3,
             "the killed step ran again, on another worker": attempts[_SLOW]
@@ -335,7 +338,7 @@ def _worker_of_slow(kernel: Kernel) -> str | None:
     """Return the worker that runs the slow step of the order's execution now, if any."""
     found = kernel.executions.find(workflow=_ORDER, limit=1)
     step = found[0].step(_SLOW) if found else None
-    if step is None or step.status.value != "RUNNING":
+    if step is None or step.status is not StepStatus.RUNNING:
         return None
     item = kernel.outbox.get(found[0].item_id or "")
     return item.lease_owner if item is not None else None

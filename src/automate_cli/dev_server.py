@@ -33,6 +33,7 @@ from automate_kernel.monitoring.health import WorkerProbe
 from automate_kernel.monitoring.process import guarded_process
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.redaction import redact_text
+from automate_kernel.storage.statuses import ExecutionStatus
 from automate_kernel.worker.process import FROM_TERMINAL, LOOK_SECONDS
 from automate_pages.asgi import pages_of
 from automate_pages.auth import loopback
@@ -178,7 +179,7 @@ def _shown(problem: str, *, usable: bool) -> str:
 
 
 def _show_end(sender: Any, execution: Execution, **more: Any) -> None:
-    took, failed = seconds(execution.duration_seconds), execution.status.value == "FAILED"
+    took, failed = seconds(execution.duration_seconds), execution.status is ExecutionStatus.FAILED
     why = redact_text(f": {execution.error_code}: {execution.error}") if failed else ""
     text = f"{execution.status.value} {execution.name} {execution.id[:8]} in {took}{why}"
     Output().line(text, "red" if failed else "dim")

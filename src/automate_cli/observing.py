@@ -14,6 +14,7 @@ from automate_kernel.outbox.queries import OutboxStats
 from automate_kernel.outbox.statistics import MinuteTotal, total_by_kind
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
+from automate_kernel.storage.statuses import ItemStatus
 from automate_kernel.workflows.steer.executions import ExecutionStore
 from automate_kernel.workflows.store.statistics import ExecutionCounts, ExecutionStats
 
@@ -149,6 +150,6 @@ def _figures(
     """Yield each name with its numbers (waiting, running, failed) and its activity."""
     for name in sorted({*counts, *recent}):
         of = counts.get(name, {})
-        waiting = of.get("PENDING", 0) + of.get("RETRY", 0)
+        waiting = of.get(ItemStatus.PENDING, 0) + of.get(ItemStatus.RETRY, 0)
         activity = recent.get(name) or empty(now, name)
-        yield name, waiting, of.get("RUNNING", 0), of.get("FAILED", 0), activity
+        yield name, waiting, of.get(ItemStatus.RUNNING, 0), of.get(ItemStatus.FAILED, 0), activity

@@ -16,6 +16,7 @@ from automate_kernel.base.documents import shown_document
 from automate_kernel.monitoring.logs import ContextFilter, JsonFormatter, TextFormatter
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.logs import AllRedactingFilter, continued, printable
+from automate_kernel.storage.statuses import ExecutionStatus, StepStatus
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,21 +24,21 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
 _COLOURS = {
-    "green": ("COMPLETED", "LOADED", "ok"),
-    "red": ("FAILED", "BROKEN", "fail", "missing", "lost", "failing"),
-    "cyan": ("RUNNING",),
+    "green": (StepStatus.COMPLETED, "LOADED", "ok"),
+    "red": (StepStatus.FAILED, "BROKEN", "fail", "missing", "lost", "failing"),
+    "cyan": (StepStatus.RUNNING,),
     "yellow": (
-        "RETRY",
-        "WAITING",
-        "PAUSED",
-        "CANCELLING",
+        StepStatus.RETRY,
+        StepStatus.WAITING,
+        ExecutionStatus.PAUSED,
+        ExecutionStatus.CANCELLING,
         "warn",
         "CONFLICT",
         "INCOMPATIBLE",
         "stopping",
     ),
-    "magenta": ("CANCELLED",),
-    "dim": ("SKIPPED", "DISABLED"),
+    "magenta": (StepStatus.CANCELLED,),
+    "dim": (StepStatus.SKIPPED, "DISABLED"),
 }
 _STYLES = {word: colour for colour, words in _COLOURS.items() for word in words}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from automate_cli.output import Columns, Output, ago, attributes, rows_of, seconds, time_of
 from automate_kernel.base.documents import shown_document
 from automate_kernel.secrets.redaction import redact_shown
+from automate_kernel.storage.statuses import StepStatus
 
 if TYPE_CHECKING:
     from automate_cli.command import Context
@@ -112,9 +113,9 @@ def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> Non
     def result(run: StepRun) -> str:
         if run.output_ref is not None and run.output is None:
             return "in the output store"
-        if run.status.value == "RUNNING" and run.progress is not None:
+        if run.status is StepStatus.RUNNING and run.progress is not None:
             return brief(progress_text(redact_shown(run.progress)), length)
-        if run.status.value == "COMPLETED":
+        if run.status is StepStatus.COMPLETED:
             return brief(redact_shown(run.output), length)
         return brief(f"{run.error_code}: {run.error}" if run.error else None, length)
 
@@ -219,7 +220,7 @@ def statuses_of(execution: Execution) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for run in execution.steps:
         if run.position < 0 or run.step_id not in found:
-            found[run.step_id] = run.status.value if run.position < 0 else "RUNNING"
+            found[run.step_id] = run.status.value if run.position < 0 else StepStatus.RUNNING.value
     return found
 
 

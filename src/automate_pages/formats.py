@@ -13,26 +13,31 @@ from markupsafe import Markup, escape
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.waiting import WaitReason, first_waits
 from automate_kernel.secrets.masking import hide_named
+from automate_kernel.storage.statuses import ExecutionStatus, StepStatus
 from automate_kernel.workflows.definition.graph import STATUS_MARKS
-from automate_kernel.workflows.execution import Execution, StepStatus
+from automate_kernel.workflows.execution import Execution
 
 NOTHING = "\N{EN DASH}"
 """Stands where there is no value."""
 MOST = 20_000
 """The number of characters of one value that a page shows."""
 
-_TONES = {
-    **dict.fromkeys(("COMPLETED", "LOADED", "ALIVE", "CONNECTED"), "ok"),
-    **dict.fromkeys(
-        ("FAILED", "BROKEN", "LOST", "FAILING", "CONFLICT", "INCOMPATIBLE", "ENDED"), "bad"
-    ),
-    **dict.fromkeys(("RETRY", "WAITING", "PAUSED", "CANCELLING", "STOPPING", "DRAFT"), "warn"),
-    "RUNNING": "run",
+_OK = (StepStatus.COMPLETED, "LOADED", "ALIVE", "CONNECTED")
+_BAD = (StepStatus.FAILED, "BROKEN", "LOST", "FAILING", "CONFLICT", "INCOMPATIBLE", "ENDED")
+_WARN = (
+    StepStatus.RETRY, StepStatus.WAITING, ExecutionStatus.PAUSED, ExecutionStatus.CANCELLING,
+    "STOPPING", "DRAFT",
+)  # fmt: skip
+_TONES: dict[str, str] = {
+    **dict.fromkeys(_OK, "ok"),
+    **dict.fromkeys(_BAD, "bad"),
+    **dict.fromkeys(_WARN, "warn"),
+    StepStatus.RUNNING: "run",
 }
 _MARKS = {
     **{status.value: mark for status, mark in STATUS_MARKS.items()},
-    "PAUSED": "\N{DOUBLE VERTICAL LINE}",
-    "CANCELLING": STATUS_MARKS[StepStatus.CANCELLED],
+    ExecutionStatus.PAUSED: "\N{DOUBLE VERTICAL LINE}",
+    ExecutionStatus.CANCELLING: STATUS_MARKS[StepStatus.CANCELLED],
     "DRAFT": "\N{LOWER RIGHT PENCIL}",
     "OFF": "\N{WHITE SQUARE}",
 }

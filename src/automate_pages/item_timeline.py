@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from automate_kernel.outbox.failed_attempts import FailedAttempt
+from automate_kernel.storage.statuses import ItemStatus
 
 
 class ItemMoment(NamedTuple):
@@ -27,7 +28,9 @@ def item_moments(item: Any, attempts: Sequence[FailedAttempt]) -> Iterator[ItemM
     attempt = f"attempt {item.attempt_count} of {item.max_attempts}"
     yield ItemMoment(item.created_at, "Accepted", note=_options(item))
     # The last one that failed follows below, with the item's state.
-    earlier_failed = attempts[:-1] if item.status in ("RETRY", "FAILED") else attempts
+    earlier_failed = (
+        attempts[:-1] if item.status in (ItemStatus.RETRY, ItemStatus.FAILED) else attempts
+    )
     for each in earlier_failed:
         yield ItemMoment(each.failed_at, f"Attempt {each.attempt} failed", "warn", each.error_group)
     earlier = item.attempt_count - 1 - len(earlier_failed)
@@ -36,7 +39,7 @@ def item_moments(item: Any, attempts: Sequence[FailedAttempt]) -> Iterator[ItemM
     failed = f"{attempt[0].upper()}{attempt[1:]} failed"
     code, ended = item.last_error_code or "", item.completed_at or item.updated_at
     match item.status:
-        case "RUNNING":
+        case ItemStatus.RUNNING:
             asked = " (asked to stop)" if item.waiting_for == "cancel" else ""
             yield ItemMoment(
                 item.updated_at,
@@ -45,14 +48,14 @@ def item_moments(item: Any, attempts: Sequence[FailedAttempt]) -> Iterator[ItemM
                 "Its lease ends if the worker doesn't renew it.",
             )
             yield ItemMoment(item.lease_expires_at, "Lease ends")
-        case "RETRY":
+        case ItemStatus.RETRY:
             yield ItemMoment(item.updated_at, failed, "warn", code)
             yield ItemMoment(item.next_attempt_at, "Next attempt")
-        case "FAILED":
+        case ItemStatus.FAILED:
             yield ItemMoment(ended, f"Given up at {attempt}", "bad", code)
-        case "COMPLETED":
+        case ItemStatus.COMPLETED:
             yield ItemMoment(item.completed_at, f"Completed at {attempt}", "ok")
-        case "CANCELLED":
+        case ItemStatus.CANCELLED:
             yield ItemMoment(ended, "Cancelled")
         case _:
             if item.attempt_count:

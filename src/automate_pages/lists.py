@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from automate_kernel.outbox.failed_attempts import ErrorGroup
-from automate_kernel.workflows.execution import ExecutionStatus
+from automate_kernel.storage.statuses import ExecutionStatus, words
 from automate_pages.exchange import PageLink, PageRequest, sent_text
 
 PATIENCE = 0.05
@@ -26,22 +26,19 @@ TIMES = {
 """The spans of time to choose from."""
 _FIELDS = ("status", "workflow", "since", "from", "to", "tenant", "group", "label")
 _SHOWN = (
-    "",
-    "FAILED",
-    "RUNNING",
-    "PENDING",
-    "PAUSED",
-    "CANCELLING",
-    "COMPLETED",
-    "CANCELLED",
-)
+    "", *words(
+        ExecutionStatus.FAILED, ExecutionStatus.RUNNING, ExecutionStatus.PENDING,
+        ExecutionStatus.PAUSED, ExecutionStatus.CANCELLING, ExecutionStatus.COMPLETED,
+        ExecutionStatus.CANCELLED,
+    ),
+)  # fmt: skip
 _ACTIONS: Mapping[str, tuple[str, ...]] = {
-    "FAILED": ("resume", "fork"),
-    "COMPLETED": ("fork",),
-    "CANCELLED": ("fork",),
-    "PENDING": ("pause", "cancel"),
-    "RUNNING": ("pause", "cancel"),
-    "PAUSED": ("unpause", "cancel"),
+    ExecutionStatus.FAILED.value: ("resume", "fork"),
+    ExecutionStatus.COMPLETED.value: ("fork",),
+    ExecutionStatus.CANCELLED.value: ("fork",),
+    ExecutionStatus.PENDING.value: ("pause", "cancel"),
+    ExecutionStatus.RUNNING.value: ("pause", "cancel"),
+    ExecutionStatus.PAUSED.value: ("unpause", "cancel"),
 }
 # A value may hold a comma: between two labels a comma stands before another name.
 _BETWEEN_LABELS = re.compile(r",\s*(?=[A-Za-z0-9][A-Za-z0-9_.-]{0,63}=)")

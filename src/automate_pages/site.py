@@ -15,6 +15,7 @@ from automate_kernel.base.arguments import several
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.http.operations import ExposedOperations
 from automate_kernel.kernel import Kernel
+from automate_kernel.storage.statuses import ExecutionStatus, ItemStatus, StepStatus
 from automate_pages import bulk, formats
 from automate_pages.activity import ActivityHistory
 from automate_pages.exchange import (
@@ -166,6 +167,8 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        statuses = {each.__name__: each for each in (ItemStatus, ExecutionStatus, StepStatus)}
+        self._templates.globals.update(statuses)
         names = ("badge", "duration", "mark", "number", "short_id", "shorten", "tone")
         self._templates.filters.update({name: getattr(formats, name) for name in names})
         self._templates.filters["ago"] = partial(formats.ago, local=local)

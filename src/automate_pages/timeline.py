@@ -31,7 +31,13 @@ _SHORTEST_QUEUE = 0.005
 _SAVING = timedelta(seconds=0.1)
 _WITHOUT: dict[str, Any] = {"output": None, "trace": None}
 _BRIEF = tuple(each.name for each in TABLES[STEP].columns if each.name not in _WITHOUT)
-_FIRST = {"FAILED": 0, "RUNNING": 1, "RETRY": 2, "WAITING": 3, "CANCELLED": 4}
+_FIRST = {
+    StepStatus.FAILED.value: 0,
+    StepStatus.RUNNING.value: 1,
+    StepStatus.RETRY.value: 2,
+    StepStatus.WAITING.value: 3,
+    StepStatus.CANCELLED.value: 4,
+}
 
 
 @dataclass(slots=True)
@@ -281,7 +287,10 @@ class ExecutionTimeline:
             if run is None and step.id not in self._steps.elements:
                 if self._goes_on and not recovers:
                     yield TimelineTrack(
-                        step.id, label=step.name or step.id, action=step.does, status="PENDING"
+                        step.id,
+                        label=step.name or step.id,
+                        action=step.does,
+                        status=StepStatus.PENDING,
                     )
                 continue
             yield from self._of_step(step.id, step.name or step.id, step.does, run)
@@ -317,8 +326,8 @@ class ExecutionTimeline:
                 step_id,
                 label=label,
                 action=action,
-                status="RUNNING",
-                tone=tone("RUNNING"),
+                status=StepStatus.RUNNING,
+                tone=tone(StepStatus.RUNNING),
                 note=_told(counts),
                 depth=depth,
             )
@@ -412,6 +421,8 @@ class ExecutionTimeline:
 
 
 def _told(counts: Mapping[str, int]) -> str:
-    text = f"{counts.get('COMPLETED', 0):,} of {sum(counts.values()):,} begun elements done"
-    failed = counts.get("FAILED", 0)
+    text = (
+        f"{counts.get(StepStatus.COMPLETED, 0):,} of {sum(counts.values()):,} begun elements done"
+    )
+    failed = counts.get(StepStatus.FAILED, 0)
     return f"{text}, {failed:,} failed" if failed else text

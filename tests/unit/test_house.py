@@ -371,3 +371,47 @@ def test_no_module_gives_type_checkers_every_name() -> None:
         if isinstance(node, ast.FunctionDef) and node.name == "__getattr__"
     ]
     report(problems, "Write the __getattr__ of a module under `if not TYPE_CHECKING:`.")
+
+
+STATUSES = "automate_kernel/storage/statuses.py"
+SAY_STATUSES = {
+    STATUSES: "where the words are",
+    "automate_kernel/base/errors.py": "the code of an error",
+    "automate_kernel/outbox/store.py": "the codes of errors without one",
+    "automate_kernel/http/api/inputs.py": "a client's error lists what the type accepts",
+    "automate_testing/contracts/": "a contract says what users see, by itself",
+    "automate_testing/simulation/": "a model says what is right, by itself",
+    "automate_django/migrations/": "a migration stays as it was",
+    "automate_django/tasks/": "Django's words for the results of tasks",
+    "automate_cli/overview.py": "titles of columns",
+}
+"""Where a status may be written as a text, each with its reason."""
+
+
+def texts_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the texts that stand in a file of Python, or in quotes in a template, by their lines."""
+    source = path.read_text("utf-8")
+    if path.suffix == ".py":
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.lineno, node.value
+        return
+    for number, line in enumerate(source.splitlines(), 1):
+        for text in re.findall(r"""["']([A-Z]+)["']""", line):
+            yield number, text
+
+
+def test_statuses_are_written_in_one_place() -> None:
+    """A status that is added or renamed is found by its enum, in pages and commands too."""
+    folder = ROOT / "src"
+    words = {text for _, text in texts_of(folder / STATUSES) if text.isupper()}
+    found = [
+        f"{path.relative_to(folder)}:{number}: {text}"
+        for kind in ("*.py", "*.html", "*.js")
+        for path in folder.rglob(kind)
+        if not path.relative_to(folder).as_posix().startswith(tuple(SAY_STATUSES))
+        for number, text in texts_of(path)
+        if text in words
+    ]
+    assert len(words) == 10
+    assert not found, "Take them from storage/statuses.py:\n  " + "\n  ".join(found)

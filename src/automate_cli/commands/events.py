@@ -23,6 +23,7 @@ from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.secrets.redaction import redact_shown
 from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.statuses import ExecutionStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,7 +116,7 @@ def run(
         )
     execution = _run_here(context, kernel, found.name, wanted, timeout, labels)
     _show(context, execution)
-    if execution.status.value != "COMPLETED":
+    if execution.status is not ExecutionStatus.COMPLETED:
         raise typer.Exit(1)
 
 
@@ -290,7 +291,7 @@ def _show(context: Context, execution: Execution) -> None:
     out.line()
     records.show_steps(out, execution.steps)
     took = seconds(execution.duration_seconds)
-    style = "green" if execution.status.value == "COMPLETED" else "red"
+    style = "green" if execution.status is ExecutionStatus.COMPLETED else "red"
     out.line(f"{execution.name} {execution.status.value} in {took}", style)
     if execution.error:
         out.line(f"{execution.error_code}: {execution.error}", "red")

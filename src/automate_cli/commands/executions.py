@@ -12,6 +12,7 @@ from automate_cli.command_input import duration_input, json_input
 from automate_cli.inputs import LABEL, LIMIT, TENANT, argument, flag, option
 from automate_cli.output import as_json, counted, seconds, time_of
 from automate_kernel.base.errors import ConfigError, UnknownHereError
+from automate_kernel.storage.statuses import ExecutionStatus, words
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,9 +29,11 @@ _WORKFLOW = option(None, "The workflow's name.")
 _DEFINITION = option(
     None, "Go on with this definition: current, or a workflow's file.", metavar="current|FILE"
 )
+_ENDS = words(ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 _STATS = (
-    "WORKFLOW", "PENDING", "RUNNING", "PAUSED", "CANCELLING", "FAILED", "COMPLETED",
-    "LATELY FAILED", "CANCELLED", "STEPS DONE", "RETRIED", "STEPS FAILED", "P50", "P95", "STEP P95",
+    "WORKFLOW", *words(*(each for each in ExecutionStatus if not each.finished)),
+    ExecutionStatus.FAILED.value, *(f"LATELY {word}" for word in _ENDS), "STEPS DONE", "RETRIED",
+    "STEPS FAILED", "P50", "P95", "STEP P95",
 )  # fmt: skip
 
 
@@ -69,8 +72,6 @@ def ls(
 
     The counts and durations of --by-workflow are the workers'.
     """
-    from automate_kernel.workflows.execution import ExecutionStatus
-
     chosen = {"status": status, "error": error, "label": label}
     if by_error:
         inputs.alone("--by-error", **chosen, within=within, by_workflow=by_workflow)
@@ -112,7 +113,7 @@ def _by_workflow(context: Context, within: str) -> None:
         of = counts.get(name, {})
         did = recent.get(name) or ExecutionCounts(context.session.plain.outbox.now(), name)
         standing = {status: of.get(status, 0) for status in STANDING}
-        ended = {each: getattr(did, each) for each in ("completed", "failed", "cancelled")}
+        ended = {word: getattr(did, word) for word in map(str.lower, _ENDS)}
         steps = {each: getattr(did, f"steps_{each}") for each in ("completed", "retried", "failed")}
         took = {f"p{share:.0f}": did.run_percentile(share / 100) for share in (50, 95)}
         step_took = {f"p{share:.0f}": did.step_percentile(share / 100) for share in (50, 95)}
@@ -413,7 +414,9 @@ def _resume_matching(context: Context, options: dict[str, Any]) -> None:
     kernel, out = context.session.plain, context.out
     with out.working("resume: all that match") as show:
         count = kernel.executions.resume_matching(
-            status="FAILED", progress=lambda count: show(f"resume: {count} so far"), **options
+            status=ExecutionStatus.FAILED.value,
+            progress=lambda count: show(f"resume: {count} so far"),
+            **options,
         )
     out.data({"resumed": count})
     out.line(f"{counted(count, 'execution')} resumed")

@@ -11,6 +11,7 @@ from automate_cli.command_input import duration_input
 from automate_cli.inputs import LABEL, LIMIT, TENANT, argument, flag, option
 from automate_cli.output import Columns, as_json, attributes, counted, seconds
 from automate_kernel.base.errors import ConfigError
+from automate_kernel.storage.statuses import ItemStatus, words
 
 if TYPE_CHECKING:
     from automate_kernel.outbox import OutboxControls, OutboxItem, OutboxStore
@@ -19,7 +20,7 @@ app: Commands = Commands(
     "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, purge."
 )
 
-_STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
+_STATES = words(*ItemStatus)
 _HANDFUL = 10
 _WAKE_UP = "automate.advance"
 _CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than", "limit")
@@ -97,8 +98,6 @@ def _controls(outbox: OutboxStore) -> OutboxControls:
 
 
 def _status(given: str | None) -> str | None:
-    from automate_kernel.outbox.item import ItemStatus
-
     return inputs.one_of(given, ItemStatus, "--status")
 
 
@@ -199,8 +198,9 @@ def requeue(context: Context) -> None:
         return
     outbox, rate = context.session.plain.outbox, context.given["rate"]
     change = _Change(
-        context, "requeue", "requeued", ("FAILED",), ("CANCELLED",), "executions retry"
-    )
+        context, "requeue", "requeued", [ItemStatus.FAILED], [ItemStatus.CANCELLED],
+        "executions retry",
+    )  # fmt: skip
     if rate is not None and change.ids:
         raise ConfigError("--rate goes with --failed or --all")
     change.run(
@@ -224,8 +224,9 @@ def cancel(context: Context) -> None:
     """
     outbox = context.session.plain.outbox
     change = _Change(
-        context, "cancel", "cancelled", ("PENDING", "RETRY"), ("RUNNING",), "executions cancel"
-    )
+        context, "cancel", "cancelled", [ItemStatus.PENDING, ItemStatus.RETRY],
+        [ItemStatus.RUNNING], "executions cancel",
+    )  # fmt: skip
     change.run(outbox.cancel, lambda **which: _controls(outbox).cancel_matching(**which))
 
 
@@ -274,15 +275,15 @@ class _Change:
         context: Context,
         verb: str,
         done: str,
-        usual: tuple[str, ...],
-        also: tuple[str, ...],
+        usual: Sequence[ItemStatus],
+        also: Sequence[ItemStatus],
         instead: str | None = None,
     ) -> None:
         given = self._given = context.given
         self._context, self._verb, self._done, self._instead = context, verb, done, instead
         self._outbox = context.session.plain.outbox
         failed = bool(given.get("failed"))
-        self._status = _status("FAILED" if failed else given["status"])
+        self._status = _status(ItemStatus.FAILED.value if failed else given["status"])
         self._states = (self._status,) if self._status else usual
         item_ids: Sequence[str] = given["item_ids"] or ()
         if bool(item_ids) == (given["every"] or failed):
@@ -438,8 +439,8 @@ def purge(context: Context) -> None:
     """
     given, outbox = context.given, context.session.plain.outbox
     if given["item_ids"] or given["every"]:
-        states = ("FAILED", "CANCELLED")
-        change = _Change(context, "delete", "deleted", states, ("COMPLETED",))
+        states = (ItemStatus.FAILED, ItemStatus.CANCELLED)
+        change = _Change(context, "delete", "deleted", states, (ItemStatus.COMPLETED,))
         controls = _controls(outbox)
         change.run(controls.discard, controls.discard_matching)
         return

@@ -13,6 +13,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.secrets.masking import hide_named
 from automate_kernel.storage.query import Where
+from automate_kernel.storage.statuses import ExecutionStatus, StepStatus, words
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.execution import Execution
 from automate_kernel.workflows.store.execution_pages import ChildExecutions, ExecutionPage
@@ -40,7 +41,10 @@ _MOST_FOUND = 50
 _GRID_RUNS, _GRID_STEPS = 30, 60
 _TICKED = ("resume", "pause", "unpause", "fork", "cancel")
 # The worst status of a list's elements is that of its cell.
-_WORST = ("FAILED", "RUNNING", "RETRY", "WAITING", "CANCELLED", "PENDING", "SKIPPED", "COMPLETED")
+_WORST = words(
+    StepStatus.FAILED, StepStatus.RUNNING, StepStatus.RETRY, StepStatus.WAITING,
+    StepStatus.CANCELLED, StepStatus.PENDING, StepStatus.SKIPPED, StepStatus.COMPLETED,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def _list(
     if found is None:
         found = kernel.executions.page(**asked, after=after, seconds=PATIENCE)
     if groups is None:
-        failures = query.get("status") in ("", "FAILED")
+        failures = query.get("status") in ("", ExecutionStatus.FAILED)
         groups = causes(request, query, asked.get("tenant_id")) if failures else []
     onward = query.url(request, after=found.after)
     return PageAnswer(
@@ -208,7 +212,7 @@ def causes(
     groups = request.kernel.executions.error_groups(
         workflow=query.get("workflow") or None, tenant_id=tenant, limit=most
     )
-    failed = {**query.fields, "status": "FAILED"}
+    failed = {**query.fields, "status": ExecutionStatus.FAILED.value}
     return [
         FailureCause(each, {**failed, "workflow": each.kind, "group": each.group or ""})
         for each in groups

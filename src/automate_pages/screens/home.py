@@ -9,6 +9,7 @@ from typing import Any
 
 from automate_kernel.outbox.failed_attempts import ErrorGroup
 from automate_kernel.outbox.statistics import total_by_kind
+from automate_kernel.storage.statuses import ExecutionStatus, ItemStatus
 from automate_kernel.workflows.store.statistics import ExecutionStats
 from automate_pages.activity import SPANS, TimeSpan, execution_charts, item_charts, spread
 from automate_pages.charts import Chart
@@ -122,19 +123,21 @@ def _cards(request: PageRequest, now: datetime) -> Iterator[Card]:
 
 def _of_executions(request: PageRequest, stats: ExecutionStats) -> Iterator[Card]:
     counts = stats.counts.values()
-    failed = sum(each.get("FAILED", 0) for each in counts)
-    goes_on = sum(n for each in counts for status, n in each.items() if status != "FAILED")
-    where = request.url("executions", status="FAILED")
+    failed = sum(each.get(ExecutionStatus.FAILED, 0) for each in counts)
+    goes_on = sum(
+        n for each in counts for status, n in each.items() if status != ExecutionStatus.FAILED
+    )
+    where = request.url("executions", status=ExecutionStatus.FAILED)
     yield Card("Failed executions", number(failed), where, "bad" if failed else "ok")
-    where = request.url("executions", status="RUNNING")
+    where = request.url("executions", status=ExecutionStatus.RUNNING)
     yield Card("Executions that go on", number(goes_on), where)
 
 
 def _of_items(request: PageRequest) -> Iterator[Card]:
     store = request.kernel.outbox
     stats = store.stats()
-    failed, late = stats.total("FAILED"), stats.oldest_due_seconds
-    where = request.url("outbox", status="FAILED")
+    failed, late = stats.total(ItemStatus.FAILED), stats.oldest_due_seconds
+    where = request.url("outbox", status=ItemStatus.FAILED)
     yield Card("Failed items", number(failed), where, "bad" if failed else "ok")
     if late is not None and late > _LATE_SECONDS:
         where = request.url("outbox", waiting_for="worker")

@@ -47,7 +47,7 @@ class OutboxList:
 
 LISTS: dict[str, OutboxList] = {
     "All": OutboxList({}),
-    "Failed": OutboxList({"status": "FAILED"}, ("retry", "discard"),
+    "Failed": OutboxList({"status": ItemStatus.FAILED.value}, ("retry", "discard"),
                        hint="Given up: no attempt is left, or another one would not help."),
     "Due": OutboxList({"waiting_for": "worker"}, ("cancel", "reschedule"),
                     hint="Ready for a worker, in the order in which they will be taken."),
@@ -57,9 +57,11 @@ LISTS: dict[str, OutboxList] = {
                              hint="Another item with their key is before them."),
     "Paused": OutboxList({"waiting_for": "resume"}, ("cancel", "reschedule"), indexed=False,
                        hint="Their kind is paused."),
-    "Running": OutboxList({"status": "RUNNING"}, ("cancel",), hint="Leased to a worker now."),
-    "Completed": OutboxList({"status": "COMPLETED"}, ("discard",), indexed=False),
-    "Cancelled": OutboxList({"status": "CANCELLED"}, ("retry", "discard"), indexed=False),
+    "Running": OutboxList({"status": ItemStatus.RUNNING.value}, ("cancel",),
+                        hint="Leased to a worker now."),
+    "Completed": OutboxList({"status": ItemStatus.COMPLETED.value}, ("discard",), indexed=False),
+    "Cancelled": OutboxList({"status": ItemStatus.CANCELLED.value}, ("retry", "discard"),
+                          indexed=False),
 }  # fmt: skip
 """The lists by their labels."""
 _FIELDS = {
@@ -153,7 +155,7 @@ def show_list(request: PageRequest) -> PageAnswer:
         payloads=False,
     )
     groups: list[FailureCause] = []
-    if query.chosen.matching in ({}, {"status": "FAILED"}):
+    if query.chosen.matching in ({}, {"status": ItemStatus.FAILED.value}):
         groups = causes(request, query.fields.get("kind"))
     return PageAnswer(
         "outbox.html",
@@ -209,7 +211,7 @@ def causes(request: PageRequest, kind: str | None = None) -> list[FailureCause]:
         FailureCause(
             each,
             {
-                "status": "FAILED",
+                "status": ItemStatus.FAILED.value,
                 "kind": each.kind,
                 "code": each.error_code or NO_CODE,
                 "group": each.group or "",
