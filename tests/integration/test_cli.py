@@ -745,8 +745,11 @@ def test_plugins_are_listed_and_shown(project) -> None:
     """With their actions and what those take; others may be installed too."""
     listed = project.data("plugins", "ls")
     own = [each for each in listed if each["source"].startswith("automate-http ")]
-    assert [(each["kind"], each["key"]) for each in own] == [("connector", "http"), ("relay", "http")]
-    shown = project.run("plugins", "show", "http").stdout
+    assert [(each["kind"], each["key"]) for each in own] == [
+        ("connector", "http"),
+        ("relay", "http"),
+    ]
+    shown = project.run("plugins", "show", "connector:http").stdout
     assert "action  post(url, " in shown
     assert "allow_private_networks" in shown
     for meant in ("htpp", "http.post"):

@@ -191,9 +191,9 @@ CASES: dict[str, list[Case]] = {
         Case("--search 'signed webhooks'", "http"),
     ],
     "plugins show": [
-        Case("http", "http"),
+        Case("connector:http", "http"),
         Case("connector:http --load", "LOADED"),
-        Case("http --markdown", "http.get"),
+        Case("connector:http --markdown", "http.get"),
     ],
     "plugins new": [Case("acme --kind filter --kind store --directory made", "automate-acme")],
     "plugins check": [
