@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from machines import no_more_threads
 from waiting import PATIENCE, until
+from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.portal import Portal
 
@@ -228,7 +229,7 @@ def test_closing_ends_what_is_begun_at_the_end(
 
 def test_a_call_meets_the_closing(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has begun before the end, which cancels it, or it is another loop's: it never hangs."""
-    give_to_loop = asyncio.run_coroutine_threadsafe
+    give_to_loop = runtime.run_coroutine_threadsafe
     closing = threading.Thread(target=portal.close)
 
     def comes_no_further() -> bool:
@@ -242,7 +243,7 @@ def test_a_call_meets_the_closing(portal: Portal, monkeypatch: pytest.MonkeyPatc
         return give_to_loop(work, loop)
 
     portal.run(give(1))
-    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", late)
+    monkeypatch.setattr(runtime, "run_coroutine_threadsafe", late)
     with pytest.raises(CancelledError):
         portal.run(wait_for_ever(), PATIENCE)
     closing.join(PATIENCE)

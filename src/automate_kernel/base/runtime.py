@@ -9,11 +9,11 @@ an import or as a default value: that keeps the real one.
 from __future__ import annotations
 
 import random as _random
-from asyncio import new_event_loop as new_event_loop
-from asyncio import run_coroutine_threadsafe as run_coroutine_threadsafe
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future as Future
 from concurrent.futures import wait as wait
 from datetime import datetime, timezone
+from functools import partial
 from os import urandom as urandom
 from queue import Empty as Empty
 from queue import SimpleQueue as SimpleQueue
@@ -32,7 +32,13 @@ from time import sleep as sleep
 from time import thread_time as thread_time
 from time import time as time
 from time import time_ns as time_ns
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4 as uuid4
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+T = TypeVar("T")
 
 
 class Numbers(_random.Random):
@@ -50,9 +56,9 @@ numbers: Numbers = Numbers()
 """Random numbers that need not be hard to guess."""
 
 
-def utc_now() -> datetime:
-    """Return the wall time of this process, in UTC."""
-    return datetime.now(timezone.utc)
+# A partial, as it is asked many times in an execution: no call of Python stands before the clock's.
+utc_now: Callable[[], datetime] = partial(datetime.now, timezone.utc)
+"""Return the wall time of this process, in UTC."""
 
 
 def clock() -> float:
@@ -73,3 +79,18 @@ def pause(seconds: float) -> None:
 def chance() -> float:
     """Return a random number from 0 up to 1; a default for what takes a source of them."""
     return numbers.random()
+
+
+# Not imported above: a program without async actions has no need of asyncio.
+def new_event_loop() -> AbstractEventLoop:
+    """Return what `asyncio.new_event_loop` returns."""
+    import asyncio
+
+    return asyncio.new_event_loop()
+
+
+def run_coroutine_threadsafe(work: Coroutine[Any, Any, T], loop: AbstractEventLoop) -> Future[T]:
+    """Return what `asyncio.run_coroutine_threadsafe` returns: *work* is given to *loop*."""
+    import asyncio
+
+    return asyncio.run_coroutine_threadsafe(work, loop)
