@@ -1360,12 +1360,23 @@ class Kernel:
         require_schema(self.storage)
         try:
             self._leader_election.look()  # before its first claim, which may be of events
+            self._keep_awaited()
         except StorageError as error:
             if not error.retryable:
                 raise
             warn_of(logger, error, "who else works could not be seen: %s")
         if executes:
             self._warn_of_unknown_actions()
+
+    def _keep_awaited(self) -> None:
+        """
+        Have the events kept that workflows here wait for, before the first start of each.
+
+        What begins its first execution may stand in a frozen worker, while others take the answer.
+        """
+        awaited = {each for one in self.workflows.entries() for each in one.workflow.awaited}
+        if awaited:
+            write(self.storage, None, lambda rows: self.executions.signals.register(rows, awaited))
 
     def _take_up_handed_over(self, worker_id: str) -> int:
         """Make due what others have handed over, and the worker has not; return the number."""

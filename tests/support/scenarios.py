@@ -162,3 +162,178 @@ class Chains(Scenario):
     def check(self, world: World) -> None:
         numbers = [output for name, output in world.outputs.items() if "/page" in name]
         assert sorted(numbers) == list(range(self.signals)), f"taken: {sorted(numbers)}"
+
+
+class Trips(Scenario):
+    """Executions with a concurrency key, compensations and a child, under operators' commands."""
+
+    trips = 4
+    commands = 3
+    seconds = 3600.0
+
+    def __init__(self) -> None:
+        self.paid: list[int] = []
+
+    def set_up(self, kernel: Kernel, world: World) -> None:
+        @kernel.action("trip.book")
+        def book(n: int) -> int:
+            world.work(world.random.choice((0.0, 0.1, 3.0)))
+            return n
+
+        @kernel.action("trip.release")
+        async def release(n: int) -> int:
+            await asyncio.sleep(world.random.choice((0.0, 0.1, 2.0)))
+            return n
+
+        @kernel.action("trip.visa")
+        async def visa(n: int) -> int:
+            await asyncio.sleep(world.random.choice((0.0, 0.1, 5.0)))
+            if world.random.random() < 0.15:
+                raise AutomateError(ErrorCodes.FAILED_PRECONDITION, "no visa")
+            return n
+
+        undo = {"action": "trip.release", "input": {"n": "{{ output }}"}, "retry": {"attempts": 9}}
+        number = {"n": "{{ event.payload.n }}"}
+        kernel.add_workflow(
+            {
+                "name": "visa",
+                "trigger": {"type": "manual"},
+                "steps": [
+                    {"id": "ask", "action": "trip.visa", "input": number},
+                    {"id": "rest", "sleep": "1s"},
+                ],
+            }
+        )
+        kernel.add_workflow(
+            {
+                "name": "trip",
+                "trigger": {"type": "event", "event": "trip.booked"},
+                "concurrency": {"key": "{{ event.payload.n % 2 }}", "when_full": "queue"},
+                "steps": [
+                    {"id": "flight", "action": "trip.book", "input": number, "compensate": undo},
+                    {
+                        "id": "hotels",
+                        "for_each": [1, 2],
+                        "action": "trip.book",
+                        "input": {"n": "{{ item }}"},
+                        "compensate": undo,
+                    },
+                    {
+                        "id": "paid",
+                        "wait_for": {
+                            "event": "trip.paid", "match": {"n": "{{ event.payload.n }}"},
+                            "timeout": "30m", "on_timeout": "continue",
+                        },
+                    },
+                    {"id": "visa", "workflow": "visa", "input": number},
+                    {"id": "last", "action": "trip.book", "input": number},
+                ],
+            }
+        )  # fmt: skip
+
+    def act(self, world: World) -> None:
+        for number in range(self.trips):
+            world.emit("trip.booked", {"n": number})
+            world.work(world.random.random() * 3)
+            world.emit("trip.paid", {"n": number})
+        for _ in range(world.random.randint(0, self.commands)):
+            world.work(world.random.random() * 8)
+            self._command(world)
+
+    def _command(self, world: World) -> None:
+        found = sorted(
+            world.insist(lambda: world.kernel.executions.find(workflow="trip")),
+            key=lambda one: one.event.payload["n"],
+        )
+        if not found:
+            return
+        its, store = world.random.choice(found), world.kernel.executions
+        what = world.random.choice(("cancel", "pause", "resume", "cancel"))
+        world.tell(f"{what} of trip {its.event.payload['n']}, {its.id[-6:]}", "operator")
+        try:
+            if what == "cancel":
+                world.insist(lambda: store.cancel(its.id))
+            elif what == "resume":
+                world.insist(lambda: store.resume(its.id))
+            elif world.insist(lambda: store.pause(its.id)):
+                world.work(world.random.random() * 5)
+                world.insist(lambda: store.unpause(its.id))
+        except AutomateError as error:
+            world.tell(f"{what}: {error}", "operator")
+
+    def changed(self, world: World, entry: Any) -> None:
+        if entry.what == "execution" and entry.new == "RUNNING":
+            busy = world.storage.read(
+                "SELECT concurrency_key, count(*) FROM automate_execution WHERE concurrency_key"
+                " IS NOT NULL AND status = 'RUNNING' GROUP BY concurrency_key HAVING count(*) > 1"
+            )
+            assert not busy, f"more than one go on at once: {busy}"
+
+    def check(self, world: World) -> None:
+        for (kind, id_), status in world.finished.items():
+            if kind != "execution":
+                continue
+            outputs = {
+                name.split("/", 1)[1]: output
+                for name, output in world.outputs.items()
+                if name.startswith(f"{id_}/")
+            }
+            if "paid/-1" in outputs:
+                assert outputs["paid/-1"] is not None, f"the payment of {id_} was lost"
+            if status == "COMPLETED" and "last/-1" in outputs:
+                assert len(outputs) >= 6, outputs
+
+
+class Quiet(Scenario):
+    """Bursts of events to a debounced workflow, and to a limited one."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, int] = {}
+        self.seen: dict[str, list[int]] = defaultdict(list)
+
+    def expected(self, workflow: str) -> bool:
+        return workflow == "index"
+
+    def over(self, world: World) -> bool:
+        return world.is_quiet() and not world.storage.read(
+            "SELECT 1 FROM automate_execution WHERE status IN ('PENDING', 'RUNNING')"
+        )
+
+    def set_up(self, kernel: Kernel, world: World) -> None:
+        @kernel.action("doc.index")
+        def index(doc: str, version: int) -> None:
+            world.work(world.random.choice((0.0, 0.1, 2.0)))
+            self.seen[doc].append(version)
+
+        given = {"doc": "{{ event.payload.doc }}", "version": "{{ event.payload.version }}"}
+        kernel.add_workflow(
+            {
+                "name": "index",
+                "trigger": {"type": "event", "event": "doc.saved"},
+                "debounce": {"key": "{{ event.payload.doc }}", "for": "2s", "at_most": "10s"},
+                "steps": [{"id": "index", "action": "doc.index", "input": given}],
+            }
+        )
+        kernel.add_workflow(
+            {
+                "name": "mail",
+                "trigger": {"type": "event", "event": "doc.saved"},
+                "concurrency": {"limit": 2},
+                "steps": [
+                    {"id": "nap", "sleep": "1s"},
+                    {"id": "index", "action": "doc.index", "input": {**given, "doc": "m"}},
+                ],
+            }
+        )
+
+    def act(self, world: World) -> None:
+        for version in range(6):
+            doc = world.random.choice("ab")
+            world.emit("doc.saved", {"doc": doc, "version": version})
+            self.last[doc] = version
+            world.work(world.random.choice((0.0, 0.5, 1.9, 3.0)))
+
+    def check(self, world: World) -> None:
+        for doc, version in self.last.items():
+            assert version in self.seen[doc], f"the last version of {doc} was lost: {self.seen}"
+        assert set(self.seen["m"]) == set(range(6)), self.seen["m"]

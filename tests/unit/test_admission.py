@@ -950,6 +950,26 @@ def test_one_that_goes_on_keeps_its_event(open_kernel: Open, clock: FakeClock, h
     assert [each.event.payload["n"] for each in ended] == [1, 2]
 
 
+def test_the_event_that_was_sent_last_counts_whatever_comes_last(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """Two workers, or a priority, bring them in another order, and the older one took the place."""
+    ran: list[int] = []
+
+    def note(n: int) -> None:
+        ran.append(n)
+
+    number = {"input": {"n": "{{ event.payload.n }}"}}
+    kernel = open_kernel(note, debounce={"for": "5s"}, step=number)
+    for n in range(3):
+        kernel.emit("go", {"n": n}, priority=n)
+        clock.advance(1)
+    kernel.run_until_idle()
+    clock.advance(5)
+    kernel.run_until_idle()
+    assert ran == [2]
+
+
 @pytest.mark.every_storage
 def test_two_first_events_at_once(open_kernel: Open) -> None:
     """They meet at the start lock: one execution, whichever is the last."""

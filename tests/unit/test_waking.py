@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from defined import define
 from waiting import until
 from workers import running
+from automate_kernel import Kernel
 from automate_kernel.outbox import NewItem, OutboxItem, SkipLockedClaimOutboxStore
 from automate_kernel.storage import MemoryStorage, Wakeup
 from automate_kernel.worker import Handler, Worker
+from automate_kernel.workflows.execution import ExecutionStatus
+from automate_testing.clock import FakeClock
 
 PATIENCE_SECONDS = 60.0
 
@@ -107,3 +111,26 @@ def test_notices_of_what_is_for_others_are_not_heard_all_the_time() -> None:
     waits = "".join(each[0] for each in bell.asked)
     assert waits.startswith("ewwwwww" + "iew")
     assert waits.count("iew") == 4
+
+
+def test_the_answer_to_the_first_execution_of_a_workflow_is_kept() -> None:
+    """The event that begins it stands in a frozen worker, while another takes the payment."""
+    clock = FakeClock()
+    kernel = Kernel(MemoryStorage(clock), discover=False, secrets={}, lease_seconds=10)
+    paid = {"event": "order.paid", "match": {"order": "{{ event.payload.order }}"}}
+    trigger = {"type": "event", "event": "order.placed"}
+    define(kernel, {"id": "paid", "wait_for": paid}, trigger=trigger)
+    kernel.emit("order.placed", {"order": 7})
+    assert kernel.outbox.claim_batch("frozen", 1)
+    worker = kernel.worker()
+    assert worker.preflight is not None
+    worker.preflight()
+    clock.advance(1)
+    kernel.emit("order.paid", {"order": 7})
+    kernel.run_until_idle()
+    clock.advance(60)
+    kernel.outbox.reap()
+    clock.advance(60)
+    kernel.run_until_idle()
+    (execution,) = kernel.executions.find()
+    assert execution.status is ExecutionStatus.COMPLETED

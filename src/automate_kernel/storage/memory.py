@@ -70,6 +70,7 @@ class MemoryStorage:
         self._skipped = timedelta()
         self._lock, self._guard = new_rlock(), ForkGuard()
         self._bells: dict[_Bell, None] = {}
+        self._rows: type[MemoryRows] = MemoryRows
         self.kernels: set[object] = set()
         """One object for each open kernel on it: beside a single one there is no other worker."""
         with _copying.entered(), _copied:
@@ -98,7 +99,8 @@ class MemoryStorage:
         if isinstance(transaction, MemoryRows):
             yield transaction
             return
-        rows = self._open_rows(self._shifted if self._skipped else self._clock)
+        clock = self._shifted if self._skipped else self._clock
+        rows = self._rows(self._connection, clock)
         with self._guard.entered():
             if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
                 # A transactional step, say, that waits for a call of its own on another thread.
@@ -122,9 +124,6 @@ class MemoryStorage:
     def _ring(self) -> None:
         for bell in list(self._bells):
             bell.wake()
-
-    def _open_rows(self, clock: Clock | None) -> MemoryRows:
-        return MemoryRows(self._connection, clock)
 
     def joins(self, transaction: Any) -> bool:
         """Return True for rows that are open."""

@@ -71,6 +71,7 @@ class SimulatedStorage(MemoryStorage):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
+        self._rows = _Rows
         self.trail: list[TrailEntry] = []
         self.on_change: Callable[[TrailEntry], None] | None = None
         self.deaf_until = 0.0
@@ -102,9 +103,6 @@ class SimulatedStorage(MemoryStorage):
                 self._note_changes()
         if not inner:
             scheduler().point("committed")
-
-    def _open_rows(self, clock: Clock | None) -> MemoryRows:
-        return _Rows(self._connection, clock)
 
     def _ring(self) -> None:
         if scheduler().now >= self.deaf_until:

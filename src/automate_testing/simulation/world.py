@@ -58,6 +58,9 @@ class Scenario:
     def check(self, world: World) -> None:
         """Raise `AssertionError` if it did not end as it should."""
 
+    def changed(self, world: World, entry: TrailEntry) -> None:
+        """Look at a change that is about to be committed; an `AssertionError` is a problem."""
+
     def expected(self, workflow: str) -> bool:
         """Return True if an execution of *workflow* may still wait at the end."""
         return False
@@ -113,6 +116,7 @@ class World:
         self.workers: list[WorkerProcess] = []
         self.calls: list[Made] = []
         self._open: dict[str | None, Made] = {}
+        self._made_of: dict[str, list[Made]] = {}
         self.faults_met: list[str] = []
         """The kinds of the faults that have happened."""
         self.problems: list[str] = []
@@ -261,6 +265,10 @@ class World:
             self._note_start(change)
         if change.what in ("item", "execution", "step"):
             self._judge(change)
+        try:
+            self.scenario.changed(self, change)
+        except AssertionError as error:
+            self.problem(str(error) or repr(error))
 
     def _note_start(self, change: TrailEntry) -> None:
         ((event, parent, chain),) = self.storage.read(
@@ -272,7 +280,7 @@ class World:
     def _judge(self, change: TrailEntry) -> None:
         key = change.what, change.id
         was = self.finished.get(key)
-        if was == "COMPLETED" and change.new and not self.scenario_allows(change):
+        if was == "COMPLETED" and change.new:
             self.problem(f"{change.what} {change.name} had COMPLETED, and became {change.new}")
         if change.new in ("COMPLETED", "FAILED", "CANCELLED", "SKIPPED"):
             self.finished[key] = change.new
@@ -285,12 +293,11 @@ class World:
                     "SELECT output FROM automate_step WHERE id = ?", change.id
                 )
                 self.outputs[change.name] = None if output is None else json.loads(output)
-            elif change.new:
+            else:
+                # An operator, or a loop's next round, has it made anew.
                 self._finished_steps.discard(change.name)
-
-    def scenario_allows(self, change: TrailEntry) -> bool:
-        """Return True if an operator may have reopened it."""
-        return False
+                for made in self._made_of.pop(change.name, ()) if not change.new else ():
+                    made.went_well = False
 
     def call_begins(self, call: Call) -> None:
         """Note a call that is about to be made."""
@@ -301,8 +308,9 @@ class World:
         self.calls.append(made)
         self._open[call.idempotency_key] = made
         self.tell(f"calls {call.operation} of {call.step_id}, attempt {call.attempt}")
-        step = f"{call.execution_id}/{call.step_id}/-1"
-        if call.execution_id is not None and step in self._finished_steps:
+        step = _step_of(call)
+        self._made_of.setdefault(step, []).append(made)
+        if step in self._finished_steps:
             self.problem(f"{call.operation} is called again, whose step {call.step_id} has ended")
         self.scheduler.point("call")
 
@@ -348,6 +356,12 @@ class World:
             if not self.scenario.expected(name)
         ]
         return left
+
+
+def _step_of(call: Call) -> str:
+    """Return the name of the step that makes *call*, as the trail has it."""
+    execution, _, place = str(call.idempotency_key).partition(":")
+    return f"{execution.replace('-', '')}/{place.replace(':', '/')}"
 
 
 class _CallHooks:

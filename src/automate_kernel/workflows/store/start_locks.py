@@ -171,18 +171,22 @@ def postpone(
     Make *changes* to the execution that waits behind *lock*, and to its item, which waits anew.
 
     *item_changes* give the item's concurrency key. Returns its id and the definition that it had;
-    None if there is none, or it has begun.
+    None if there is none, or it has begun. If it waits with an event that was sent later,
+    it stays as it is, and is ``kept``: workers take events side by side, and the last one counts.
     """
     its = [Where("id", "eq", lock["execution_id"]), Where("status", "in", _UNBEGUN)]
-    for execution in rows.select(EXECUTION, its, columns=("id", "item_id", "definition_id")):
+    read = ("id", "item_id", "definition_id", "events_since")
+    for execution in rows.select(EXECUTION, its, columns=read):
         # Locked, so that no worker claims it now. One that was claimed may have begun.
         unclaimed = [
             Where("id", "eq", execution["item_id"]),
             Where("status", "in", WAITING),
             Where("attempt_count", "eq", 0),
         ]
-        read = ("id", "priority", "concurrency_key", "headers", "lease_token", "waiting_for")
-        for item in rows.select(OUTBOX, unclaimed, lock=True, columns=read):
+        its_columns = (
+            "id", "priority", "concurrency_key", "headers", "lease_token", "waiting_for",
+        )  # fmt: skip
+        for item in rows.select(OUTBOX, unclaimed, lock=True, columns=its_columns):
             # One that is paused was claimed, and put back as it was. One that goes on after its end
             # keeps its own event.
             untouched = item["lease_token"] is None or item["waiting_for"] == ItemWait.RESUME
@@ -190,6 +194,8 @@ def postpone(
                 return None
             if has_begun(rows, execution["id"]):
                 return None
+            if _is_older(changes["events_since"], execution["events_since"]):
+                return {**execution, "kept": True}
             if not rows.update(EXECUTION, its, {**changes, "updated_at": Now()}):
                 return None
             waits = waiting_changes(_quiet_at(rows, debounce, lock), item["priority"])
@@ -205,6 +211,10 @@ def postpone(
                 concurrency_keys.release(rows, [(item["concurrency_key"], item["id"])])
             return execution
     return None
+
+
+def _is_older(sent_at: datetime | None, than: datetime | None) -> bool:
+    return sent_at is not None and than is not None and sent_at < than
 
 
 def _quiet_at(rows: Rows, debounce: Debounce, lock: Row) -> datetime | float:

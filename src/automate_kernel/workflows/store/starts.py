@@ -310,6 +310,8 @@ class ExecutionStarts:
         waiting = start_locks.postpone(rows, debounce, lock, changes, its_item)
         if waiting is None:
             return None
+        if "kept" in waiting:
+            return str(waiting["id"])
         if waiting["definition_id"] != new.row["definition_id"]:
             self._define(rows, [new])
         its = [Where("subject_id", "eq", waiting["id"])]
