@@ -240,7 +240,7 @@ class Kernel:
             find_child=self._find_child,
             sender=self,
             leaves_events=leader_election.leaves,
-            relays=self.relays,
+            relays=self.relays or None,
         )
         self._inline = InlineExecutions(self._runner)
         notices = ApprovalNotices(

@@ -18,7 +18,6 @@ from typing import Literal
 from automate_kernel.base.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.dialects import Dialect
-from automate_kernel.storage.emit_function import change_of_emit_function
 from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.storage.shortage import warn_of
 from automate_kernel.storage.tables import NULL, TABLES, Column, Index, Table
@@ -428,6 +427,9 @@ def migrate_schema(
         if left := inspect_schema(rows, place).differences:
             text = "; ".join(each.text for each in left)
             raise AutomateError(ErrorCodes.INTERNAL, f"{place}: this is left to mend: {text}")
+        # Here alone: who only imports the kernel, or migrates nothing, has no use of it.
+        from automate_kernel.storage.emit_function import change_of_emit_function
+
         changes = change_of_emit_function(rows, wanted=emit_function)
         _run(rows, changes)
     return [*report.statements, *changes]
