@@ -289,11 +289,10 @@ class NewItem:
             "idempotency_key": scoped_key(self.idempotency_key, self.tenant_id),
             "tenant_id": self.tenant_id,
             "ordering_key": scoped_key(self.ordering_key, self.tenant_id),
+            "lane": self.lane,
             "created_at": _NOW,
             "updated_at": _NOW,
         }
-        if self.lane is not None:
-            row["lane"] = self.lane
         if self.concurrency_key is not None:
             row.update(self.key_row())
         return row
