@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from automate_kernel.base.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.rows import Rows
+from automate_kernel.storage.statuses import ItemStatus, ItemWait
 
 _ARGUMENTS = """\
 name text,
@@ -114,7 +115,7 @@ BEGIN
       'payload', body, 'occurred_at', to_char(
         clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
       )
-    ), headers, 'PENDING', CASE WHEN seconds > 0 THEN 'time' ELSE 'worker' END,
+    ), headers, @PENDING@, CASE WHEN seconds > 0 THEN @TIME@ ELSE @WORKER@ END,
     coalesce(automate_emit.priority, 0), 0, 50,
     statement_timestamp() + seconds * interval '1 second',
     statement_timestamp()
@@ -142,6 +143,8 @@ BEGIN
   RETURN new_id;
 END
 """
+for _word in (ItemStatus.PENDING, ItemWait.TIME, ItemWait.WORKER):
+    _BODY = _BODY.replace(f"@{_word.name}@", f"'{_word}'")
 
 _FIND = """\
 SELECT prosrc FROM pg_proc WHERE proname = 'automate_emit' AND pg_function_is_visible(oid)"""
