@@ -14,6 +14,7 @@ from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.api import StreamConfig
 from nats.js.errors import (
     APIError,
     FetchTimeoutError,
@@ -113,6 +114,16 @@ class NatsConnection:
             self._jetstream = client, client.jetstream(timeout=REQUEST_SECONDS)
         return self._jetstream[1]
 
+    async def make_stream(self, config: StreamConfig) -> None:
+        """Make a stream, unless an operator has made it otherwise: theirs counts."""
+        js = await self.jetstream()
+        try:
+            with reaching(self):
+                await js.add_stream(config)
+        except APIError as error:
+            if error.err_code not in (_IS_THERE, _OVERLAPS):
+                raise refused(error) from None
+
     async def _connected(self) -> Client:
         given = {key: value for key, value in self._options.items() if value is not None}
         return await nats.connect(
@@ -130,9 +141,13 @@ class NatsConnection:
                 await client.close()
 
 
-def is_there_otherwise(error: APIError) -> bool:
-    """Return True if a stream was not made because an operator has made it: theirs counts."""
-    return error.err_code in (_IS_THERE, _OVERLAPS)
+def refused(error: APIError) -> AutomateError:
+    """Return the error for a request that JetStream does not do, now or later."""
+    return AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        f"JetStream refuses: {error.description or type(error).__name__} ({error.err_code})",
+        hint="look at the rights of the account, and at the stream",
+    )
 
 
 async def fetched(consumer: Any, most: int) -> list[Msg]:

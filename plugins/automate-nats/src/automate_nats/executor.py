@@ -32,7 +32,7 @@ from automate_kernel.base.forks import renew_in_children
 from automate_kernel.operations.executors import Heard, Perform, StepExecutor, TaskNews
 from automate_kernel.operations.tasks import Declined, RemoteTask, TaskOutcome
 from automate_kernel.secrets.logs import get_logger
-from automate_nats.connection import NatsConnection, fetched, is_there_otherwise, reaching
+from automate_nats.connection import NatsConnection, fetched, reaching, refused
 
 logger = get_logger(__name__)
 
@@ -168,13 +168,7 @@ class NatsExecutor(StepExecutor):
             }),
         ):  # fmt: skip
             about: dict[str, Any] = {"subjects": [self._subject(kind, ">")], **common, **its}
-            config = StreamConfig(name=self._stream(kind), **about)
-            try:
-                await js.add_stream(config)
-            except js_errors.APIError as error:
-                # An operator has made it otherwise: theirs counts.
-                if not is_there_otherwise(error):
-                    raise
+            await self._connection.make_stream(StreamConfig(name=self._stream(kind), **about))
         for kind, consumer in (("tasks", "remotes"), ("deliveries", "hosts")):
             await js.add_consumer(
                 self._stream(kind),
@@ -198,7 +192,7 @@ class NatsExecutor(StepExecutor):
         except js_errors.APIError as error:
             if error.err_code == _TAKEN:
                 return False
-            raise _refused(error) from None
+            raise refused(error) from None
         except AutomateError as error:
             if "NoStream" in error.message:
                 self._ready = False  # somebody has deleted it
@@ -216,7 +210,7 @@ class NatsExecutor(StepExecutor):
         except js_errors.NotFoundError:
             return None
         except js_errors.APIError as error:
-            raise _refused(error) from None
+            raise refused(error) from None
         return found.data or b""
 
     async def _kept(self, task_id: str) -> TaskOutcome | None:
@@ -566,11 +560,3 @@ class NatsExecutor(StepExecutor):
 async def _either(stopping: asyncio.Event, seconds: float) -> None:
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(stopping.wait(), seconds)
-
-
-def _refused(error: js_errors.APIError) -> AutomateError:
-    return AutomateError(
-        ErrorCodes.FAILED_PRECONDITION,
-        f"JetStream refuses: {error.description or type(error).__name__} ({error.err_code})",
-        hint="look at the rights of the account, and at the streams AUTOMATE_…",
-    )

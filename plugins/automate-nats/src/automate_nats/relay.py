@@ -13,7 +13,7 @@ from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes, 
 from automate_kernel.base.forks import renew_in_children
 from automate_kernel.relays.cloud_events import CONTENT_TYPE, CloudEvent
 from automate_kernel.relays.relay import Relay
-from automate_nats.connection import NatsConnection, is_there_otherwise, reaching
+from automate_nats.connection import NatsConnection, reaching, refused
 
 _PLACE = re.compile(r"\{(type|tenant)\}")
 _PART = r"([A-Za-z0-9_-]+|\{type\}|\{tenant\})"
@@ -98,7 +98,7 @@ class NatsRelay(Relay):
         except js_errors.APIError as error:
             if error.err_code == _TOO_LARGE:
                 raise PayloadError("the stream takes no message of this size") from None
-            raise _refused(error) from None
+            raise refused(error) from None
 
     async def _make_stream(self) -> None:
         if self._ready:
@@ -106,13 +106,7 @@ class NatsRelay(Relay):
         self._starting = self._starting or asyncio.Lock()
         async with self._starting:
             if not self._ready:
-                js = await self._connection.jetstream()
-                try:
-                    with reaching(self._connection):
-                        await js.add_stream(self._config)
-                except js_errors.APIError as error:
-                    if not is_there_otherwise(error):
-                        raise _refused(error) from None
+                await self._connection.make_stream(self._config)
                 self._ready = True
 
     async def problems(self) -> list[str]:
@@ -131,14 +125,6 @@ class NatsRelay(Relay):
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()
-
-
-def _refused(error: js_errors.APIError) -> AutomateError:
-    return AutomateError(
-        ErrorCodes.FAILED_PRECONDITION,
-        f"JetStream refuses: {error.description or type(error).__name__} ({error.err_code})",
-        hint="look at the rights of the account, and at the stream",
-    )
 
 
 def _of_all(subject: str) -> str:

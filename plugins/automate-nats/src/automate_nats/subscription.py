@@ -17,7 +17,7 @@ from automate_kernel.relays.cloud_events import CloudEvent
 from automate_kernel.relays.subscriptions import EventSubscription
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.values import read_json
-from automate_nats.connection import NatsConnection, fetched, reaching
+from automate_nats.connection import NatsConnection, fetched, reaching, refused
 
 logger = get_logger(__name__)
 
@@ -95,17 +95,17 @@ class NatsSubscription(EventSubscription):
                     found = await fetched(consumer, self._at_once - len(running))
                 for message in found:
                     # Begun in their order, in which they are stored.
-                    running.add(one := asyncio.create_task(self._one(message, take)))
-                    one.add_done_callback(running.discard)
+                    running.add(taking := asyncio.create_task(self._take(message, take)))
+                    taking.add_done_callback(running.discard)
                 if len(running) >= self._at_once:
                     await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in running:
-                one.cancel()
+            for taking in running:
+                taking.cancel()
             with suppress(Exception):
                 await consumer.unsubscribe()
 
-    async def _one(self, message: Msg, take: Callable[[CloudEvent], Awaitable[None]]) -> None:
+    async def _take(self, message: Msg, take: Callable[[CloudEvent], Awaitable[None]]) -> None:
         """Take one message, or let it come again."""
         try:
             await take(self._event_of(message))
@@ -160,8 +160,7 @@ class NatsSubscription(EventSubscription):
             ) from None  # fmt: skip
         except js_errors.APIError as error:
             if error.err_code not in _CONSUMER_IS_OTHER:
-                text = f"JetStream refuses: {error.description} ({error.err_code})"
-                raise AutomateError(ErrorCodes.FAILED_PRECONDITION, text) from None
+                raise refused(error) from None
 
     async def problems(self) -> list[str]:
         """Return why no message comes."""
