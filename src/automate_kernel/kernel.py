@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
     from automate_kernel.outbox.labels import Labelled, Labels
     from automate_kernel.plugins import Plugins
+    from automate_kernel.plugins.parts import NamedParts
     from automate_kernel.relays.cloud_events import CloudEvent
     from automate_kernel.relays.relays import Relays
     from automate_kernel.relays.subscriptions import Subscriptions
@@ -382,31 +383,32 @@ class Kernel:
             self.approvals, Budgets(self.storage), rates,
         )  # fmt: skip
 
+    def _named_parts(self) -> NamedParts:
+        from automate_kernel.plugins.parts import NamedParts
+
+        return NamedParts(self.plugins, self.secrets, self._render_config)
+
     def _executors_of(
         self, given: Mapping[str, Any] | None, outputs: OutputStore | None
     ) -> Executors:
         from automate_kernel.operations.executors import Executors
-        from automate_kernel.plugins import parts
 
         given = check_table(given, "executors", '{"gpu": {"type": "nats"}}')
-        placements = parts.step_executors(given, self.plugins, self.secrets, self._render_config)
+        placements = self._named_parts().step_executors(given)
         return Executors(placements, outputs)
 
     def _relays_of(self, given: Mapping[str, Any] | None) -> Relays:
-        from automate_kernel.plugins import parts
         from automate_kernel.relays.relays import Relays
 
         given = check_table(given, "relays", '{"orders": {"to": "nats", "events": ["order.*"]}}')
-        routes = parts.relay_routes(given, self.plugins, self.secrets, self._render_config)
+        routes = self._named_parts().relay_routes(given)
         return Relays(routes, self.operations.portal)
 
     def _subscriptions_of(self, given: Mapping[str, Any] | None) -> Subscriptions:
-        from automate_kernel.plugins import parts
-
         given = check_table(
             given, "subscriptions", '{"orders": {"from": "nats", "stream": "SHOP"}}'
         )
-        return parts.subscriptions(given, self.plugins, self.secrets, self._render_config)
+        return self._named_parts().subscriptions(given)
 
     def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
         from automate_kernel.workflows.store.catalogue import Catalogue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -235,190 +235,113 @@ def _named_output_store(
     return LateOutputStore(make, keys) if keys else make()
 
 
-# -- step executors --------------------------------------------------------------------------
-
-_OF_PLACEMENTS = ("type", "operations", "durable")
+# -- executors, relays, subscriptions ----------------------------------------------------------
 
 
-def step_executors(
-    given: Mapping[str, Any],
-    plugins: Plugins,
-    secrets: SecretResolver,
-    render: Callable[[Any, str], Any],
-) -> dict[str, Placement]:
+class NamedParts:
     """
-    Return the executors that are *given* by name: each itself, or a plugin with its options.
+    Reads the tables of settings that hold parts by name.
 
-    *render* and *secrets* are for the options, as in `output_store`. Raises `ConfigError` for what
-    is no executor, or has other options.
+    An entry is a part itself, or a table that says by one key which part it is: the key of an
+    installed plugin, with its options, or a part that is made. *render* and *secrets* are for the
+    options, as in `output_store`. Each method raises `ConfigError` for what is no such part, or has
+    other options.
     """
-    return {name: _placement(name, each, plugins, secrets, render) for name, each in given.items()}
+
+    def __init__(
+        self, plugins: Plugins, secrets: SecretResolver, render: Callable[[Any, str], Any]
+    ) -> None:
+        self._plugins, self._secrets, self._render = plugins, secrets, render
+
+    def step_executors(self, given: Mapping[str, Any]) -> dict[str, Placement]:
+        """Return the executors that are *given* by name."""
+        return {name: self._placement(name, entry) for name, entry in given.items()}
+
+    def _placement(self, name: str, given: Any) -> Placement:
+        place = f"executors.{name}"
+        if name == HERE:
+            raise ConfigError(f"{place} can't have this name", hint=f"{HERE} is the worker itself")
+        entry = _entry(
+            place, name, given, "type", StepExecutor, "names no type",
+            'write {"type": "nats", …}: the key of an installed plugin, or a StepExecutor',
+        )  # fmt: skip
+        patterns, durable = several(entry.pop("operations", ())), entry.pop("durable", False)
+        if not isinstance(durable, bool) or not all(isinstance(each, str) for each in patterns):
+            raise ConfigError(
+                f"{place}: operations is a list of patterns, and durable true or false",
+                hint='for example operations = ["llm.*"]',
+            )
+        executor = self._part(place, entry, "type", "step_executor", queue=name)
+        if durable and not executor.supports_durable:
+            raise ConfigError(
+                f"{place}: an executor of the type {given['type']!r} can't be durable",
+                hint="take durable out: its calls are held in a worker",
+            )
+        return Placement(name, executor, tuple(patterns), durable)
+
+    def relay_routes(self, given: Mapping[str, Any]) -> dict[str, Route]:
+        """Return the relays that are *given* by name."""
+        return {name: self._route(name, entry) for name, entry in given.items()}
+
+    def _route(self, name: str, given: Any) -> Route:
+        place = f"relays.{name}"
+        entry = _entry(
+            place, name, given, "to", Relay, "doesn't say where its events go",
+            'write {"to": "nats", …}: the key of an installed plugin, or a Relay',
+        )  # fmt: skip
+        patterns = several(entry.pop("events", ("*",)))
+        if not patterns or not all(isinstance(each, str) and each for each in patterns):
+            raise ConfigError(
+                f"{place}: events is a list of patterns", hint='for example events = ["order.*"]'
+            )
+        return Route(name, self._part(place, entry, "to", "relay"), tuple(patterns))
+
+    def subscriptions(self, given: Mapping[str, Any]) -> Subscriptions:
+        """Return the subscriptions that are *given* by name."""
+        return Subscriptions({name: self._subscribed(name, entry) for name, entry in given.items()})
+
+    def _subscribed(self, name: str, given: Any) -> SubscribedBroker:
+        place = f"subscriptions.{name}"
+        entry = _entry(
+            place, name, given, "from", EventSubscription, "doesn't say whose events come",
+            'write {"from": "nats", …}: a plugin\'s key, or an EventSubscription',
+        )  # fmt: skip
+        tenant_id = entry.pop("tenant_id", None)
+        if tenant_id is not None:
+            check_text(tenant_id, "tenant_id")
+        part = self._part(place, entry, "from", "subscription", durable=f"automate-{name}")
+        return SubscribedBroker(name, part, tenant_id)
+
+    def _part(self, place: str, entry: dict[str, Any], key: str, kind: str, **ours: Any) -> Any:
+        """Return the part that the rest of *entry* describes; *ours* are options by default."""
+        part = entry.pop(key)
+        if not isinstance(part, str):
+            if entry:
+                raise ConfigError(f"{place}: a part that is made takes no {', '.join(entry)}")
+            return part
+        cls: Any = self._plugins.named(kind, part)
+        options, takes = {**ours, **entry}, inspect.signature(cls).parameters
+        if unknown := sorted(set(entry) - set(takes)):
+            hint = did_you_mean(unknown[0], takes, also=f"it takes: {', '.join(takes)}")
+            raise ConfigError(f"{place} doesn't take {unknown[0]!r}", hint=hint)
+        rendered = {name: self._render(value, f"{place}.{name}") for name, value in options.items()}
+        try:
+            return cls(**reveal(rendered, self._secrets))
+        except TypeError as error:
+            _refuse(place, cls, "doesn't take these options", error, hint="see its page")
 
 
-def _placement(
-    name: str,
-    given: Any,
-    plugins: Plugins,
-    secrets: SecretResolver,
-    render: Callable[[Any, str], Any],
-) -> Placement:
-    place = f"executors.{name}"
-    if name == HERE or not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{place} can't have this name", hint=f"use letters, digits, _ and -; {HERE} is taken"
-        )
-    if isinstance(given, StepExecutor):
-        return Placement(name, given)
-    if not isinstance(given, Mapping) or not isinstance(given.get("type"), (str, StepExecutor)):
-        raise ConfigError(
-            f"{place} names no type",
-            hint='write {"type": "nats", …}: the key of an installed plugin, or a StepExecutor',
-        )
-    patterns, durable = several(given.get("operations", ())), given.get("durable", False)
-    if not isinstance(durable, bool) or not all(isinstance(each, str) for each in patterns):
-        raise ConfigError(
-            f"{place}: operations is a list of patterns, and durable true or false",
-            hint='for example operations = ["llm.*"]',
-        )
-    executor = given["type"]
-    if isinstance(executor, str):
-        options = {key: value for key, value in given.items() if key not in _OF_PLACEMENTS}
-        cls: Any = plugins.named("step_executor", executor)
-        executor = _made(cls, place, {"queue": name, **options}, secrets, render, own=("queue",))
-    if durable and not executor.supports_durable:
-        raise ConfigError(
-            f"{place}: an executor of the type {given['type']!r} can't be durable",
-            hint="take durable out: its calls are held in a worker",
-        )
-    return Placement(name, executor, tuple(patterns), durable)
-
-
-# -- relays ----------------------------------------------------------------------------------
-
-_OF_ROUTES = ("to", "events")
-
-
-def relay_routes(
-    given: Mapping[str, Any],
-    plugins: Plugins,
-    secrets: SecretResolver,
-    render: Callable[[Any, str], Any],
-) -> dict[str, Route]:
-    """
-    Return the relays that are *given* by name: each itself, or a plugin with its options.
-
-    *render* and *secrets* are for the options, as in `output_store`. Raises `ConfigError` for what
-    is no relay, or has other options.
-    """
-    return {name: _route(name, each, plugins, secrets, render) for name, each in given.items()}
-
-
-def _route(
-    name: str,
-    given: Any,
-    plugins: Plugins,
-    secrets: SecretResolver,
-    render: Callable[[Any, str], Any],
-) -> Route:
-    place = f"relays.{name}"
+def _entry(
+    place: str, name: str, given: Any, key: str, base: type, lack: str, hint: str
+) -> dict[str, Any]:
+    """Return the entry at *place* as a table of its own, which says by *key* which part it is."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{place} can't have this name", hint="use letters, digits, _ and -")
-    if isinstance(given, Relay):
-        return Route(name, given)
-    if not isinstance(given, Mapping) or not isinstance(given.get("to"), (str, Relay)):
-        raise ConfigError(
-            f"{place} doesn't say where its events go",
-            hint='write {"to": "nats", …}: the key of an installed plugin, or a Relay',
-        )
-    patterns = several(given.get("events", ("*",)))
-    if not patterns or not all(isinstance(each, str) and each for each in patterns):
-        raise ConfigError(
-            f"{place}: events is a list of patterns", hint='for example events = ["order.*"]'
-        )
-    relay = given["to"]
-    options = {key: value for key, value in given.items() if key not in _OF_ROUTES}
-    if isinstance(relay, str):
-        relay = _made(plugins.named("relay", relay), place, options, secrets, render)
-    elif options:
-        raise ConfigError(f"{place}: a Relay that is made takes no {', '.join(options)}")
-    return Route(name, relay, tuple(patterns))
-
-
-# -- subscriptions ---------------------------------------------------------------------------
-
-_OF_ARRIVALS = ("from", "tenant_id")
-
-
-def subscriptions(
-    given: Mapping[str, Any],
-    plugins: Plugins,
-    secrets: SecretResolver,
-    render: Callable[[Any, str], Any],
-) -> Subscriptions:
-    """
-    Return the subscriptions that are *given* by name: each itself, or a plugin with its options.
-
-    *render* and *secrets* are for the options, as in `output_store`. Raises `ConfigError` for what
-    is no subscription, or has other options.
-    """
-    return Subscriptions(
-        {name: _arrivals(name, each, plugins, secrets, render) for name, each in given.items()}
-    )
-
-
-def _arrivals(
-    name: str,
-    given: Any,
-    plugins: Plugins,
-    secrets: SecretResolver,
-    render: Callable[[Any, str], Any],
-) -> SubscribedBroker:
-    place = f"subscriptions.{name}"
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{place} can't have this name", hint="use letters, digits, _ and -")
-    if isinstance(given, EventSubscription):
-        return SubscribedBroker(name, given)
-    if not isinstance(given, Mapping) or not isinstance(
-        given.get("from"), (str, EventSubscription)
-    ):
-        raise ConfigError(
-            f"{place} doesn't say whose events come",
-            hint='write {"from": "nats", …}: a plugin\'s key, or an EventSubscription',
-        )
-    tenant_id = given.get("tenant_id")
-    if tenant_id is not None:
-        check_text(tenant_id, "tenant_id")
-    made = given["from"]
-    options = {key: value for key, value in given.items() if key not in _OF_ARRIVALS}
-    if isinstance(made, str):
-        cls = plugins.named("subscription", made)
-        made = _made(cls, place, {"durable": f"automate-{name}", **options}, secrets, render)
-    elif options:
-        raise ConfigError(
-            f"{place}: an EventSubscription that is made takes no {', '.join(options)}"
-        )
-    return SubscribedBroker(name, made, tenant_id)
-
-
-def _made(
-    cls: Any,
-    place: str,
-    options: Mapping[str, Any],
-    secrets: SecretResolver,
-    render: Callable[[Any, str], Any],
-    own: Collection[str] = (),
-) -> Any:
-    """Return a part of *cls*, with the secrets that its *options* refer to; *own* are ours."""
-    takes = inspect.signature(cls).parameters
-    unknown = sorted(set(options) - set(takes) - set(own))
-    if unknown:
-        hint = did_you_mean(unknown[0], takes, also=f"it takes: {', '.join(takes)}")
-        raise ConfigError(f"{place} doesn't take {unknown[0]!r}", hint=hint)
-    rendered = {name: render(value, f"{place}.{name}") for name, value in options.items()}
-    try:
-        return cls(**reveal(rendered, secrets))
-    except TypeError as error:
-        _refuse(place, cls, "doesn't take these options", error, hint="see its page")
+    if isinstance(given, base):
+        return {key: given}
+    if not isinstance(given, Mapping) or not isinstance(given.get(key), (str, base)):
+        raise ConfigError(f"{place} {lack}", hint=hint)
+    return dict(given)
 
 
 # -- refusals --------------------------------------------------------------------------------
