@@ -29,6 +29,7 @@ from automate_kernel.base.errors import (
     did_you_mean,
 )
 from automate_kernel.base.forks import renew_in_children
+from automate_kernel.operations.brokers import close_all, problems_of, try_within
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.tasks import (
     Declined,
@@ -412,18 +413,21 @@ class Executors:
         """Cancel a task of the executor *name*, as far as it can be reached."""
         placement = self.placements.get(name)
         if placement is not None:
-            await _as_far_as_possible(placement, placement.executor.cancel(task_id))
+            await try_within(f"executor {placement.name!r}", placement.executor.cancel(task_id))
 
     async def _give_up(self, placement: Placement, task: RemoteTask) -> None:
-        await _as_far_as_possible(placement, placement.executor.cancel(task.id))
+        await try_within(f"executor {placement.name!r}", placement.executor.cancel(task.id))
 
     async def _detach(self, placement: Placement, task: RemoteTask) -> None:
-        await _as_far_as_possible(placement, placement.executor.detach(task.id))
+        await try_within(f"executor {placement.name!r}", placement.executor.detach(task.id))
 
     async def problems(self) -> dict[str, list[str]]:
         """Return by name what keeps tasks from being done, in words for operators."""
-        await asyncio.gather(*map(_look_at, self.placements.values()))
-        return {name: each.found for name, each in self.placements.items() if each.found}
+        placements = self.placements.values()
+        found = await asyncio.gather(*(problems_of(each.executor) for each in placements))
+        for each, problems in zip(placements, found, strict=True):
+            each.found = problems
+        return {each.name: each.found for each in placements if each.found}
 
     def used(self, redact: Callable[[str], str]) -> list[ExecutorUse]:
         """Return the use that this process makes of each executor, its texts through *redact*."""
@@ -438,8 +442,7 @@ class Executors:
 
     async def close(self) -> None:
         """Close every executor."""
-        for placement in self.placements.values():
-            await _as_far_as_possible(placement, placement.executor.close())
+        await close_all({f"executor {n!r}": each.executor for n, each in self.placements.items()})
 
 
 def task_of(
@@ -480,19 +483,3 @@ def _hearing(call: Call) -> Heard:
             report.report(news.progress.get("value"), news.progress.get("message"))
 
     return heard
-
-
-async def _look_at(placement: Placement) -> None:
-    try:
-        placement.found = await asyncio.wait_for(placement.executor.problems(), 5)
-    except asyncio.TimeoutError:
-        placement.found = ["the broker does not answer"]
-    except AutomateError as error:
-        placement.found = [error.message]
-
-
-async def _as_far_as_possible(placement: Placement, work: Awaitable[None]) -> None:
-    try:
-        await asyncio.wait_for(work, 5)
-    except (AutomateError, asyncio.TimeoutError) as error:
-        logger.warning("executor %r: %s", placement.name, error)

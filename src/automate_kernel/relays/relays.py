@@ -20,6 +20,7 @@ from typing import Any
 
 from automate_kernel.base import runtime
 from automate_kernel.base.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.brokers import close_all, problems_of
 from automate_kernel.operations.portal import Portal
 from automate_kernel.outbox.item import (
     ACCEPTED_MAX_ATTEMPTS,
@@ -170,15 +171,11 @@ class Relays:
 
     async def problems(self) -> dict[str, list[str]]:
         """Return what keeps each relay from sending."""
-        return {name: await route.relay.problems() for name, route in self.routes.items()}
+        return {name: await problems_of(route.relay) for name, route in self.routes.items()}
 
     async def close(self) -> None:
         """Close them all."""
-        for route in self.routes.values():
-            try:
-                await asyncio.wait_for(route.relay.close(), 5)
-            except Exception as error:
-                logger.warning("relay %r could not be closed: %s", route.name, type(error).__name__)
+        await close_all({f"relay {name!r}": each.relay for name, each in self.routes.items()})
 
 
 @dataclass(frozen=True, slots=True)

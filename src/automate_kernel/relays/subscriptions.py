@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from automate_kernel.base.errors import AutomateError, PayloadError
+from automate_kernel.operations.brokers import close_all, problems_of
 from automate_kernel.operations.portal import Portal
 from automate_kernel.relays.cloud_events import CloudEvent
 from automate_kernel.relays.event_receiver import EventReceiver
@@ -92,15 +92,13 @@ class Subscriptions:
 
     async def problems(self) -> dict[str, list[str]]:
         """Return what keeps each subscription from receiving."""
-        return {name: await one.subscription.problems() for name, one in self.arrivals.items()}
+        return {n: await problems_of(each.subscription) for n, each in self.arrivals.items()}
 
     async def close(self) -> None:
         """Close them all."""
-        for name, one in self.arrivals.items():
-            try:
-                await asyncio.wait_for(one.subscription.close(), 5)
-            except Exception as error:
-                logger.warning("subscription %r is not closed: %s", name, type(error).__name__)
+        await close_all(
+            {f"subscription {n!r}": each.subscription for n, each in self.arrivals.items()}
+        )
 
 
 def _taken(into: EventReceiver, events: Sequence[CloudEvent]) -> list[Exception | None]:
