@@ -1,4 +1,4 @@
-"""What executors, relays and subscriptions share: each reaches a broker that may not answer."""
+"""The brokers that executors, relays and subscriptions reach: asked and closed within bounds."""
 
 from __future__ import annotations
 
