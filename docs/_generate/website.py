@@ -2,11 +2,10 @@
 """
 Builds the site of the documentation, with Zensical: `uvx nox -s site`.
 
-The pages stay plain Markdown, as the repository shows them. Here they are copied, and what a
-renderer would drop or read otherwise is written for it: a fence's file becomes its title, hidden
-blocks go, lists are indented by four. The navigation is `docs/index.md`: its headings are the
-sections, and each item that begins with a link is a page. Beside each page lies its Markdown, and
-`llms.txt` lists them.
+The pages stay plain Markdown, as the repository shows them. The copies are adapted to the renderer:
+a fence's file becomes its title, hidden blocks go, lists are indented by four. The navigation is
+`docs/index.md`: its headings are the sections, and each item that begins with a link is a page.
+Each page's Markdown lies beside it, and `llms.txt` lists them.
 """
 
 from __future__ import annotations
@@ -66,14 +65,14 @@ def navigation() -> list[tuple[str, list[Path]]]:
 
 
 def _named(sections: list[tuple[str, list[Path]]], page: Path) -> tuple[str, list[Path]]:
-    """Return the section for a page whose folder nobody else is from."""
+    """Return the section for a page that is alone in its folder."""
     wanted = {"plugins": "Connect", "examples": "Learn", "api": "Reference"}
     folder = page.parent.name if page.name != "README.md" else page.parent.parent.name
     return next(each for each in sections if each[0] == wanted.get(folder, sections[-1][0]))
 
 
 def for_a_renderer(page: Path, known: dict[Path, str], files: set[Path]) -> str:
-    """Return *page* as the site has it; what it links to beside pages joins *files*."""
+    """Return *page* as the site has it; add other files that it links to to *files*."""
     text = re.sub(
         r"^<!-- hidden\n.*?^-->\n+", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE
     )
@@ -182,14 +181,14 @@ def add_markdown(sources: Path, site: Path) -> None:
 
 
 def make_accessible(site: Path) -> None:
-    """Make empty cells of headings plain ones: a screen reader would read out nothing for each."""
+    """Turn empty headings of tables into plain cells, since a screen reader reads nothing there."""
     for file in site.rglob("*.html"):
         text = file.read_text("utf-8")
         file.write_text(re.sub(r"<th([^>]*)></th>", r"<td\1></td>", text), "utf-8")
 
 
 def broken_links(site: Path) -> Iterator[str]:
-    """Yield the links of built pages that lead to no file, or to no heading of one."""
+    """Yield the links of built pages whose file or heading is missing."""
     ids: dict[Path, set[str]] = {}
     for file in sorted(site.rglob("*.html")):
         text = file.read_text("utf-8")

@@ -81,7 +81,7 @@ _FAILED_KEPT = "Seconds that FAILED and CANCELLED items are kept."
 _AUDIT_KEPT = "Seconds that entries of the audit trail are kept."
 _EVENTS = "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY."
 _EVENTS_SECRETS = (
-    "Keys of secrets: who signs with one, as Standard Webhooks have it, may POST /events, such as"
+    "Keys of secrets: clients that sign with them by Standard Webhooks may POST /events, such as"
     " the relay http of another host."
 )
 _OPERATIONS = (

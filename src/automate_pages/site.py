@@ -133,8 +133,8 @@ class Site:
     *operations* names those that may be called by a form, or patterns (``slack.*``); an
     `OperationDesk` has bounds of the host's. Where the code *reloads*, every page may change by
     itself. *webhooks* is where `webhook_app` answers: an address, or a path on the pages' own host;
-    or a function that gives that of a connector and its trigger, None if there is none.
-    *local* gives the readers' time of a moment, which is UTC without it.
+    or a function that returns it for a connector and its trigger, or None. *local* converts a time
+    to the readers' zone; without it times are in UTC.
     """
 
     def __init__(

@@ -57,7 +57,7 @@ def pause(
     """
     Hold up items, executions, schedules or polls, until resume.
 
-    What runs ends, and its result is saved.
+    Running calls end, and their results are saved.
 
     Kind: workers claim no more items of it. Workflow: none of its steps begins; events still start
     executions, which wait. Execution: none of its steps begins. Schedule: it fires no more. Poll:

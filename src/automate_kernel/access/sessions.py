@@ -136,7 +136,7 @@ class SessionStore:
         """
         Return the session with a hashed id, and the time now.
 
-        A session that has run out is there for up to an hour, and one that was ended is not.
+        An expired session is returned for up to an hour, and an ended session is not.
         """
         with self._storage.begin(atomic=False) as rows:
             found = rows.select(SESSION, [Where("id", "eq", session_id)])
@@ -163,7 +163,7 @@ class SessionStore:
         return bool(write(self._storage, transaction, lambda rows: rows.delete(SESSION, where)))
 
     def leave(self, session_id: str, *, transaction: Any = None) -> bool:
-        """Let a session run out at once, as its user wants; what was begun in it goes on."""
+        """Expire a session at once, at its user's wish; actions begun in it go on."""
         where = [Where("id", "eq", session_id), *_alive()]
         changes = {"expires_at": Now()}
         return bool(

@@ -292,9 +292,9 @@ def webhook_app(
     """
     Return the ASGI application that accepts webhooks and events for *kernel*, with its probes.
 
-    It answers the links of approvals too, if the kernel has ``signing_keys``. Nobody can send
-    events without *events_token*, or a signature as Standard Webhooks have it with one of
-    *events_secrets*, the keys of secrets. Without *operations_token* nobody can call
+    It answers the links of approvals too, if the kernel has ``signing_keys``. A
+    sender of events needs *events_token*, or a signature by Standard Webhooks with a secret whose
+    key is in *events_secrets*. Without *operations_token* nobody can call
     *operations*. With *api* holders of the kernel's tokens have the API for clients below ``/api``,
     with the same *operations*. A body of more than *max_body_bytes* is refused
     before it is read. *workers* is the probe of the workers that the same server looks after:

@@ -37,7 +37,7 @@ class EventsEndpoint:
     """
     Accepts events for *kernel* from holders of *token*, or signed with one of *secrets*.
 
-    These are keys of secrets; a signature is as Standard Webhooks have it.
+    These are keys of secrets; a signature follows Standard Webhooks.
     """
 
     def __init__(self, kernel: Kernel, token: str | None, secrets: Sequence[str] = ()) -> None:

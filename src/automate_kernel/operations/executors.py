@@ -207,7 +207,7 @@ class Placement:
         return any(fnmatchcase(operation, pattern) for pattern in self.operations)
 
     def note(self, outcome: TaskOutcome) -> None:
-        """Note that *outcome* has come, for who looks how the executor does."""
+        """Note *outcome* for the report about the executor."""
         failure = outcome.failure()
         self.ended += 1
         self.error = None if failure is None else f"{failure.code}: {failure.message}"
@@ -430,7 +430,7 @@ class Executors:
         return {each.name: each.found for each in placements if each.found}
 
     def used(self, redact: Callable[[str], str]) -> list[ExecutorUse]:
-        """Return the use that this process makes of each executor, its texts through *redact*."""
+        """Return this process's use of each executor, with texts that *redact* has cleaned."""
         return [
             ExecutorUse(
                 each.name, each.in_flight, each.ended,

@@ -25,13 +25,12 @@ class BulkAction:
 
     *target* is ``items``, whose *command* is ``requeue``, ``cancel``, ``discard`` or
     ``reschedule``; or ``executions``, whose command is ``resume``, ``cancel``, ``pause``,
-    ``unpause`` or ``fork``. The action comes to each of them once, the oldest first. What began, or
-    failed, after the action *began_at* is not among them. *after* is the last place that the action
-    came to, *seen* counts the places, and *done* those that it changed. *delay* is for
-    ``reschedule``: seconds from now. *per_second* is for ``requeue``, ``resume`` and ``fork``: so
-    many become due in a second. The action is *late* by so many seconds: nobody carried it on
-    meanwhile. *step* is for ``fork``: the copies run from it on, if *current* with the workflow as
-    it is now.
+    ``unpause`` or ``fork``. The action handles each of them once, the oldest first. Rows that began
+    or failed after *began_at* are left out. *after* is the last handled place, *seen* counts the
+    places, and *done* the changed rows. *delay* is for ``reschedule``: seconds from now.
+    *per_second* is for ``requeue``, ``resume`` and ``fork``: it limits how many become due each
+    second. *late* is the number of seconds in which nobody carried the action on. *step* is for
+    ``fork``: the copies run from it on, if *current* with the workflow as it is now.
 
     All fields are JSON, if the times in *matching* are text: so it can be kept and gone on with.
     """

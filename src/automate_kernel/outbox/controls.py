@@ -97,8 +97,8 @@ class OutboxControls(ABC):
         """
         Make FAILED (or, if *status* says so, CANCELLED) items wait again; see `requeue`.
 
-        With *per_second* so many become due in a second, so that the service which failed is not
-        overrun. The rest is as in `cancel_matching`. Returns the number of items.
+        *per_second* limits how many become due each second, so that the service which failed is
+        not overrun. The rest is as in `cancel_matching`. Returns the number of items.
         """
         action = BulkAction("requeue", matching, per_second=per_second)
         return self.run_bulk(action, limit=limit, progress=progress).done

@@ -236,9 +236,9 @@ class NewItem:
     Of items with one *ordering_key* only one runs at a time, in the order of enqueueing. Of those
     with one *concurrency_key*, whatever their kinds, at most *concurrency_limit* run at once. With
     *keeps_slot* it counts from its first run to its end, while it waits to run again too. A second
-    item with the same *idempotency_key* is not added. By *labels* (``{"order": 4711}``) it is
-    found. Where items of its kind and tenant queue, those of each *lane* get an equal share of the
-    claims: give all items of a kind a lane, or none.
+    item with the same *idempotency_key* is not added. Queries by *labels* (``{"order": 4711}``)
+    find it. Among queued items of a kind and tenant, each *lane* gets an equal share of the claims:
+    give all items of a kind a lane, or none.
     """
 
     kind: str

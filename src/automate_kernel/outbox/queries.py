@@ -83,8 +83,8 @@ class OutboxStats:
     The number of items by kind and state, and the lateness of the oldest due item.
 
     *late* is the lateness by kind, in seconds, for kinds with a due item; a store may leave it out.
-    *waiting* has the numbers of waiting items by kind and by what they wait for, and *ages* the
-    seconds since the oldest waiting item of a kind was accepted, likewise.
+    *waiting* has the numbers of waiting items by kind and reason. *ages* has the age of the oldest
+    waiting item by kind, in seconds.
     """
 
     counts: dict[str, dict[str, int]]

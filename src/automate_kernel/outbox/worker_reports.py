@@ -25,10 +25,10 @@ from automate_kernel.storage.values import storable
 @dataclass(frozen=True, slots=True)
 class ExecutorUse:
     """
-    A worker's use of the executor *name*, where calls run that it does not make itself.
+    A worker's use of the executor *name*, which makes calls for it.
 
-    It waits for the outcomes of *in_flight* calls. *ended* counts those that it got, and *error*
-    is that of the last, if that failed. *problem* is what keeps tasks from being done.
+    *in_flight* calls have no outcome yet, and *ended* counts the outcomes. *error* is the error of
+    the last outcome, if it failed. *problem* is the reason why tasks can't be done.
     """
 
     name: str
@@ -50,9 +50,9 @@ class WorkerInfo:
     A worker with a *problem* does no work: it ends again and again before it can begin, and the
     process that starts it reports why. It has no slots.
 
-    *version* is the one of its application's code, if that has one. *workflows* are marks of the
-    workflows that events start there: workers with the same ones know the same. *executors* are
-    the other places where its calls run.
+    *version* is its application's version, if there is any. *workflows* are marks of the workflows
+    that events start there: equal marks mean equal workflows. *executors* are the other places
+    where its calls run.
     """
 
     id: str

@@ -29,10 +29,10 @@ _LONGEST, _LONGEST_LABELS = 1_000, 20_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudEvent:
     """
-    One event, as CloudEvents 1.0 has it: *id* and *source* together are its own.
+    An event of CloudEvents 1.0: *id* and *source* together are unique.
 
-    *type* is its name and *data* its payload. Of two with one *partition_key* the first happened
-    first. The extensions of our own are ``tenantid`` and ``labels``, a JSON object as text;
+    *type* is its name and *data* its payload. Events with the same *partition_key* come in
+    order. The extensions of our own are ``tenantid`` and ``labels``, a JSON object as text;
     ``partitionkey``, ``traceparent`` and ``tracestate`` are CloudEvents' extensions. *extensions*
     holds the other attributes.
     """

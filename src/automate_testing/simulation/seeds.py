@@ -156,9 +156,9 @@ def simulate(
     scenario: type[Scenario], *, seeds: int | Iterable[int] = 100, shrink: bool = True
 ) -> list[History]:
     """
-    Run *seeds* of *scenario*, so many or these, and return their histories.
+    Run *seeds* of *scenario*, a number or the seeds themselves, and return their histories.
 
-    The first that fails is shrunk to the faults that it needs, and raised as `SimulationError`,
+    The first failing seed is shrunk to the faults that it needs, and raised as `SimulationError`,
     whose text is its story. Run it again by its number: ``simulate(scenario, seeds=[4711])``.
     """
     histories: list[History] = []
@@ -186,7 +186,7 @@ def replays(scenario: type[Scenario], *seeds: int) -> Callable[[F], F]:
     """
     Make a test of *seeds* that failed once: they run before it, and raise as `simulate` does.
 
-    The test is called with their histories, for what else it asserts.
+    The test is called with their histories, for further assertions.
     """
 
     def decorate(test: F) -> F:

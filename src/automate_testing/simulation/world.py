@@ -145,7 +145,7 @@ class World:
         return self.scheduler.now
 
     def work(self, seconds: float) -> None:
-        """Let a plain action take so many simulated *seconds*."""
+        """Let a plain action take simulated *seconds*."""
         self.scheduler.sleep(seconds)
 
     def note(self, what: str, value: Any = None) -> None:
@@ -198,7 +198,7 @@ class World:
             self.scheduler.sleep(_TRY_SECONDS)
 
     def aside(self, name: str, work: Callable[[], Any]) -> None:
-        """Run *work* in the application beside what it does else."""
+        """Run *work* in the application, beside `act`."""
         self.scheduler.spawn(name, work, self.application)
 
     # -- the parts ---------------------------------------------------------------------------

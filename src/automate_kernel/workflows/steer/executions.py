@@ -328,7 +328,7 @@ class ExecutionStore:
             return self.signals.first_waiting(rows, execution_ids)
 
     def waiting_tasks(self) -> Counter[str]:
-        """Return by executor how many steps wait for it; of the longest 1,000 waits."""
+        """Return the number of waiting steps by executor, among the 1,000 longest waits."""
         with self.storage.begin(atomic=False) as rows:
             found = rows.select(
                 WAIT, _equal(about="task"), order_by=("created_at",), limit=_MOST_TASKS,
