@@ -1,14 +1,16 @@
 """The test matrix: `uvx nox` runs all of it, `uvx nox -s tests-3.12` one Python."""
 
 import os
-import re
-import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import nox
+
+sys.path.append("tests/acceptance")
+from install_lines import install_lines
 
 nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["tests", "plugins", "django", "lint", "typing"]
@@ -168,11 +170,8 @@ def _pages() -> list[str]:
 
 def _install_lines(page: Path) -> list[list[str]]:
     """What `pip install` is told on the page, with names for what is in this repository."""
-    # Not what the page makes itself: the runner installs that when it is there.
-    pattern = r"^\$ (?:.+ && )?pip install (?!-e \./|uv\b)(.+?)(?: && .+)?$"
-    lines = re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE)
-    named = [line.replace("./plugins/", "").replace('".[', '"automate-kernel[') for line in lines]
-    return [shlex.split(line, comments=True) for line in named]
+    text = page.read_text(encoding="utf-8")
+    return install_lines(text.replace("./plugins/", "").replace('".[', '"automate-kernel['))
 
 
 @nox.session(python="3.12")

@@ -227,8 +227,8 @@ COLUMN_NOTES = {
     (
         "automate_outbox",
         "lane",
-    ): "what takes turns within a kind and tenant: an execution's workflow, "
-    "an event's name; null where nothing does",
+    ): "the part of a kind and tenant that takes turns in claims: an execution's "
+    "workflow, an event's name, or null",
     ("automate_outbox", "last_error_code"): "of the last failed attempt",
     ("automate_outbox", "last_error"): "its text, redacted",
     ("automate_ordering_lock", "ordering_key"): "the key that is busy",

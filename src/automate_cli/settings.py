@@ -96,18 +96,18 @@ _PROXY = """\
 The header of a proxy that logs people in: name, proxies (its addresses), roles, roles_header,
 tenant_header."""
 _PROXIES = """\
-The addresses and networks of the proxies in front: from them alone X-Forwarded-For and
-X-Forwarded-Proto count. By default none."""
+Addresses and networks of the proxies in front: X-Forwarded-For and X-Forwarded-Proto count only
+from these. By default there are none."""
 _EXECUTORS = """\
 Other places where operations run: [executors.gpu] with type = "nats", the key of a plugin, and its
 options; operations = ["llm.*"] run there, as do steps with runs_on: gpu. With durable = true steps
 wait without being held in a worker."""
 _RELAYS = """\
 Other systems that get events: [relays.orders] with to = "nats", the key of a plugin, and its
-options; events = ["order.*"] are the patterns of names that go there, by default all."""
+options; events = ["order.*"] has patterns of their names, by default all."""
 _SUBSCRIPTIONS = """\
 Brokers whose events come in: [subscriptions.orders] with from = "nats", the key of a plugin, and
-its options; with tenant_id they are all that tenant's."""
+its options; with tenant_id all events belong to that tenant."""
 _OUTPUTS = """\
 Where outputs go that are too large for a row: a folder that all processes share, or a table. In
 the table, store is the key of a plugin or the dotted path of your own, and its options stand beside

@@ -145,13 +145,13 @@ class Kernel:
     different workflows run side by side, those of the latest version decide what events start;
     without versions those that were started last. *output_store* keeps outputs that are too large
     for a row: an `OutputStore`, a folder that all processes share, or ``{"store": key}`` with
-    options beside it, as for *secrets*; a text in them may be ``$secret:KEY``. *executors* are
-    other places where operations run, *relays* send events to other systems, and *subscriptions*
-    receive theirs, each by its name: an instance, or the key of a plugin with options beside it.
-    *lease_seconds*,
-    *retention_seconds* and *failed_retention_seconds* are for an outbox that the kernel makes; see
-    `RowsOutboxStore`. Entries of the audit trail go after *audit_retention_seconds*, a year by
-    default; None keeps them for ever. Raises `ConfigError` for wrong arguments.
+    options beside it, as for *secrets*; a text in them may be ``$secret:KEY``. *executors* (other
+    places where operations run), *relays* (which send events to other systems) and *subscriptions*
+    (which receive them) are mappings by name: an instance, or the key of a plugin with options
+    beside it. *lease_seconds*, *retention_seconds* and *failed_retention_seconds* are for an outbox
+    that the kernel makes; see `RowsOutboxStore`. Entries of the audit trail go after
+    *audit_retention_seconds*, a year by default; None keeps them for ever. Raises `ConfigError` for
+    wrong arguments.
     """
 
     def __init__(
@@ -871,7 +871,7 @@ class Kernel:
         Accept events of another system, all or none, and return a receipt for each.
 
         An event whose source and id came before starts nothing, and its receipt has ``duplicate``
-        set. Its tenant is taken as it is: verify first who sent it. Relays send none of them on.
+        set. Its tenant is not checked: verify first who sent it. Relays don't send these events on.
         Raises `PayloadError` for an event that can't be stored.
         """
         return self._received.receive(events, transaction=transaction)

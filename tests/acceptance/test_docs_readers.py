@@ -24,17 +24,14 @@ ROOT = HERE.parents[1]
 sys.path.append(str(HERE))
 
 import docs_runner as runner  # noqa: E402
+from install_lines import install_lines  # noqa: E402
 
 NAMES = sorted(
     str(page.relative_to(ROOT))
     for folder in (ROOT.glob("*.md"), ROOT.glob("docs/**/*.md"), ROOT.glob("plugins/*/README.md"))
     for page in folder
 )
-INSTALL = re.compile(
-    r"^\$ (?:.+ && )?(?:python -m )?pip install (.+?)(?: && .+)?$"
-    r"|`pip install (?!-)([^`…]+)`",
-    re.MULTILINE,
-)
+INLINE = re.compile(r"`pip install (?!-)([^`…]+)`")
 # What our own packages need that is an extra.
 OURS = {
     "automate_cli": "typer",
@@ -129,8 +126,8 @@ def test_the_install_line_brings_what_the_page_uses(name: str) -> None:
 
 def _asked(text: str) -> Iterator[Requirement]:
     """Yield what the page's install lines name."""
-    for line in INSTALL.findall(text):
-        for word in shlex.split("".join(line), comments=True):
+    for line in [*install_lines(text), *map(shlex.split, INLINE.findall(text))]:
+        for word in line:
             if not word.startswith(("-", ".", "/")):
                 yield Requirement(word)
 

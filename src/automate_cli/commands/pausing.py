@@ -101,10 +101,10 @@ def resume(
     yes: bool = inputs.YES,
 ) -> None:
     """
-    Let go on what was paused.
+    Let paused items, executions, schedules or polls go on.
 
-    What a schedule missed is made up for only with catch_up. A poll that starts over knows the
-    events of the last 30 days, and emits them no second time. To run FAILED executions again there
+    A schedule makes up for missed times only with catch_up. A poll that starts over remembers the
+    events of the last 30 days, and doesn't emit them again. To run FAILED executions again there
     is automate executions retry.
     """
     _refuse(what, tenant=tenant, number=number, start_over=start_over)

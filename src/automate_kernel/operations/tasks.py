@@ -135,8 +135,8 @@ class TaskOutcome:
         """
         Read the outcome that `to_text` wrote; raises `PayloadError` for any other text.
 
-        If only the task's id can be read, the outcome is a ``DATA_LOSS``: the first outcome counts, and
-        nobody may wait for another.
+        If only the task's id can be read, the outcome is a ``DATA_LOSS``: the first outcome
+        counts, and nobody may wait for another.
         """
         about = _read(text, "outcome")
         known = {name: about[name] for name in _OUTCOME_FIELDS if name in about}

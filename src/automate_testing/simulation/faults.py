@@ -22,7 +22,7 @@ _WITHIN_POINTS = 600
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of this *kind*, *after* a number of further points of workers; *size* is from 0 to 1."""
+    """A fault of this *kind*, *after* some further points of workers; *size* is from 0 to 1."""
 
     after: int
     kind: str
