@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -265,13 +265,8 @@ def under_way(request: PageRequest, target: str) -> list[PageLink]:
             f"{BULK_ACTIONS[target][each.request.kind].label}: {each.request.label}",
             request.url(_PLACES[target], "bulk", each.id),
         )
-        for each in request.kernel.bulk.under_way(target)
-        if _sees(request, each.request)
+        for each in request.kernel.bulk.under_way(target, tenant_id=request.user.tenant)
     ]
-
-
-def _sees(request: PageRequest, asked: BulkRequest) -> bool:
-    return request.user.tenant in (None, asked.tenant)
 
 
 def show_progress(request: PageRequest, request_id: str) -> PageAnswer:
@@ -311,14 +306,14 @@ def stop(request: PageRequest, request_id: str) -> OrderAnswer:
 
 
 def _find(request: PageRequest, request_id: str) -> BulkProgress:
-    try:
-        found = request.kernel.bulk.find_progress(UUID(request_id))
-    except ValueError:
-        found = None
     target = next(name for name, place in _PLACES.items() if place == _place(request))
-    if found is None or found.request.action.target != target or not _sees(request, found.request):
-        raise PageError(404, "there is no such action")
-    return found
+    with suppress(ValueError):
+        found = request.kernel.bulk.find_progress(
+            UUID(request_id), target=target, tenant_id=request.user.tenant
+        )
+        if found is not None:
+            return found
+    raise PageError(404, "there is no such action")
 
 
 def _place(request: PageRequest) -> str:
@@ -326,15 +321,10 @@ def _place(request: PageRequest) -> str:
 
 
 def _action(request: PageRequest, kind: BulkActionKind, scope: BulkScope) -> BulkAction:
-    # Times as text, which an action takes along.
-    matching = {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in scope.matching.items()
-    }
     rate = _number(request, "per_second")
     return BulkAction(
         kind.command,
-        matching,
+        scope.matching,
         per_second=float(rate) if rate and kind.paced else None,
         target=scope.target,
         delay=float(_number(request, "delay")),

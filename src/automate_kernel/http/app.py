@@ -419,11 +419,10 @@ async def _event(endpoint: EventsEndpoint, request: Request) -> HttpAnswer:
     if not endpoint.open:
         raise HttpError(403, "events are not accepted here: no token is configured")
     headers, refused = request.headers, HttpAnswer(401, REFUSED, {"WWW-Authenticate": "Bearer"})
-    if endpoint.admits(headers):
-        return await asyncio.to_thread(endpoint.answer, headers, await request.body())
-    if not endpoint.may_be_signed(headers):
+    admitted = endpoint.admits(headers)
+    if not admitted and not endpoint.may_be_signed(headers):
         return refused
     body = await request.body()
-    if not await asyncio.to_thread(endpoint.is_signed, headers, body):
+    if not admitted and not await asyncio.to_thread(endpoint.is_signed, headers, body):
         return refused
     return await asyncio.to_thread(endpoint.answer, headers, body)

@@ -97,11 +97,12 @@ class FairShare:
     def __init__(self, refresh_seconds: float) -> None:
         self._refresh_seconds = refresh_seconds
         self._known: dict[tuple[str, ...] | None, tuple[float, list[Group]]] = {}
-        self._backlogged: set[Group] = set()
+        # Never changed in place: another thread may be looking through it.
+        self._backlogged: frozenset[Group] = frozenset()
         # The lanes of groups that were backlogged, and until when they need no other look.
         self._lanes: dict[Group, tuple[float, list[str]]] = {}
-        # The backlogged groups that had items in lanes.
-        self._laned: set[Group] = set()
+        # The groups of all lanes that are backlogged, and had items in lanes.
+        self._laned: frozenset[Group] = frozenset()
         self._claims = 0
         self._tenants = False
         # The groups in the order of their turns; some may be gone by the next claim.
@@ -171,7 +172,7 @@ class FairShare:
         """Return True if other tenants' items of the kinds of *groups* wait for their turn."""
         return any(
             other.kind == group.kind and other.tenant != group.tenant
-            for other in list(self._backlogged)
+            for other in self._backlogged
             for group in groups
         )
 
@@ -201,7 +202,7 @@ class FairShare:
     def _in_lanes(self, rows: Rows, groups: list[Group]) -> list[Group]:
         """Return *groups*, with the lanes of those that are backlogged in their place."""
         self._claims += 1
-        lines = {group.line for group in self._backlogged if group.line in self._laned}
+        lines = self._laned
         if not lines or self._claims % _BY_AGE == 0:
             return groups
         now, left = runtime.monotonic(), _MOST_LOOKED_UP
@@ -227,7 +228,7 @@ class FairShare:
             lines = {group.line for group in shares}
             self._backlogged -= {each for each in self._backlogged if each.line in lines}
             self._laned -= lines
-        self._backlogged.update(group for group, share in shares.items() if got[group] >= share)
+        self._backlogged |= {group for group, share in shares.items() if got[group] >= share}
         if self._backlogged:
             laned = {group.line for group in found if group.lane is not None}
             self._laned = (self._laned | laned) & {group.line for group in self._backlogged}

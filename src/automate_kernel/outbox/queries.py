@@ -315,12 +315,13 @@ def read_stats(rows: Rows) -> OutboxStats:
             found[of] = found.get(of, 0) + row["n"]
             oldest[row["kind"]] = min(row["least"], oldest.get(row["kind"], row["least"]))
     paused = tuple(sorted(paused_kinds(rows)))
-    late = late_kinds(rows, waiting)
-    now = rows.now() if oldest else None
-    ages = {kind: (now - at).total_seconds() for kind, at in oldest.items() if now is not None}
-    return OutboxStats(
-        dict(sorted(counts.items())), max(late.values(), default=None), paused, late, waiting, ages
-    )
+    counts = dict(sorted(counts.items()))
+    if not waiting:
+        return OutboxStats(counts, None, paused)
+    now = rows.now()
+    late = _late_kinds(rows, waiting, now)
+    ages = {kind: (now - at).total_seconds() for kind, at in oldest.items()}
+    return OutboxStats(counts, max(late.values(), default=None), paused, late, waiting, ages)
 
 
 # What the reaper looks after, each by an index of its own.
@@ -347,7 +348,9 @@ def read_due(rows: Rows, *, recovery: bool) -> Due:
     return Due(None if first is None else (first - now).total_seconds(), recoverable)
 
 
-def late_kinds(rows: Rows, waiting: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+def _late_kinds(
+    rows: Rows, waiting: Mapping[str, Mapping[str, int]], now: datetime
+) -> dict[str, float]:
     """Return for how many seconds the oldest due item has waited, of the kinds in *waiting*."""
     ready = Where("waiting_for", "eq", ItemWait.WORKER.value)
     nobody, somebody = (Where("tenant_id", each, None) for each in ("eq", "ne"))
@@ -372,9 +375,7 @@ def late_kinds(rows: Rows, waiting: Mapping[str, Mapping[str, int]]) -> dict[str
         overdue = rows.select(OUTBOX, later, order_by=("next_attempt_at",), limit=1, columns=read)
         due += [(row["kind"], row) for row in overdue]
     late: dict[str, float] = {}
-    if due:
-        now = rows.now()
-        for kind, row in due:
-            seconds = max(0.0, (now - row["next_attempt_at"]).total_seconds())
-            late[kind] = max(seconds, late.get(kind, 0.0))
+    for kind, row in due:
+        seconds = max(0.0, (now - row["next_attempt_at"]).total_seconds())
+        late[kind] = max(seconds, late.get(kind, 0.0))
     return late

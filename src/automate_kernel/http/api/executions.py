@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -181,9 +180,8 @@ def begin_many(request: ApiRequest) -> BulkProgress:
         raise ApiError(403, "You may not begin copies.")
     if "ids" in given:
         given["ids"] = [str(each) for each in given["ids"]]
-    matching = {n: v.isoformat() if isinstance(v, datetime) else v for n, v in given.items()}
     action = BulkAction(
-        command, matching, per_second=per_second, target="executions", step=step,
+        command, given, per_second=per_second, target="executions", step=step,
         current=definition is not None,
     )  # fmt: skip
     asked = BulkRequest(
@@ -207,10 +205,10 @@ def stop_many(request: ApiRequest, bulk_id: str) -> BulkProgress:
 
 
 def _progress(request: ApiRequest, bulk_id: str) -> BulkProgress:
-    found = request.kernel.bulk.find_progress(UUID(bulk_id))
-    if found is None or found.request.action.target != "executions":
-        raise NotThereError
-    if request.client.own_tenant not in (None, found.request.tenant):
+    found = request.kernel.bulk.find_progress(
+        UUID(bulk_id), target="executions", tenant_id=request.client.own_tenant
+    )
+    if found is None:
         raise NotThereError
     return found
 

@@ -82,7 +82,7 @@ SEEN_SECONDS = 0.1
 _CANCELLED_BY = ("parent_id", "execution_ids")
 
 OVERRUN_SECONDS = 0.02
-"""A quick call that takes longer is none."""
+"""A turn of code that takes longer leaves the other turns to another thread."""
 
 _UNKNOWN_SECONDS = 1.0
 

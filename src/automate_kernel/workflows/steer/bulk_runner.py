@@ -212,7 +212,12 @@ class BulkRunner:
 
     def hand_over(self, request: BulkRequest) -> str:
         """Let a worker carry *request* on; return an id to follow it by."""
-        request_id = str(runtime.uuid4())
+        request_id, action = str(runtime.uuid4()), request.action
+        matching = {
+            name: each.isoformat() if isinstance(each, datetime) else each
+            for name, each in action.matching.items()
+        }
+        request = replace(request, action=replace(action, matching=matching))
         request = replace(request, tied=request.tied or self._host.is_tied(request))
         request, problem = self._host.review(request)
         if problem:
@@ -232,20 +237,29 @@ class BulkRunner:
             transaction=transaction,
         )
 
-    def find_progress(self, request_id: UUID) -> BulkProgress | None:
-        """Return where the bulk action with this id stands; None if there is none."""
+    def find_progress(
+        self, request_id: UUID, *, target: str | None = None, tenant_id: str | None = None
+    ) -> BulkProgress | None:
+        """Return where the bulk action with this id stands; None if none of those has it."""
         # All steps have the same label; the newest one is where it stands.
-        found = self._outbox.find(label=f"{_LABEL}={request_id}", limit=1)
+        items = self._outbox.find(label=f"{_LABEL}={request_id}", limit=1)
         # What is completed may be deleted at once. That it ended is written down.
         ended = self._host.find_ended(str(request_id))
-        if ended is not None and (not found or found[0].status is ItemStatus.COMPLETED):
-            return BulkProgress(str(request_id), ended[0], over=True, problem=ended[1])
-        return _progress_of(found[0]) if found else None
+        if ended is not None and (not items or items[0].status is ItemStatus.COMPLETED):
+            found = BulkProgress(str(request_id), ended[0], over=True, problem=ended[1])
+        elif items:
+            found = _progress_of(items[0])
+        else:
+            return None
+        asked = found.request
+        meant = target in (None, asked.action.target) and tenant_id in (None, asked.tenant)
+        return found if meant else None
 
-    def under_way(self, target: str) -> list[BulkProgress]:
+    def under_way(self, target: str, *, tenant_id: str | None = None) -> list[BulkProgress]:
         """Return the bulk actions on *target* that workers carry on, of their latest 50 steps."""
-        found = self._outbox.find(label=f"{_TARGET_LABEL}={target}", limit=_MOST_UNDER_WAY)
-        return [_progress_of(item) for item in found if item.status.value not in FINISHED]
+        items = self._outbox.find(label=f"{_TARGET_LABEL}={target}", limit=_MOST_UNDER_WAY)
+        found = [_progress_of(item) for item in items if item.status.value not in FINISHED]
+        return [each for each in found if tenant_id in (None, each.request.tenant)]
 
     def stop(self, request_id: UUID) -> bool:
         """Have nothing more done of a bulk action; return False if it was over."""

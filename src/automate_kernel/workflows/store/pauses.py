@@ -41,13 +41,9 @@ class WorkflowPauses:
     """The pauses of workflows by their names, in the database; *clock* returns seconds."""
 
     def __init__(
-        self,
-        storage: Storage,
-        outbox: OutboxStore,
-        clock: Callable[[], float] | None = None,
+        self, storage: Storage, outbox: OutboxStore, clock: Callable[[], float] = runtime.clock
     ) -> None:
         self._storage, self._outbox = storage, outbox
-        clock = clock or runtime.monotonic
         self._known: TimedCache[frozenset[str]] = TimedCache(_REMEMBERED_SECONDS, clock)
 
     def pause(self, workflow: str, reason: str = "", *, tenant_id: str | None = None) -> bool:

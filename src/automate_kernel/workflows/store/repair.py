@@ -661,15 +661,10 @@ def resumed_child(
     concurrency = concurrency_of(rows, row)
     return [
         wake_up(
-            last,
-            row["workflow"],
-            item_id,
-            row["tenant_id"],
-            priority,
-            concurrency=concurrency,
-            resumed=True,
+            last, row["workflow"], item_id, row["tenant_id"], priority,
+            concurrency=concurrency, resumed=True,
         )
-    ]
+    ]  # fmt: skip
 
 
 def _reopened(rows: Rows, row: Row, item_id: str, able: Sequence[ExecutionStatus]) -> bool:
