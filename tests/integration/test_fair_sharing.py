@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -105,3 +107,18 @@ def test_a_paused_flood_delays_nobody(open_store: Open) -> None:
     assert {item.id for item in store.claim_batch("worker", BATCH)} == set(late)
     store.resume("flood")
     assert {item.kind for item in store.claim_batch("worker", BATCH)} == {"flood"}
+
+
+def test_threads_share_what_a_store_remembers(postgresql_flood: sa.Engine) -> None:
+    """Claims of several threads succeed while each changes which lanes are backlogged."""
+    store = SkipLockedClaimOutboxStore(SqlAlchemyStorage(postgresql_flood))
+    store.enqueue_many(NewItem("laned", lane=f"lane {n % 300}") for n in range(2000))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            claims = pool.map(lambda _: store.claim_batch("worker", 8, kinds=["laned"]), range(240))
+            claimed = [item.id for items in claims for item in items]
+    finally:
+        sys.setswitchinterval(before)
+    assert len(claimed) == len(set(claimed)) > 1000
