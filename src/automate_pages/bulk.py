@@ -42,7 +42,6 @@ DELAYS: list[tuple[int, str]] = [
 ]
 """The times to choose from, in seconds from now."""
 
-MOST_STEPS = 100
 _PLACES = {"items": "outbox", "executions": "executions"}
 _NARROW = ("kind", "workflow", "code", "group")
 _PROGRESS = ("began_at", "after", "seen", "done")

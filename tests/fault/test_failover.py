@@ -110,9 +110,8 @@ class Shop:
         # An end is recorded once, and nothing waits.
         until(lambda: set(self.ends()) == {"COMPLETED"} and self.ends().total() == len(placed), 120)
         done = Counter((n, step) for n, step in self.rows("SELECT n, step FROM effects"))
-        assert done == {(n, step): 1 for n in placed for step in ("pay",)} | {
-            key: 1 for key in done if key[1] == "ship" and key[0] in placed
-        }
+        shipped = {(n, "ship"): 1 for n, step in done if step == "ship" and n in placed}
+        assert done == {(n, "pay"): 1 for n in placed} | shipped
         assert {step for _, step in done} == set(steps)
         return len({n for n, _ in self.accepted} - placed)
 

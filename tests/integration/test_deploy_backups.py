@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import processes
 import pytest
 import sqlalchemy as sa
+import workers
 from database_servers import fresh_database
 from leases import pass_leases
 from tools import output_of, tool
@@ -105,20 +105,16 @@ def working(host: Host) -> Iterator[None]:
     host.make_tables()
     host.kernel.start("remind")
     host.place(*range(1, DONE + 1))
-    worker = host.kernel.worker()
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        until(lambda: host.ends()["COMPLETED"] == DONE, 60)
-        host.place(0)
-        host.packing.pass_()
-        yield
-        host.packed.set()
-        until(lambda: host.ends()["RUNNING"] == 1, 60)  # the original ends it too
-    finally:
-        host.packed.set()
-        worker.stop()
-        thread.join(60)
+    with workers.working(host.kernel):
+        try:
+            until(lambda: host.ends()["COMPLETED"] == DONE, 60)
+            host.place(0)
+            host.packing.pass_()
+            yield
+            host.packed.set()
+            until(lambda: host.ends()["RUNNING"] == 1, 60)  # the original ends it too
+        finally:
+            host.packed.set()
 
 
 def go_on(url: str) -> None:

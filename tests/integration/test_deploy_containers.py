@@ -17,7 +17,7 @@ import yaml
 from exported_metrics import exported
 from ports import free_ports
 from tools import DEPLOY, ROOT, output_of, refused, tool
-from waiting import until
+from waiting import ready, until
 
 from automate_cli.settings import SETTINGS, load_settings
 
@@ -296,7 +296,7 @@ def test_the_image_is_built_and_works(engine: Engine, project: Path) -> None:
     engine.run("emit", "hello", "{}", **own)
     name = engine.run(options=("-d",), **own)
     try:
-        until(lambda: _ready(f"http://127.0.0.1:{health}/readyz"), 120)
+        until(lambda: ready(f"http://127.0.0.1:{health}/readyz"), 120)
         done = 'automate_executions_ended_total{workflow="hello",outcome="completed"} 1'
         page = f"http://127.0.0.1:{metrics}/metrics"
         until(lambda: done in urllib.request.urlopen(page, timeout=30).read().decode(), 120)
@@ -308,11 +308,3 @@ def test_the_image_is_built_and_works(engine: Engine, project: Path) -> None:
         assert engine.podman("wait", name) == "0"
     finally:
         engine.podman("rm", "--force", name)
-
-
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

@@ -15,7 +15,7 @@ import processes
 import pytest
 from ports import free_ports
 from tools import DEPLOY, output_of, refused, tool
-from waiting import until
+from waiting import ready, until
 
 UNITS = sorted((DEPLOY / "systemd").glob("automate-*"))
 SERVICES = [each for each in UNITS if each.suffix == ".service"]
@@ -120,17 +120,9 @@ def test_a_service_runs_and_drains(name: str, host: Path) -> None:
         arguments += ["--port", str(ports["--port"])]
     with processes.running([AUTOMATE, *arguments], cwd=host, env=_environment(host)) as process:
         health = f"http://127.0.0.1:{ports['--health-port']}/readyz"
-        until(lambda: _answers(health), 60, process=process)
+        until(lambda: ready(health), 60, process=process)
         metrics = f"http://127.0.0.1:{ports['--metrics-port']}/metrics"
         assert "automate_up 1\n" in urllib.request.urlopen(metrics, timeout=30).read().decode()
         _run(host, _command(DEPLOY / "systemd" / "automate-doctor.service"))
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

@@ -13,11 +13,10 @@ from sqlalchemy.exc import DBAPIError
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, PayloadError
 from automate_kernel.outbox import ItemStatus
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import LABEL, OUTBOX
 from automate_sqlalchemy import SqlAlchemyStorage
 from automate_testing.memory_relay import MemoryRelay, MemoryTopic
-
-OPTIONS = ("ordering_key", "idempotency_key", "tenant_id", "labels", "source", "priority")
 
 
 @pytest.fixture
@@ -36,11 +35,8 @@ def call(connection: sa.Connection, name: Any, payload: Any = None, **options: A
     given: dict[str, Any] = {"payload": json.dumps(payload), **options}
     if "labels" in given:
         given["labels"] = json.dumps(given["labels"])
-    types = {"payload": "jsonb", "labels": "jsonb", "delay": "interval"}
+    types = {"payload": "jsonb", "labels": "jsonb", "delay": "interval", "priority": "integer"}
     named = ", ".join(f"{each} => CAST(:{each} AS {types.get(each, 'text')})" for each in given)
-    named = named.replace("CAST(:priority AS text)", ":priority").replace(
-        "CAST(:wake AS text)", ":wake"
-    )
     statement = sa.text(f"SELECT automate_emit(:name, {named})")
     return str(connection.execute(statement, {"name": name, **given}).scalar_one())
 
@@ -53,8 +49,6 @@ def emitted(engine: sa.Engine, name: Any, payload: Any = None, **options: Any) -
 def row(kernel: Kernel, item_id: str) -> dict[str, Any]:
     """Return an item's row without what must differ."""
     with kernel.storage.begin() as rows:
-        from automate_kernel.storage.query import Where
-
         (found,) = rows.select(OUTBOX, [Where("id", "eq", item_id)])
         labels = rows.select(LABEL, [Where("subject_id", "eq", item_id)], order_by=("name",))
     ahead = (found["created_at"] - found["sort_at"]).total_seconds()
@@ -82,7 +76,7 @@ SAME: list[dict[str, Any]] = [
 @pytest.mark.parametrize("given", SAME, ids=range(len(SAME)))
 def test_a_row_is_that_of_emit(engine: sa.Engine, kernel: Kernel, given: dict[str, Any]) -> None:
     """Column by column, with its labels."""
-    ours = kernel.emit("order.paid", **{**given})
+    ours = kernel.emit("order.paid", **given)
     mine = dict(given)
     if "idempotency_key" in mine:
         kernel.outbox.cancel([ours])
@@ -123,11 +117,7 @@ def test_what_emit_refuses_is_refused(
         kernel.emit(**given)
     with pytest.raises(DBAPIError) as caught:
         emitted(engine, **given)
-    assert (
-        "stored" in str(caught.value)
-        or "payload" in str(caught.value)
-        or ("priority" in str(caught.value) or "labels" in str(caught.value))
-    )
+    assert caught.value.orig.sqlstate == "22023"  # type: ignore[union-attr]
     assert kernel.outbox.find() == []
 
 

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 import warm_forks
 from waiting import until
+from workers import working
 from automate_kernel import Kernel, WorkflowContext
 from automate_cli.database import open_storage
 from automate_kernel.storage.query import Now, Where
@@ -101,19 +102,6 @@ def kernel_of(engine: sa.Engine, version: str, calls: Counter[str]) -> Kernel:
     return kernel
 
 
-@contextlib.contextmanager
-def working(kernel: Kernel) -> Iterator[None]:
-    worker = kernel.worker(poll_seconds=0.05, grace_seconds=10.0)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-
-
 def test_a_rolling_deploy(engine: sa.Engine) -> None:
     """Old workers hand on what they don't know, and leave events to the new one."""
     calls: Counter[str] = Counter()
@@ -122,9 +110,9 @@ def test_a_rolling_deploy(engine: sa.Engine) -> None:
     events, gifts, started = [], [], []
     with contextlib.ExitStack() as stack:
         for old in olds:
-            stack.enter_context(working(old))
+            stack.enter_context(working(old, grace_seconds=10.0))
         events += [new.emit("order.placed") for _ in range(NUMBER)]
-        with working(new):
+        with working(new, grace_seconds=10.0):
             until(lambda: len(new.outbox.workers()) == 3, PATIENCE)
             until(lambda: all(old._leader_election.leaves_events for old in olds), PATIENCE)
             for _ in range(NUMBER):
@@ -175,13 +163,13 @@ def test_a_rolling_deploy_of_code(engine: sa.Engine) -> None:
     old, new = code_of(engine, "v1", calls), code_of(engine, "v2", calls)
     for _ in range(NUMBER):
         old.emit("order.placed")
-    with working(old):
+    with working(old, grace_seconds=10.0):
         until(lambda: calls["take"] == NUMBER, PATIENCE)
         ids = [one.id for one in old.executions.find(limit=NUMBER)]
         for execution_id in ids[: NUMBER // 2]:
             old.signal(execution_id, "go")
         until(lambda: calls["pay"] == NUMBER // 2, PATIENCE)
-        with working(new):
+        with working(new, grace_seconds=10.0):
             until(lambda: len(new.outbox.workers()) == 2, PATIENCE)
             for execution_id in ids:
                 new.signal(execution_id, "go")

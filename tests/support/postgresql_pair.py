@@ -155,7 +155,7 @@ class Pair:
         """
         self.primary.kill()
         died_at = time.time()
-        # It has the settings of the one that it is a copy of.
+        # It has the settings of the primary, which waits for a standby.
         own = self.standby.data / "postgresql.auto.conf"
         kept = [line for line in own.read_text().splitlines() if "synchronous_" not in line]
         own.write_text("\n".join([*kept, ""]))

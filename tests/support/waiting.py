@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -49,6 +50,15 @@ def listening(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def ready(url: str) -> bool:
+    """Return True if *url* answers with 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def at_once(*calls: Callable[[], object]) -> None:

@@ -45,7 +45,7 @@ for seed in (3, 5):
 """
 
 
-def test_one_seed_is_one_history(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_seed_is_one_history() -> None:
     """To the byte, in this process and in another, whatever the order of its sets is."""
     shown = []
     for seed in (3, 5):
@@ -108,11 +108,7 @@ def test_an_event_that_starts_its_workflow_twice_is_found(monkeypatch: pytest.Mo
 
     class Twice(Single):
         def act(self, world: World) -> None:
-            world.emit("go")
-            entry = next(iter(world.kernel.workflows.entries()))
-            world.kernel.executions.find(workflow=entry.workflow.name)
-            event_id = next(iter(world.emitted))
-            world.started.append((event_id, "one"))
+            world.started.append((world.emit("go"), "one"))
 
     assert any("has started one 2 times" in each for each in problems(Twice, range(1)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.http.app import webhook_app
 from automate_kernel.relays import CloudEvent, Relay
-from automate_testing.contracts.relay import Connect, Received, RelayContract, event
+from automate_testing.contracts.relay import Connect, Received, RelayContract, event, run, sent
 
 SECRET = "whsec_" + "c2VjcmV0LW9mLXRoZS1yZWxheQ=="
 OTHER = "whsec_" + "YW5vdGhlci1zZWNyZXQtb25l"
@@ -81,14 +80,8 @@ class TestHttpRelay(RelayContract):
         return installation.stop
 
 
-def send(relay: Relay, one: CloudEvent | None = None) -> None:
-    async def work() -> None:
-        try:
-            await relay.send(one or event({"a": 1}))
-        finally:
-            await relay.close()
-
-    asyncio.run(work())
+def send(relay: Relay) -> None:
+    run(sent(relay, event({"a": 1})))
 
 
 def test_who_may_not_send_is_no_fault_of_the_event(installation: Installation) -> None:

@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-import threading
-import time
 from typing import Any
 
 import nats
 import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 from nats_support import NatsServer, messages
+from waiting import until
+from workers import working
 
 from automate_kernel import Kernel
 from automate_kernel.base.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.monitoring.diagnosis import relay_findings
 from automate_nats import NatsRelay, NatsSubscription
-from automate_testing.contracts.relay import event
-
-
-@contextmanager
-def working(kernel: Kernel) -> Iterator[None]:
-    """Have a worker of *kernel* run while the block does."""
-    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join(30)
-        assert not thread.is_alive()
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Look again and again."""
-    ends_at = time.monotonic() + 40
-    while not condition():
-        assert time.monotonic() < ends_at, "it did not happen"
-        time.sleep(0.02)
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 60))
-
-
-async def sent(relay: NatsRelay, *events: Any) -> None:
-    try:
-        for each in events:
-            await relay.send(each)
-    finally:
-        await relay.close()
+from automate_testing.contracts.relay import event, run, sent
 
 
 async def made(server: NatsServer, **about: Any) -> None:

@@ -18,7 +18,6 @@ from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.execution import Execution
 from automate_kernel.workflows.store.execution_pages import ChildExecutions, ExecutionPage
 from automate_pages.bulk import (
-    MOST_STEPS,
     MOST_TICKED,
     BulkActionKind,
     BulkScope,
@@ -34,6 +33,8 @@ from automate_pages.screens.execution import pinned_workflow, read_row, show
 from automate_pages.screens.workflows import workflow_names
 
 _SHOWN_CHILDREN = 3
+# A copy may begin from so many steps, of the longest workflows.
+_MOST_STEPS = 100
 # So many inputs are looked through at once, and for so long: payloads may be large.
 _MOST_INPUTS, _INPUT_SECONDS = 2_000, 0.05
 _FIRST_INPUTS, _INPUTS = 25, 100
@@ -269,7 +270,7 @@ def _steps_to_copy_from(request: PageRequest, name: str) -> list[str]:
     workflow = None
     for each in latest.executions:
         workflow = pinned_workflow(request.kernel, each.definition_id)
-    return [step.id for step in workflow.steps][:MOST_STEPS] if workflow else []
+    return [step.id for step in workflow.steps][:_MOST_STEPS] if workflow else []
 
 
 # -- the grid ----------------------------------------------------------------------------------

@@ -42,8 +42,8 @@ from automate_pages.screens.documents import documents_of
 
 _LOOKED = 100
 _STRIP = 20
-MOST_TIMES = 200
-"""The number of times that a backfill from the page fires at most."""
+# So many times a backfill from the page fires at most.
+_MOST_TIMES = 200
 _RUNS = 10
 
 
@@ -234,7 +234,7 @@ def _page(request: PageRequest, entry: Entry, start: StartForm) -> PageAnswer:
             "document": _document(request, entry),
             "edits": request.may("edit", "documents"),
             "polls": _polls(request, entry) if _owns(request, entry) and not entry.error else [],
-            "most_times": MOST_TIMES,
+            "most_times": _MOST_TIMES,
             "health": health,
             "versions": _versions(request, entry, health),
             "runs": health.runs[:_RUNS],
@@ -370,7 +370,7 @@ def _backfill(request: PageRequest, entry: Entry) -> tuple[str, Any]:
         return "Nothing was begun: give the first and the last time, in UTC.", "warn"
     begun = request.kernel.schedules.backfill(
         entry.workflow.name, first, last, tenant_id=entry.tenant_id,
-        number=_schedule_number(request), limit=MOST_TIMES,
+        number=_schedule_number(request), limit=_MOST_TIMES,
     )  # fmt: skip
     if not begun:
         return "It has no time there that hasn't an execution.", "warn"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -17,6 +17,7 @@ __all__ = ["RelayContract"]
 Connect = Callable[[], Relay]
 Received = Callable[[], Sequence[CloudEvent]]
 
+T = TypeVar("T")
 PATIENCE = 60.0
 
 
@@ -24,6 +25,20 @@ def event(data: Any = None, **about: Any) -> CloudEvent:
     """Return an event with an id of its own."""
     given = {"id": str(uuid4()), "source": "shop", "type": "order.paid", "data": data}
     return CloudEvent(**{**given, "time": "2026-12-03T08:00:00+00:00", **about})
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run *work* on an event loop of its own, and return its result."""
+    return asyncio.run(asyncio.wait_for(work, PATIENCE))
+
+
+async def sent(relay: Relay, *events: CloudEvent) -> None:
+    """Send *events*, one after the other, and close *relay*."""
+    try:
+        for each in events:
+            await relay.send(each)
+    finally:
+        await relay.close()
 
 
 class RelayContract:
@@ -53,28 +68,11 @@ class RelayContract:
         """Return a function that makes the broker unreachable."""
         pytest.skip("this suite has no broker that it can make unreachable")
 
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run one test on an event loop of its own."""
-        asyncio.run(asyncio.wait_for(work, PATIENCE))
-
-    def send(self, connect: Connect, *events: CloudEvent) -> None:
-        """Send *events*, one after the other, from a process of its own."""
-
-        async def work() -> None:
-            relay = connect()
-            try:
-                for each in events:
-                    await relay.send(each)
-            finally:
-                await relay.close()
-
-        self.run(work())
-
     def test_an_event_comes_out_as_it_went_in(self, connect: Connect, received: Received) -> None:
         """All of its attributes, and data of each type."""
         nested = {"a": [1, 0.5, None, True, "ä\n\u2028☃"]}
         values: list[Any] = [nested, None, "", [], "$secret:X"]
-        sent = [
+        events = [
             event(
                 data, tenant_id="acme", partition_key="order 1", labels={"order": "ä 1"},
                 source="shop/ä%20b",
@@ -82,20 +80,19 @@ class RelayContract:
             )
             for data in values
         ]  # fmt: skip
-        self.send(connect, *sent)
-        assert list(received()) == sent
+        run(sent(connect(), *events))
+        assert list(received()) == events
 
     def test_the_order_is_kept(self, connect: Connect, received: Received) -> None:
         """Events that were sent one after the other come out so."""
-        sent = [event(number) for number in range(20)]
-        self.send(connect, *sent)
+        run(sent(connect(), *(event(number) for number in range(20))))
         assert [each.data for each in received()] == list(range(20))
 
     def test_a_repeat_is_known_by_its_id(self, connect: Connect, received: Received) -> None:
         """An event that two processes have sent, as after a death, is there once."""
         first, second = event(1), event(2)
-        self.send(connect, first, second)
-        self.send(connect, first)
+        run(sent(connect(), first, second))
+        run(sent(connect(), first))
         ids = [each.id for each in received()]
         if self.drops_repeats:
             assert ids == [first.id, second.id]
@@ -106,14 +103,13 @@ class RelayContract:
         self, connect: Connect, received: Received
     ) -> None:
         """A hundred at the same time, from one process."""
-        sent = [event(number) for number in range(100)]
 
         async def work() -> None:
             relay = connect()
-            await asyncio.gather(*(relay.send(each) for each in sent))
+            await asyncio.gather(*(relay.send(event(number)) for number in range(100)))
             await relay.close()
 
-        self.run(work())
+        run(work())
         assert sorted(each.data for each in received()) == list(range(100))
 
     def test_an_odd_name_or_key_does_no_harm(self, connect: Connect, received: Received) -> None:
@@ -121,7 +117,7 @@ class RelayContract:
         for name in ("a b", "a.*.>", "a\r\nX: 1", "ä☃", "..", "x" * 190, "a/b?c#d"):
             odd = event(1, type=name, partition_key=name)
             try:
-                self.send(connect, odd)
+                run(sent(connect(), odd))
             except AutomateError as error:
                 assert error.code is ErrorCodes.INVALID_ARGUMENT, (name, error)
             else:
@@ -133,7 +129,7 @@ class RelayContract:
         """The error has another code than ``INVALID_ARGUMENT``, and comes within 30 seconds."""
         cut()
         with pytest.raises(AutomateError) as caught:
-            self.send(connect, event())
+            run(sent(connect(), event()))
         assert caught.value.code is not ErrorCodes.INVALID_ARGUMENT
 
         async def look() -> None:
@@ -141,4 +137,4 @@ class RelayContract:
             assert await relay.problems()
             await relay.close()
 
-        self.run(look())
+        run(look())

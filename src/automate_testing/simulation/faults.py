@@ -32,7 +32,7 @@ class Fault:
 def chosen(rng: random.Random, most: int, kinds: tuple[str, ...]) -> list[Fault]:
     """Return up to *most* faults, of some of *kinds*: not each seed has each kind."""
     names = kinds or tuple(KINDS)
-    some = rng.sample(names, rng.randint(1, min(4, len(names)))) if names else []
+    some = rng.sample(names, rng.randint(1, min(4, len(names))))
     count = rng.randint(0, most)
     # As often early as late: half of them within a few points of each other.
     return [
@@ -49,11 +49,6 @@ class Faults:
         self._left = list(faults)
         self._count = self._left[0].after if self._left else 0
         self._pending: list[Fault] = []
-
-    @property
-    def done(self) -> bool:
-        """True once all have happened."""
-        return not self._left and not self._pending
 
     def give_up(self) -> None:
         """Let none happen any more: there is nothing left to disturb."""
@@ -86,10 +81,10 @@ class Faults:
             act(self._world, entry, fault.size)
 
 
-def _replace(world: World, size: float, version: str | None = None) -> None:
+def _replace(world: World, size: float) -> None:
     def later() -> None:
         world.scheduler.sleep(size * _REPLACED_SECONDS)
-        world.add_worker(version)
+        world.add_worker()
 
     world.aside("supervisor", later)
 
@@ -101,9 +96,7 @@ def _kill(world: World, entry: WorkerProcess, size: float) -> None:
     world.scheduler.kill(entry.process)
 
 
-def _stop(world: World, entry: WorkerProcess, size: float) -> None:
-    if entry.worker is None:
-        return
+def _stop(world: World, entry: Any, size: float) -> None:
     world.tell("is asked to stop")
     _replace(world, size)
     entry.worker.stop(abandon=size < 0.3)
@@ -112,10 +105,7 @@ def _stop(world: World, entry: WorkerProcess, size: float) -> None:
 def _freeze(world: World, entry: WorkerProcess, size: float) -> None:
     if world.storage.held_by(entry.process):
         # A frozen process that holds the only writer's lock would stop the whole world.
-        world.tell("dies")
-        _replace(world, size)
-        world.storage.abort(entry.process)
-        world.scheduler.kill(entry.process)
+        _kill(world, entry, size)
         return
     seconds = 3 * size * world.scenario.lease_seconds
     world.tell(f"is frozen for {seconds:.1f} s")
@@ -165,13 +155,13 @@ def _deploy(world: World, entry: WorkerProcess, size: float) -> None:
     world.aside("deploy", deploy)
 
 
-def _operate(what: str) -> Callable[[World, Any, float], None]:
+def _operate(act: Callable[[World, float], None]) -> Callable[[World, Any, float], None]:
     def operate(world: World, entry: Any, size: float) -> None:
         def work() -> None:
             try:
-                world.insist(lambda: _OPERATIONS[what](world, size))
+                world.insist(lambda: act(world, size))
             except AutomateError as error:
-                world.tell(f"{what}: {error}", "operator")
+                world.tell(f"is refused: {error}", "operator")
 
         world.aside("operator", work)
 
@@ -197,7 +187,6 @@ def _purge(world: World, size: float) -> None:
     world.kernel.purge(older_than_seconds=0)
 
 
-_OPERATIONS: dict[str, Callable[[World, float], Any]] = {"pause": _pause, "purge": _purge}
 _ANYWHERE = ("deaf", "pause", "purge")
 INTERRUPTS = ("kill", "stop", "freeze", "slow", "cut", "lost reply")
 """The faults after which a call may be made again that went well."""
@@ -212,7 +201,7 @@ KINDS: dict[str, tuple[tuple[str, ...], Callable[[Any, Any, float], None]]] = {
     "clock": ((), _clock),
     "deaf": ((), _deaf),
     "deploy": ((), _deploy),
-    "pause": ((), _operate("pause")),
-    "purge": ((), _operate("purge")),
+    "pause": ((), _operate(_pause)),
+    "purge": ((), _operate(_purge)),
 }
 """Each kind of fault, with the points at which it may happen, all if there are none."""

@@ -193,8 +193,7 @@ class Scheduler:
         process.frozen_until = self.now + seconds
         process.held += [fiber for fiber in self._ready if fiber.process is process]
         self._ready = [fiber for fiber in self._ready if fiber.process is not process]
-        waker = self.spawn("waker", lambda: self._thaw(process, seconds), Process("faults"))
-        waker.thread = None
+        self.spawn("waker", lambda: self._thaw(process, seconds), Process("faults"))
         if self.current is not None and self.current.process is process:
             process.held.append(self.current)
             self._switch(self.current)
@@ -215,9 +214,9 @@ class Scheduler:
         Raises `StuckError` after so many *seconds* of their time or so many *points*, or if each
         waits for another.
         """
-        ready_of, chance = self._next_due, self._chance
+        chance = self._chance
         while not until():
-            if not self._ready and not ready_of():
+            if not self._ready and not self._next_due():
                 raise StuckError("all that is left waits for ever")
             if self.now > seconds:
                 raise StuckError(f"it goes on after {seconds:g} s")

@@ -35,8 +35,6 @@ def _events(world: World) -> Iterator[str]:
             for trigger in entry.workflow.triggers:
                 if trigger.type == "event" and getattr(trigger, "event", None) == name:
                     wanted[event_id, entry.workflow.name] += 1
-    if not wanted:
-        return
     started: Counter[tuple[str, str]] = Counter(world.started)
     for (event_id, workflow), times in wanted.items():
         if started[event_id, workflow] != times and not world.scenario.expected(workflow):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from automate_testing.simulation.faults import Fault, Faults, chosen
 from automate_testing.simulation.fibers import Scheduler, StuckError
+from automate_testing.simulation.invariants import check
 from automate_testing.simulation.stand_ins import given
 from automate_testing.simulation.world import Scenario, World
 
@@ -76,12 +77,12 @@ def run_seed(
     with _undisturbed(), given(scheduler, seed):
         world = World(its, scheduler, seed)
         try:
-            _run(world, its, Faults(world, list(faults)))
+            _run(world, its, Faults(world, faults))
         finally:
             scheduler.end()
             world.forget()
     return History(
-        seed, list(faults), world.problems, world.story, world, scheduler.digest,
+        seed, faults, world.problems, world.story, world, scheduler.digest,
         scheduler.points, scheduler.now,
     )  # fmt: skip
 
@@ -142,8 +143,6 @@ def _run(world: World, scenario: Scenario, faults: Faults) -> None:
 
 
 def _check(world: World, scenario: Scenario) -> None:
-    from automate_testing.simulation.invariants import check
-
     for problem in check(world):
         world.problem(problem)
     try:

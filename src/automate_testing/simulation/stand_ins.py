@@ -80,10 +80,6 @@ class Lock:
         if self._waiters:
             scheduler().wake(self._waiters.popleft())
 
-    def locked(self) -> bool:
-        """Return True while somebody has it."""
-        return self._locked
-
     def __enter__(self) -> bool:
         return self.acquire()
 
@@ -133,10 +129,6 @@ class RLock:
         self._owner, self._count = None, 0
         if self._waiters:
             scheduler().wake(self._waiters.popleft())
-
-    def locked(self) -> bool:
-        """Return True while somebody has it."""
-        return self._count > 0
 
     def __enter__(self) -> bool:
         return self.acquire()

@@ -15,10 +15,8 @@ from automate_testing.simulation.stand_ins import RLock, scheduler
 
 
 class TrailEntry(NamedTuple):
-    """One committed change of a row's state; *old* or *new* is empty where there was no row."""
+    """A change of a row's state; *old* or *new* is empty where there was no row."""
 
-    at: float
-    process: str
     what: str
     id: str
     name: str
@@ -66,17 +64,15 @@ class SimulatedStorage(MemoryStorage):
     """
     `MemoryStorage` whose statements and commits are points at which another fiber may go on.
 
-    *clock* is the database's. `trail` has each change that was committed.
+    *clock* is the database's. `on_change` is called for each change before it is committed.
     """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self._rows = _Rows
-        self.trail: list[TrailEntry] = []
         self.on_change: Callable[[TrailEntry], None] | None = None
         self.deaf_until = 0.0
         """Until then no commit wakes a worker: notices are lost."""
-        self.statements = 0
         self._connection.execute(_TRAIL)
         for sql in _triggers():
             self._connection.execute(sql)
@@ -115,13 +111,9 @@ class SimulatedStorage(MemoryStorage):
         if not found:
             return
         self._connection.execute("DELETE FROM trail")
-        its = scheduler()
-        process = its.current.process.name if its.current is not None else ""
         for row in found:
-            change = TrailEntry(round(its.now, 4), process, *map(str, row))
-            self.trail.append(change)
             if self.on_change is not None:
-                self.on_change(change)
+                self.on_change(TrailEntry(*map(str, row)))
 
     def held_by(self, process: Process) -> bool:
         """Return True while a transaction of *process* is open."""

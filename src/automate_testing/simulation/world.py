@@ -14,7 +14,7 @@ from automate_kernel.base.errors import StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.context import Call
 from automate_kernel.worker import Worker
-from automate_testing.simulation.fibers import Fiber, Process, Scheduler
+from automate_testing.simulation.fibers import Process, Scheduler
 from automate_testing.simulation.stand_ins import START, Thread
 from automate_testing.simulation.storage import SimulatedStorage, TrailEntry
 
@@ -70,13 +70,7 @@ class Scenario:
 class Made:
     """One call of an action, as the world saw it begin."""
 
-    at: float
-    process: str
     operation: str
-    execution_id: str | None
-    step_id: str | None
-    attempt: int
-    repeated: bool
     key: str | None
     went_well: bool = False
 
@@ -109,7 +103,6 @@ class World:
         self.scenario, self.scheduler, self.seed = scenario, scheduler, seed
         self.random: random.Random = random.Random(seed ^ 0x5EED)
         """Chance for the scenario: which events it emits, and when."""
-        self.database_offset = 0.0
         self.storage = SimulatedStorage(self._database_time)
         self.storage.on_change = self._changed
         self.application = Process("app")
@@ -125,8 +118,6 @@ class World:
         """The notes of the scenario, in order."""
         self.emitted: dict[str, str] = {}
         """The names of the events that `emit` has had accepted, by their ids."""
-        self.signalled: dict[str, str] = {}
-        """The executions that `signal` has sent something to, by the signals' keys."""
         self.finished: dict[tuple[str, str], str] = {}
         self.started: list[tuple[str, str]] = []
         """The event and the workflow of each execution that was started by an event."""
@@ -182,7 +173,6 @@ class World:
         sent: str = self.insist(
             lambda: self.kernel.signal(execution_id, name, payload, idempotency_key=key)
         )
-        self.signalled[key] = execution_id
         self.tell(f"sends {name} {payload!r} to {execution_id}")
         return sent
 
@@ -241,7 +231,7 @@ class World:
         return [one for one in self.workers if one.takes_work]
 
     def _database_time(self) -> datetime:
-        return START + timedelta(seconds=self.scheduler.now + self.database_offset)
+        return START + timedelta(seconds=self.scheduler.now)
 
     # -- what happens ------------------------------------------------------------------------
 
@@ -301,10 +291,7 @@ class World:
 
     def call_begins(self, call: Call) -> None:
         """Note a call that is about to be made."""
-        made = Made(
-            self.now, self._who(), call.operation, call.execution_id, call.step_id, call.attempt,
-            call.repeated, call.idempotency_key,
-        )  # fmt: skip
+        made = Made(call.operation, call.idempotency_key)
         self.calls.append(made)
         self._open[call.idempotency_key] = made
         self.tell(f"calls {call.operation} of {call.step_id}, attempt {call.attempt}")
@@ -320,10 +307,6 @@ class World:
             made.went_well = error is None
         self.tell(f"called {call.operation} of {call.step_id}" + (f": {error}" if error else ""))
         self.scheduler.point("called")
-
-    def _who(self) -> str:
-        fiber: Fiber | None = self.scheduler.current
-        return fiber.process.name if fiber is not None else ""
 
     def forget(self) -> None:
         """Let go of the kernels, the workers and the database: only what was seen is left."""

@@ -128,7 +128,7 @@ class Storm:
             kernel.start("storm")
         kernel.close()
 
-    def fork(self, sort: str, work: Callable[[], None]) -> int:
+    def fork(self, sort: str, work: Callable[[], object]) -> int:
         """Do *work* in a process of its own."""
         pid = os.fork()
         if pid:
@@ -182,11 +182,19 @@ class Storm:
         del self.living[pid]
         self.fork(sort, self.host if sort == "host" else self.remote)
 
+    def seen(self, look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what *look* returns, in a process of its own."""
+        path = self.folder / "seen.json"
+        pid = self.fork("look", lambda: path.write_text(json.dumps(look())))
+        os.waitpid(pid, 0)
+        del self.living[pid]
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
     def ends(self) -> dict[str, Any]:
         """Wait for the ends of the executions, and return what became of them."""
-        reader, writer = os.pipe()
 
-        def look() -> None:
+        def look() -> dict[str, int]:
             kernel = self.kernel()
             ends_at = time.monotonic() + self.patience
             while True:
@@ -202,18 +210,14 @@ class Storm:
                     whole = kernel.executions.get(one.id)
                     assert whole is not None
                     wrong += sum(whole.step(name).output is None for name in STEPS)  # type: ignore[union-attr]
-            about = {
+            return {
                 "completed": sum(done),
                 "hung": len(going),
                 "wrong": wrong,
                 "failed": len(found) - sum(done) - len(going),
             }
-            os.write(writer, json.dumps(about).encode())
 
-        pid = self.fork("look", look)
-        os.waitpid(pid, 0)
-        del self.living[pid]
-        found = json.loads(os.read(reader, 10_000))
+        found = self.seen(look)
         ended = Counter(self.calls.read_text().split("\n")[:-1])
         return {
             **found, "lost": self.executions - found["completed"],
@@ -228,8 +232,13 @@ def _without(call: Any) -> Any:
     return replace(call, failed_attempts=0)
 
 
-if __name__ == "__main__":
+def main(storm: type[Storm]) -> None:
+    """Run the storm that the command line describes, and print what became of it."""
     folder = Path(sys.argv[1])
     given = json.loads(sys.argv[2])
     given.setdefault("url", f"sqlite:///{folder / 'host.sqlite3'}")
-    print(json.dumps(Storm(folder, **given).run()))
+    print(json.dumps(storm(folder, **given).run()))
+
+
+if __name__ == "__main__":
+    main(Storm)

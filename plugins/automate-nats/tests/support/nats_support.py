@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-import socket
 import subprocess
-import time
 from pathlib import Path
 
 import nats
+from ports import free_ports
+from waiting import listening, until
 
 
 def binary() -> str | None:
@@ -28,9 +28,7 @@ class NatsServer:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self._folder, self._options = folder, options
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.url: str = f"nats://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -45,12 +43,7 @@ class NatsServer:
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        for _ in range(1_000):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.01)
-        raise AssertionError("nats-server did not start")
+        until(lambda: listening(self.port), process=self._process)
 
     def kill(self) -> None:
         """Kill it as a power cut would."""

@@ -8,13 +8,9 @@ One installation emits events and relays them; another one subscribes and starts
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +19,7 @@ from automate_kernel.base.errors import StorageError
 from automate_kernel.relays import CloudEvent
 from automate_nats import NatsRelay, NatsSubscription
 from automate_sqlalchemy import SqlAlchemyStorage
-from nats_storm import Storm
+from nats_storm import Storm, main
 from nats_support import messages
 
 KEYS = 10
@@ -99,9 +95,8 @@ class RelayStorm(Storm):
 
     def ends(self) -> dict[str, Any]:
         """Wait until all has arrived, and return what became of the events."""
-        reader, writer = os.pipe()
 
-        def look() -> None:
+        def look() -> dict[str, Any]:
             one, other = self.kernel(), self.other()
             ends_at, done = time.monotonic() + self.patience, 0
             while done < self.executions and time.monotonic() < ends_at:
@@ -112,22 +107,15 @@ class RelayStorm(Storm):
             started = Counter(
                 each.event.payload["n"] for each in other.executions.find(limit=10_000)
             )
-            about = {
+            return {
                 "emitted": len(items),
                 "failed": len(one.outbox.find(status="FAILED", limit=100)),
                 "ids": [item.id for item in items],
                 "not started": sum(n not in started for n in range(self.executions)),
                 "started twice": sum(number > 1 for number in started.values()),
             }
-            path = self.folder / "found.json"
-            path.write_text(json.dumps(about))
-            os.write(writer, b"done")
 
-        pid = self.fork("look", look)
-        os.waitpid(pid, 0)
-        del self.living[pid]
-        assert os.read(reader, 10) == b"done"
-        found = json.loads((self.folder / "found.json").read_text())
+        found = self.seen(look)
         texts = asyncio.run(messages(self.server.url, STREAM))
         events = [CloudEvent.from_text(text) for _, text in texts]
         ids = Counter(event.id for event in events)
@@ -145,7 +133,4 @@ class RelayStorm(Storm):
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    given = json.loads(sys.argv[2])
-    given.setdefault("url", f"sqlite:///{folder / 'host.sqlite3'}")
-    print(json.dumps(RelayStorm(folder, **given).run()))
+    main(RelayStorm)
