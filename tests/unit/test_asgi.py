@@ -531,5 +531,5 @@ def test_without_a_secret_no_signature_opens(kernel: Kernel) -> None:
     for options in ({"events_token": TOKEN}, {"events_secrets": ["HOOK"]}):
         app = webhook_app(kernel, **options)  # type: ignore[arg-type]
         answer = call(app, "POST", "/events", content=b"{}", headers={**STRUCTURED, **signed})
-        assert answer.status_code in (401, 500, 503), options
+        assert answer.status_code == 401, options
     assert kernel.outbox.find() == []
